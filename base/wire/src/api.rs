@@ -1,0 +1,268 @@
+//! Bodies of the HTTP API under `/v1`. All JSON, snake case, times in milliseconds since 1970, sizes in bytes.
+
+use crate::diagnostic::Diagnostic;
+use crate::resource::{Instance, Node, Rollout, Status};
+use crate::spec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The body of every answer that is not 2xx.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `B0123`, explained in `docs/errors/`.
+    pub code: String,
+    pub message: String,
+    #[serde(default)]
+    pub hint: String,
+    /// Findings in a stack file.
+    #[serde(default)]
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A stack file with everything it refers to: the server reads nothing from the caller's machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StackFile {
+    /// The file, byte for byte.
+    pub source: String,
+    /// For `${NAME}`: the caller's environment over its `.env`.
+    pub variables: BTreeMap<String, String>,
+    /// Contents (base 64) of `env_file`, `configs` and `secrets`, by the path as written.
+    pub files: BTreeMap<String, String>,
+    /// The folder relative paths start from, absolute.
+    pub directory: String,
+}
+
+/// `PUT /v1/stacks/{name}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Deployed {
+    pub stack: String,
+    pub revision: u64,
+    /// False when the file says what is deployed already; the revision is then the one that was there.
+    pub changed: bool,
+    pub plan: Plan,
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// `POST /v1/stacks/{name}/plan`: what a deploy would do, without doing it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub stack: String,
+    pub services: Vec<ServicePlan>,
+    pub warnings: Vec<Diagnostic>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServicePlan {
+    pub service: String,
+    pub action: Action,
+    /// How many instances start and how many stop.
+    pub start: u32,
+    pub stop: u32,
+    /// Each changed field, `image: nginx:1.26 -> nginx:1.27`.
+    pub changes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    Create,
+    Update,
+    Scale,
+    Remove,
+    Keep,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StackSummary {
+    pub name: String,
+    pub revision: u64,
+    pub services: u32,
+    pub instances_ready: u32,
+    pub instances_wanted: u32,
+    /// `running`, `deploying`, `degraded`, `removing`, or `failed: …`.
+    pub state: String,
+    pub changed_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StackDetail {
+    pub summary: StackSummary,
+    pub spec: spec::Stack,
+    pub services: Vec<ServiceSummary>,
+    pub source: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionSummary {
+    pub number: u64,
+    pub created_ms: u64,
+    pub cause: String,
+    pub current: bool,
+}
+
+/// `POST /v1/stacks/{name}/revert`; without a number: the revision before the current one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Revert {
+    pub to: Option<u64>,
+}
+
+/// `GET /v1/stacks/{name}/diff?from=&to=`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Diff {
+    pub from: u64,
+    pub to: u64,
+    pub services: Vec<ServicePlan>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceSummary {
+    pub stack: String,
+    pub service: String,
+    pub image: String,
+    pub instances_ready: u32,
+    pub instances_wanted: u32,
+    /// `running`, `updating`, `degraded`, `paused: …`, `failed: …`.
+    pub state: String,
+    /// Addresses the gateway serves it at, as URLs where it can: `http://localhost:2368`, `tcp://:3306`.
+    pub endpoints: Vec<String>,
+    /// The address other containers reach it at.
+    pub address: String,
+    pub revision: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceDetail {
+    pub summary: ServiceSummary,
+    pub spec: spec::Service,
+    pub rollout: Option<Rollout>,
+    pub instances: Vec<InstanceDetail>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceDetail {
+    pub instance: Instance,
+    pub status: Status,
+    pub usage: Usage,
+}
+
+/// What an instance uses, as last sampled.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Share of one core since the sample before: 1.0 is a whole core.
+    pub cpu_cores: f64,
+    pub memory_bytes: u64,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    pub processes: u64,
+}
+
+/// `POST /v1/services/{stack}/{service}/scale`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scale {
+    pub replicas: u32,
+}
+
+/// One line of `GET /v1/services/{stack}/{service}/logs`, which answers lines of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    pub time_ms: u64,
+    pub instance: String,
+    /// `stdout`, `stderr`, or `bramble` for what the platform did to the instance.
+    pub stream: String,
+    pub line: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeDetail {
+    pub node: Node,
+    pub load: Load,
+    pub instances: u32,
+}
+
+/// How busy a machine is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    pub load_1m: f64,
+    /// Busy share of all cores, 0 to 1.
+    pub cpu_busy: f64,
+    pub memory_available_bytes: u64,
+    pub disk_total_bytes: u64,
+    pub disk_available_bytes: u64,
+    /// Share of the last ten seconds in which something waited, 0 to 1.
+    pub psi_cpu: f64,
+    pub psi_memory: f64,
+    pub psi_io: f64,
+    pub cpu_reserved_millis: u64,
+    pub memory_reserved_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// References that name it; empty when only its digest is left.
+    pub references: Vec<String>,
+    pub digest: String,
+    pub size_bytes: u64,
+    pub created_ms: u64,
+    pub used_ms: u64,
+    /// Instances that run from it.
+    pub instances: u32,
+}
+
+/// `POST /v1/images/pull`; answers lines of [`PullProgress`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    pub reference: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PullProgress {
+    pub done_bytes: u64,
+    pub total_bytes: u64,
+    pub layers_done: u32,
+    pub layers: u32,
+    /// Set in the last line of a pull that succeeded.
+    pub digest: Option<String>,
+    /// Set in the last line of one that failed.
+    pub problem: Option<Problem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pruned {
+    pub images: u32,
+    pub freed_bytes: u64,
+}
+
+/// One line of `GET /v1/watch`: something under these keys changed. Ask again for what you show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub keys: Vec<String>,
+}
+
+/// `GET /v1/series?name=…&label=key:value&since_ms=…`: samples kept in memory, one every five seconds for an hour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// Time and value. Counters come as rates per second.
+    pub points: Vec<(u64, f64)>,
+}
+
+/// One alert of `GET /v1/alerts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// What is wrong and what to do about it.
+    pub summary: String,
+    pub firing: bool,
+    /// When it began to hold.
+    pub since_ms: u64,
+    pub value: f64,
+}

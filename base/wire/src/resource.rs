@@ -1,0 +1,209 @@
+//! What control keeps (durable) and what machines report (soft), with the keys both live under.
+
+use crate::spec;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Keys of the durable space. Names never hold a `/`.
+pub mod key {
+    /// [`super::StackHead`].
+    pub fn stack(name: &str) -> String {
+        format!("stack/{name}")
+    }
+    /// [`super::StackRevision`]; the number is padded so that keys sort by it.
+    pub fn revision(stack: &str, number: u64) -> String {
+        format!("revision/{stack}/{number:012}")
+    }
+    pub fn revisions(stack: &str) -> String {
+        format!("revision/{stack}/")
+    }
+    /// [`super::Rollout`].
+    pub fn rollout(stack: &str, service: &str) -> String {
+        format!("rollout/{stack}/{service}")
+    }
+    /// [`super::Instance`].
+    pub fn instance(id: &str) -> String {
+        format!("instance/{id}")
+    }
+    /// [`super::Address`].
+    pub fn address(stack: &str, service: &str) -> String {
+        format!("address/{stack}/{service}")
+    }
+    /// [`super::Node`], in both spaces: what is declared, and what the machine reports.
+    pub fn node(id: &str) -> String {
+        format!("node/{id}")
+    }
+    /// [`super::Status`], soft space only.
+    pub fn status(instance: &str) -> String {
+        format!("status/{instance}")
+    }
+    pub const STACKS: &str = "stack/";
+    pub const ROLLOUTS: &str = "rollout/";
+    pub const INSTANCES: &str = "instance/";
+    pub const ADDRESSES: &str = "address/";
+    pub const NODES: &str = "node/";
+    pub const STATUSES: &str = "status/";
+}
+
+/// Which revision of a stack is wanted now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackHead {
+    pub name: String,
+    /// The revision wanted. Revisions only ever grow: a revert is a new one with an old content.
+    pub revision: u64,
+    /// Set while the stack's instances are being stopped for good.
+    #[serde(default)]
+    pub removing: bool,
+}
+
+/// One applied stack. Never changed, so that history is what it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StackRevision {
+    pub stack: spec::Stack,
+    pub number: u64,
+    pub created_ms: u64,
+    /// The stack file as it was given, with its variables filled in; empty for `scale` and `restart`.
+    pub source: String,
+    /// Why it exists: `deploy`, `scale web to 3`, `revert to 4`, `rollback from 6: …`.
+    pub cause: String,
+}
+
+/// A service's place on a machine. The planner writes it; the machine's agent makes it so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// `<stack>.<service>.<slot>.<random>`: unique for ever.
+    pub id: String,
+    pub stack: String,
+    pub service: String,
+    /// From 1; an instance that replaces another keeps its slot.
+    pub slot: u32,
+    /// The stack revision its spec comes from.
+    pub revision: u64,
+    pub node: String,
+    pub wanted: Wanted,
+    /// With this instance's templates filled in.
+    pub spec: spec::Service,
+    pub created_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    Running,
+    /// Take it out of traffic, stop it within its grace, then it is removed.
+    Stopped,
+}
+
+/// What became of bringing a service to its revision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    pub stack: String,
+    pub service: String,
+    pub revision: u64,
+    pub state: RolloutState,
+    /// Why it failed or is paused; empty otherwise.
+    pub reason: String,
+    pub started_ms: u64,
+    pub changed_ms: u64,
+    /// New instances that failed while they were watched.
+    #[serde(default)]
+    pub failures: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutState {
+    Running,
+    Done,
+    Paused,
+    Failed,
+}
+
+/// The address a service answers at inside containers, the same for as long as the stack exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    pub stack: String,
+    pub service: String,
+    /// In 198.18.0.0/15, which no network uses (RFC 2544).
+    pub ip: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    pub id: String,
+    pub hostname: String,
+    pub os: String,
+    pub arch: String,
+    pub version: String,
+    pub cores: u32,
+    pub memory_bytes: u64,
+    pub labels: BTreeMap<String, String>,
+    /// `manager` or `worker`, as placement constraints say it.
+    pub role: String,
+    pub drained: bool,
+    pub started_ms: u64,
+    /// What this machine cannot do and what would change that, a sentence each.
+    pub limits: Vec<String>,
+}
+
+/// How an instance is, as its machine sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    pub instance: String,
+    pub phase: Phase,
+    /// Whether requests may go to it: started, and healthy if it has a health check.
+    pub ready: bool,
+    pub health: Health,
+    /// A sentence: why it waits, what it pulls, why it exited.
+    pub message: String,
+    pub started_ms: u64,
+    pub changed_ms: u64,
+    /// Starts after the first one.
+    pub restarts: u32,
+    pub exit: Option<Exit>,
+    /// Ports it listens on, found by looking.
+    pub listening: Vec<u16>,
+    /// What the image says it serves.
+    pub image_ports: Vec<spec::Expose>,
+    pub pid: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Not looked at yet, or waiting for a dependency.
+    #[default]
+    Waiting,
+    Pulling,
+    Starting,
+    Running,
+    /// Died; starts again after a pause.
+    BackingOff,
+    Stopping,
+    /// Ended and stays so: exited by policy, or stopped.
+    Exited,
+    /// Cannot run, and trying again by itself would not help.
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// No health check.
+    #[default]
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The program's code, or 128 + the signal.
+    pub code: i32,
+    /// For people: `killed: over its 64 MiB memory limit`.
+    pub reason: String,
+    pub at_ms: u64,
+}

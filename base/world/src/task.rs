@@ -1,0 +1,53 @@
+//! Tasks: each has a name and an owner. Dropping the owner's [`Task`] cancels the work at its next await.
+
+use std::future::Future;
+use tokio::task::JoinHandle;
+
+/// A running task, owned: dropped, it is cancelled; [`Task::detach`] says that it ends by itself.
+#[derive(Debug)]
+#[must_use = "a dropped task is cancelled"]
+pub struct Task<T = ()> {
+    name: &'static str,
+    handle: Option<JoinHandle<T>>,
+}
+
+/// Starts `work` under `name` on the current runtime.
+pub fn spawn<T: Send + 'static>(name: &'static str, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    let handle = tokio::spawn(work);
+    Task { name, handle: Some(handle) }
+}
+
+impl<T> Task<T> {
+    /// Lets the task end by itself; its own inputs closing must be what ends it.
+    pub fn detach(mut self) {
+        self.handle = None;
+    }
+
+    /// Waits for the end. `None` when it was cancelled or panicked (a panic is logged with the task's name).
+    pub async fn join(mut self) -> Option<T> {
+        let handle = self.handle.take()?;
+        match handle.await {
+            Ok(value) => Some(value),
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!(task = self.name, "task panicked");
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether the work has ended.
+    pub fn is_finished(&self) -> bool {
+        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.handle {
+            handle.abort();
+        }
+    }
+}
