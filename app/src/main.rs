@@ -1,0 +1,3 @@
+//! The binary `bramble`.
+
+fn main() {}

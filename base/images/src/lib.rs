@@ -1,0 +1,1 @@
+//! The image store: OCI distribution, layers, unpacking, garbage collection.

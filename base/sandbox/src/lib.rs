@@ -1,0 +1,1 @@
+//! Boxes: namespaces, root file system, init, seccomp, landlock, rlimits, cgroups, shim.

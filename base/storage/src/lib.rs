@@ -1,0 +1,1 @@
+//! The append log and the ordered key-value store.

@@ -1,0 +1,1 @@
+//! A machine's agent: instances of this node.

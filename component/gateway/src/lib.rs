@@ -1,0 +1,1 @@
+//! Served ports and host names.

@@ -1,0 +1,1 @@
+//! Series, logs, alerts.

@@ -1,0 +1,1 @@
+//! Which of several endpoints gets the next connection.

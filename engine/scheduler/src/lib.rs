@@ -1,0 +1,1 @@
+//! Placement and rollout: what is wanted and what is there, to steps.

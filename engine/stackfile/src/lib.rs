@@ -1,0 +1,1 @@
+//! A compose file to a spec, with every error at its place.

@@ -1,0 +1,3 @@
+//! A little multi-user blog.
+
+fn main() {}

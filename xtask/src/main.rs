@@ -1,0 +1,3 @@
+//! Rules of the house, made executable.
+
+fn main() {}
