@@ -81,6 +81,9 @@ pub struct Instance {
     pub revision: u64,
     pub node: String,
     pub wanted: Wanted,
+    /// What of the service's spec an instance is made of, as a hash: an instance of another shape is replaced.
+    #[serde(default)]
+    pub shape: String,
     /// With this instance's templates filled in.
     pub spec: spec::Service,
     pub created_ms: u64,
@@ -105,9 +108,18 @@ pub struct Rollout {
     pub reason: String,
     pub started_ms: u64,
     pub changed_ms: u64,
-    /// New instances that failed while they were watched.
+    /// The shape being rolled out; a revision that leaves a service's shape alone starts no rollout.
     #[serde(default)]
-    pub failures: u32,
+    pub shape: String,
+    /// New instances that failed while they were watched, each counted once.
+    #[serde(default)]
+    pub failed: Vec<String>,
+    /// The last revision at which this service was rolled out whole: where a rollback goes.
+    #[serde(default)]
+    pub good_revision: Option<u64>,
+    /// It undoes a failed one; if it fails too, nothing is undone again.
+    #[serde(default)]
+    pub rolling_back: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
