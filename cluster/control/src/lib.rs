@@ -1,1 +1,31 @@
-//! The state of record.
+//! The state of record: the versioned key space (revisions, watches, leases, compare-and-swap) and the soft space
+//! for what machines report.
+//!
+//! Promises: what [`Space::commit`] acknowledged is there after any crash; a watch gives each change once and in
+//! order; one transaction is one revision. Never knows how members agree ([`storage::replicated::Proposer`] does)
+//! nor what a stack is made of at run time.
+
+mod alone;
+mod board;
+mod codec;
+mod command;
+mod entry;
+mod error;
+mod keyspace;
+mod leases;
+mod soft;
+mod space;
+mod state;
+mod txn;
+mod watch;
+
+pub use entry::{Entry, Event, Listing};
+pub use error::{SpaceError, WatchError};
+pub use keyspace::Keyspace;
+pub use soft::Soft;
+pub use space::{LEASE_MS_MAX, LEASE_MS_MIN, Space};
+pub use txn::{
+    Committed, Compare, KEY_BYTES_MAX, OPERATIONS_MAX, Operation, Relation, TRANSACTION_BYTES_MAX, Target, Txn,
+    VALUE_BYTES_MAX,
+};
+pub use watch::Watch;

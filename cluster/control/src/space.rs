@@ -1,0 +1,255 @@
+//! The durable space as everybody uses it: read, commit, watch, lease. Owns the task that ends leases; the state is
+//! [`Keyspace`]'s, agreement is behind [`Proposer`].
+
+use crate::alone::Alone;
+use crate::command::{Answer, Command, Question, Refusal, Reply};
+use crate::keyspace::{Keyspace, LIVE_BYTES_MAX};
+use crate::{Committed, Entry, Listing, SpaceError, Txn, Watch};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use storage::replicated::Proposer;
+use world::task::Task;
+
+/// Shorter leases than a slow disk's hiccup would end by accident.
+pub const LEASE_MS_MIN: u64 = 1_000;
+/// A day: what should live longer is not a lease.
+pub const LEASE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// How often a member with leases looks whether it has become the leader, and a failed revocation is repeated.
+const LEASE_LOOK: Duration = Duration::from_secs(1);
+/// How long a member waits to have applied what its leader has acknowledged; then the caller may read a little early.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// A versioned map of keys, the state of record. Clones are the same space.
+#[derive(Debug, Clone)]
+pub struct Space {
+    inner: Arc<Inner>,
+    /// Ends with the last clone.
+    _expiry: Arc<Task>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    keyspace: Arc<Keyspace>,
+    proposer: Arc<dyn Proposer>,
+}
+
+impl Space {
+    /// The space over a key space and the group that replicates it. `app` wires it so, once, at boot:
+    ///
+    /// ```ignore
+    /// let keyspace = control::Keyspace::open(&disk, &dir.join("state"))?;
+    /// let group = replication::Group::open(options, keyspace.clone()).await?;
+    /// let space = control::Space::start(keyspace, group.clone());
+    /// // … and at shutdown, in this order: space.close(), group.close().await
+    /// ```
+    ///
+    /// Must be called on a tokio runtime: a task ends leases in the background while this member leads.
+    pub fn start(keyspace: Arc<Keyspace>, proposer: Arc<dyn Proposer>) -> Self {
+        let inner = Arc::new(Inner { keyspace, proposer });
+        let expiry = world::task::spawn("control.leases", expire(Arc::clone(&inner)));
+        Self { inner, _expiry: Arc::new(expiry) }
+    }
+
+    /// A space in memory, for tests: same semantics, nothing is kept. Must be called on a tokio runtime.
+    pub fn ephemeral() -> Self {
+        let keyspace = Keyspace::ephemeral();
+        Self::start(Arc::clone(&keyspace), Arc::new(Alone::new(keyspace)))
+    }
+
+    /// The key as it is now, everything acknowledged before the call included.
+    ///
+    /// # Errors
+    /// [`SpaceError::Unavailable`] when there is no leader to ask whether this member is up to date.
+    pub async fn get(&self, key: &str) -> Result<Option<Entry>, SpaceError> {
+        self.inner.proposer.barrier().await?;
+        Ok(self.inner.keyspace.board().read().get(key))
+    }
+
+    /// The keys under `prefix`, all as of one revision, everything acknowledged before the call included.
+    ///
+    /// # Errors
+    /// As [`Space::get`].
+    pub async fn list(&self, prefix: &str) -> Result<Listing, SpaceError> {
+        self.inner.proposer.barrier().await?;
+        Ok(self.inner.keyspace.board().read().list(prefix))
+    }
+
+    /// What this member knows, which may be a little old and needs no leader: for showing, not for deciding.
+    pub fn list_local(&self, prefix: &str) -> Listing {
+        self.inner.keyspace.board().read().list(prefix)
+    }
+
+    /// Has a transaction happen, whole or not at all. When this returns, it is on disk on a majority and visible
+    /// here. Dropped while it waits, it may or may not happen.
+    ///
+    /// # Errors
+    /// [`SpaceError`]; [`SpaceError::is_temporary`] says whether trying again may help.
+    pub async fn commit(&self, txn: Txn) -> Result<Committed, SpaceError> {
+        txn.check()?;
+        match self.propose(&Command::from(txn)).await? {
+            Reply::Committed(committed) => {
+                self.seen(committed.revision).await;
+                Ok(committed)
+            }
+            Reply::Refused(refusal) => Err(refused(refusal)),
+            Reply::Leased { .. } => Err(SpaceError::Protocol("a lease's reply to a transaction")),
+        }
+    }
+
+    /// Every change under `prefix` at `from_revision` or later: first those that have happened, then those to
+    /// come, none left out and none twice. After a listing, watch from `listing.revision + 1`. 0 means: only
+    /// what comes from now on.
+    pub fn watch(&self, prefix: &str, from_revision: u64) -> Watch {
+        Watch::new(self.inner.keyspace.board(), prefix, from_revision)
+    }
+
+    /// The latest revision this member has applied.
+    pub fn revision(&self) -> u64 {
+        self.inner.keyspace.board().read().revision
+    }
+
+    /// Grants a lease: after `ttl_ms` without a renewal, the keys put under it are deleted. Returns its id.
+    ///
+    /// # Errors
+    /// [`SpaceError::LeaseDuration`] outside [`LEASE_MS_MIN`] to [`LEASE_MS_MAX`], or as [`Space::commit`].
+    pub async fn grant(&self, ttl_ms: u64) -> Result<u64, SpaceError> {
+        loop {
+            // Positive as a signed number, as etcd's ids are.
+            let id = (world::random::number() >> 1).max(1);
+            match self.grant_as(id, ttl_ms).await {
+                Ok(()) => return Ok(id),
+                Err(GrantError::Taken) => {}
+                Err(GrantError::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn grant_as(&self, id: u64, ttl_ms: u64) -> Result<(), GrantError> {
+        if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&ttl_ms) {
+            let error = SpaceError::LeaseDuration { min_ms: LEASE_MS_MIN, max_ms: LEASE_MS_MAX };
+            return Err(GrantError::Failed(error));
+        }
+        match self.propose(&Command::Grant { id, ttl_ms }).await.map_err(GrantError::Failed)? {
+            Reply::Leased { .. } => Ok(()),
+            Reply::Refused(Refusal::LeaseExists { .. }) => Err(GrantError::Taken),
+            Reply::Refused(refusal) => Err(GrantError::Failed(refused(refusal))),
+            Reply::Committed(_) => Err(GrantError::Failed(SpaceError::Protocol("a transaction's reply to a grant"))),
+        }
+    }
+
+    /// Starts the lease's time anew and returns it, in milliseconds. Costs no write.
+    ///
+    /// # Errors
+    /// [`SpaceError::LeaseNotFound`] when it is over, or [`SpaceError::Unavailable`].
+    pub async fn renew(&self, id: u64) -> Result<u64, SpaceError> {
+        let answer = self.inner.proposer.ask(Question::Renew { id }.encode()).await?;
+        match Answer::decode(&answer).map_err(|malformed| SpaceError::Protocol(malformed.0))? {
+            Answer::Renewed { ttl_ms } => Ok(ttl_ms),
+            Answer::LeaseNotFound { id } => Err(SpaceError::LeaseNotFound { id }),
+            Answer::Malformed => Err(SpaceError::Protocol("the leader does not know the question")),
+        }
+    }
+
+    /// Ends the lease now and deletes its keys, at one revision.
+    ///
+    /// # Errors
+    /// [`SpaceError::LeaseNotFound`], or as [`Space::commit`].
+    pub async fn revoke(&self, id: u64) -> Result<(), SpaceError> {
+        let revision = self.inner.revoke(id).await?;
+        self.seen(revision).await;
+        Ok(())
+    }
+
+    /// Ends every lease that is over at `now`, if this member leads; returns how many. A background task calls
+    /// it with the real time; a test hands in another.
+    ///
+    /// # Errors
+    /// As [`Space::commit`]; what was not ended stays due.
+    pub async fn expire_leases(&self, now: Instant) -> Result<usize, SpaceError> {
+        self.inner.expire(now).await
+    }
+
+    /// Ends every watch with [`crate::WatchError::Closed`]. Reading goes on.
+    pub fn close(&self) {
+        self.inner.keyspace.board().close();
+    }
+
+    async fn propose(&self, command: &Command) -> Result<Reply, SpaceError> {
+        self.inner.propose(command).await
+    }
+
+    /// Waits until this member has applied `revision`, so that whoever was acknowledged also reads it here.
+    async fn seen(&self, revision: u64) {
+        let mut progress = self.inner.keyspace.board().subscribe();
+        let caught_up = progress.wait_for(|progress| progress.revision >= revision || progress.closed);
+        if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
+            tracing::warn!(revision, "acknowledged by the leader but not applied here yet");
+        }
+    }
+}
+
+enum GrantError {
+    Taken,
+    Failed(SpaceError),
+}
+
+impl Inner {
+    async fn propose(&self, command: &Command) -> Result<Reply, SpaceError> {
+        let reply = self.proposer.propose(command.encode()).await?;
+        Reply::decode(&reply).map_err(|malformed| SpaceError::Protocol(malformed.0))
+    }
+
+    async fn revoke(&self, id: u64) -> Result<u64, SpaceError> {
+        match self.propose(&Command::Revoke { id }).await? {
+            Reply::Leased { revision } => Ok(revision),
+            Reply::Refused(refusal) => Err(refused(refusal)),
+            Reply::Committed(_) => Err(SpaceError::Protocol("a transaction's reply to a revocation")),
+        }
+    }
+
+    async fn expire(&self, now: Instant) -> Result<usize, SpaceError> {
+        let term = self.proposer.leading();
+        self.keyspace.lead(term, now);
+        if term.is_none() {
+            return Ok(0);
+        }
+        let due = self.keyspace.deadlines().due(now);
+        let mut ended = 0;
+        for id in due {
+            match self.revoke(id).await {
+                Ok(_) => ended += 1,
+                Err(SpaceError::LeaseNotFound { .. }) => self.keyspace.deadlines().forget(id),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ended)
+    }
+}
+
+fn refused(refusal: Refusal) -> SpaceError {
+    match refusal {
+        Refusal::LeaseNotFound { id } => SpaceError::LeaseNotFound { id },
+        Refusal::LeaseExists { .. } => SpaceError::Protocol("a lease exists already"),
+        Refusal::SpaceFull => SpaceError::SpaceFull { max: LIVE_BYTES_MAX },
+        Refusal::Malformed => SpaceError::Protocol("a member does not know the command"),
+    }
+}
+
+/// Waits for the end of the next lease and ends it. Sleeps without a wake-up while there is no lease. Runs until
+/// its owner, the last [`Space`], is dropped; may be cancelled anywhere.
+async fn expire(inner: Arc<Inner>) {
+    loop {
+        let changed = inner.keyspace.leases_changed().notified();
+        if inner.keyspace.board().read().leases.is_empty() {
+            changed.await;
+        }
+        let now = world::clock::monotonic();
+        if let Err(error) = inner.expire(now).await {
+            tracing::warn!(%error, hint = error.hint(), "leases that are over could not be ended; trying again");
+        }
+        // A lease that is due but could not be ended must not make this loop spin.
+        let until_next = inner.keyspace.deadlines().next().map(|end| end.saturating_duration_since(now));
+        let pause = until_next.filter(|pause| !pause.is_zero()).map_or(LEASE_LOOK, |pause| pause.min(LEASE_LOOK));
+        tokio::time::sleep(pause).await;
+    }
+}

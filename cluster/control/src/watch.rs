@@ -1,0 +1,67 @@
+//! Watches: every change under a prefix from a revision on, each once, in order.
+//!
+//! A watch has no queue of its own. It remembers the revision up to which it has seen everything and reads on
+//! in the shared history, so there is nothing to overflow, to lose or to repeat, and ten thousand watches cost
+//! ten thousand numbers. A watcher that is slower than the history is long is told so.
+
+use crate::board::{Board, Progress};
+use crate::{Event, WatchError};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// One answer of [`Watch::next`] holds about this many events; a transaction's are never parted.
+const BATCH_EVENTS: usize = 256;
+
+/// Follows the changes under a prefix. Dropping it is all there is to ending it.
+#[derive(Debug)]
+pub struct Watch {
+    board: Arc<Board>,
+    progress: watch::Receiver<Progress>,
+    prefix: String,
+    /// Everything before this revision has been handed out.
+    from_revision: u64,
+    started: bool,
+}
+
+impl Watch {
+    /// `from_revision` 0 means: what comes from now on.
+    pub(crate) fn new(board: &Arc<Board>, prefix: &str, from_revision: u64) -> Self {
+        let from_revision = if from_revision == 0 { board.read().revision + 1 } else { from_revision };
+        let progress = board.subscribe();
+        Self { board: Arc::clone(board), progress, prefix: prefix.to_owned(), from_revision, started: false }
+    }
+
+    /// The next changes, at least one, in the order they happened; changes of one transaction come together.
+    ///
+    /// May be dropped while it waits without losing anything.
+    ///
+    /// # Errors
+    /// [`WatchError`]; the watch is then over: list again and watch from there.
+    pub async fn next(&mut self) -> Result<Vec<Event>, WatchError> {
+        loop {
+            let progress = *self.progress.borrow_and_update();
+            if progress.closed {
+                return Err(WatchError::Closed);
+            }
+            let found = self.board.read().events(&self.prefix, self.from_revision, BATCH_EVENTS);
+            match found {
+                Err(_) if self.started => return Err(WatchError::Lagged),
+                Err(at) => return Err(WatchError::Compacted { at }),
+                Ok((events, from_revision)) => {
+                    self.from_revision = from_revision;
+                    self.started = true;
+                    if !events.is_empty() {
+                        return Ok(events);
+                    }
+                }
+            }
+            // The sender lives in the board, which this watch holds: an error cannot happen, and would be an end.
+            self.progress.changed().await.map_err(|_| WatchError::Closed)?;
+        }
+    }
+
+    /// The revision the watch will continue from: everything before it has been handed out.
+    pub fn position(&self) -> u64 {
+        self.from_revision
+    }
+}

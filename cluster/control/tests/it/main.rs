@@ -1,0 +1,3 @@
+//! The space as its users meet it.
+
+mod space;
