@@ -7,7 +7,7 @@ use wire::spec::{DependencyCondition, Service};
 /// The first dependency that is not there yet, as a sentence; `None` when the service may start.
 pub(crate) fn unmet(input: &Input<'_>, stack: &str, service: &Service) -> Option<String> {
     for (name, dependency) in &service.depends_on {
-        let known = input.stacks.get(stack).is_some_and(|wanted| wanted.stack.services.contains_key(name));
+        let known = input.stacks.get(stack).is_some_and(|wanted| wanted.revision.stack.services.contains_key(name));
         if !known {
             continue;
         }
@@ -17,7 +17,8 @@ pub(crate) fn unmet(input: &Input<'_>, stack: &str, service: &Service) -> Option
             .filter(|instance| {
                 instance.stack == stack && instance.service == *name && instance.wanted == Wanted::Running
             })
-            .filter_map(|instance| input.statuses.get(&instance.id));
+            .filter_map(|instance| input.statuses.get(&instance.id))
+            .map(AsRef::as_ref);
         let (met, condition) = match dependency.condition {
             DependencyCondition::Started => (statuses.any(started), "to start"),
             DependencyCondition::Healthy => (statuses.any(|status| status.ready), "to be healthy"),

@@ -15,8 +15,9 @@ pub use place::{Machine, Unplaced};
 pub use shape::shape;
 
 use std::collections::BTreeMap;
-use wire::resource::{Instance, Rollout, Status};
-use wire::spec::{Service, Stack};
+use std::sync::Arc;
+use wire::resource::{Instance, Rollout, StackRevision, Status};
+use wire::spec::Service;
 
 /// Everything a plan depends on.
 #[derive(Debug)]
@@ -25,9 +26,9 @@ pub struct Input<'a> {
     /// Wanted stacks by name.
     pub stacks: &'a BTreeMap<String, StackWanted>,
     /// All instances by id.
-    pub instances: &'a BTreeMap<String, Instance>,
+    pub instances: &'a BTreeMap<String, Arc<Instance>>,
     /// Last known status by instance id.
-    pub statuses: &'a BTreeMap<String, Status>,
+    pub statuses: &'a BTreeMap<String, Arc<Status>>,
     /// Rollouts by (stack, service).
     pub rollouts: &'a BTreeMap<(String, String), Rollout>,
     /// Machines that are up, by id.
@@ -37,8 +38,7 @@ pub struct Input<'a> {
 /// A stack as its head names it.
 #[derive(Debug, Clone)]
 pub struct StackWanted {
-    pub revision: u64,
-    pub stack: Stack,
+    pub revision: Arc<StackRevision>,
     /// Every instance is to be stopped, then the stack goes.
     pub removing: bool,
 }
@@ -98,7 +98,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
             }
             continue;
         }
-        for (service, spec) in &wanted.stack.services {
+        for (service, spec) in &wanted.revision.stack.services {
             rollout::service(input, &mut room, &mut plan, &rollout::Subject { stack: name, wanted, service, spec });
         }
     }
@@ -136,7 +136,9 @@ fn stop_unwanted(input: &Input<'_>, plan: &mut Plan) {
         let why = match stack {
             None => "its stack is gone",
             Some(stack) if stack.removing => "its stack is being removed",
-            Some(stack) if !stack.stack.services.contains_key(&instance.service) => "its service is not in the stack",
+            Some(stack) if !stack.revision.stack.services.contains_key(&instance.service) => {
+                "its service is not in the stack"
+            }
             Some(_) => continue,
         };
         plan.steps.push(Step::Stop { instance: id.clone(), why: why.to_owned() });

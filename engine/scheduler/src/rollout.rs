@@ -60,7 +60,7 @@ fn current_rollout(input: &Input<'_>, subject: &Subject<'_>, before: Option<&Rol
     Rollout {
         stack: subject.stack.to_owned(),
         service: subject.service.to_owned(),
-        revision: subject.wanted.revision,
+        revision: subject.wanted.revision.number,
         state: RolloutState::Running,
         reason: String::new(),
         started_ms: input.now_ms,
@@ -354,7 +354,7 @@ fn create(subject: &Subject<'_>, rollout: &Rollout, slot: u32, node: String) -> 
         stack: subject.stack.to_owned(),
         service: subject.service.to_owned(),
         slot,
-        revision: subject.wanted.revision,
+        revision: subject.wanted.revision.number,
         node,
         shape: rollout.shape.clone(),
         spec: subject.spec.clone(),

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use scheduler::{Input, Machine, Plan, StackWanted, Step};
 use std::collections::BTreeMap;
-use wire::resource::{Exit, Health, Instance, Phase, Rollout, RolloutState, Status, Wanted};
+use std::sync::Arc;
+use wire::resource::{Exit, Health, Instance, Phase, Rollout, RolloutState, StackRevision, Status, Wanted};
 use wire::spec::{
     Constraint, Dependency, DependencyCondition, Mount, MountSource, Service, Stack, UpdateOrder, UpdatePolicy,
 };
@@ -15,8 +16,8 @@ struct World {
     revision: u64,
     history: BTreeMap<u64, Stack>,
     stacks: BTreeMap<String, StackWanted>,
-    instances: BTreeMap<String, Instance>,
-    statuses: BTreeMap<String, Status>,
+    instances: BTreeMap<String, Arc<Instance>>,
+    statuses: BTreeMap<String, Arc<Status>>,
     rollouts: BTreeMap<(String, String), Rollout>,
     machines: BTreeMap<String, Machine>,
     /// Images whose instances die as soon as they start.
@@ -44,7 +45,7 @@ impl World {
         let services = services.iter().map(|(name, service)| ((*name).to_owned(), service.clone())).collect();
         let stack = Stack { name: "s".into(), services, ..Stack::default() };
         self.history.insert(self.revision, stack.clone());
-        self.stacks.insert("s".into(), StackWanted { revision: self.revision, stack, removing: false });
+        self.stacks.insert("s".into(), StackWanted { revision: revision(stack, self.revision), removing: false });
     }
 
     fn plan(&self) -> Plan {
@@ -94,12 +95,12 @@ impl World {
                     spec: new.spec,
                     created_ms: self.now_ms,
                 };
-                self.instances.insert(id, instance);
+                self.instances.insert(id, Arc::new(instance));
             }
             Step::Stop { instance, .. } => {
-                self.instances.get_mut(&instance).expect("stops what exists").wanted = Wanted::Stopped;
+                Arc::make_mut(self.instances.get_mut(&instance).expect("stops what exists")).wanted = Wanted::Stopped;
                 if let Some(status) = self.statuses.get_mut(&instance) {
-                    status.ready = false;
+                    Arc::make_mut(status).ready = false;
                 }
             }
             Step::Forget { instance } => {
@@ -114,9 +115,10 @@ impl World {
                 let shape = scheduler::shape(&old);
                 self.revision += 1;
                 let wanted = self.stacks.get_mut(&stack).expect("rolls back what exists");
-                wanted.stack.services.insert(service.clone(), old);
-                wanted.revision = self.revision;
-                self.history.insert(self.revision, wanted.stack.clone());
+                let mut undone = wanted.revision.stack.clone();
+                undone.services.insert(service.clone(), old);
+                self.history.insert(self.revision, undone.clone());
+                wanted.revision = revision(undone, self.revision);
                 let rollout = self.rollouts.get_mut(&(stack, service)).expect("rolls back what was rolled out");
                 rollout.shape = shape;
                 rollout.revision = self.revision;
@@ -134,7 +136,7 @@ impl World {
     fn advance(&mut self, id: &str) {
         let instance = &self.instances[id];
         let broken = self.broken.contains(&instance.spec.image.as_str());
-        let status = self.statuses.entry(id.to_owned()).or_default();
+        let status = Arc::make_mut(self.statuses.entry(id.to_owned()).or_default());
         if instance.wanted == Wanted::Stopped {
             status.phase = if status.phase == Phase::Stopping { Phase::Exited } else { Phase::Stopping };
             status.ready = false;
@@ -188,6 +190,10 @@ impl World {
     fn rollout(&self) -> &Rollout {
         &self.rollouts[&("s".to_owned(), "web".to_owned())]
     }
+}
+
+fn revision(stack: Stack, number: u64) -> Arc<StackRevision> {
+    Arc::new(StackRevision { stack, number, created_ms: 0, source: String::new(), cause: String::new() })
 }
 
 fn web(image: &str, replicas: u32) -> Service {
@@ -268,7 +274,7 @@ fn a_failing_update_goes_back_and_old_instances_serve_throughout() {
     world.settle();
     assert_eq!((world.ready_min, world.images()), (3, vec!["a", "a", "a"]));
     assert_eq!((world.rollout().state, world.rollout().rolling_back), (RolloutState::Done, true));
-    assert_eq!(world.stacks["s"].revision, 3);
+    assert_eq!(world.stacks["s"].revision.number, 3);
 }
 
 #[test]
@@ -298,7 +304,7 @@ fn an_unhealthy_new_instance_counts_as_failed() {
     let new = world.instances.values().find(|instance| instance.spec.image == "b").expect("it was made").id.clone();
     let sick =
         Status { phase: Phase::Running, health: Health::Unhealthy, message: "exit 7".into(), ..Status::default() };
-    world.statuses.insert(new, sick);
+    world.statuses.insert(new, Arc::new(sick));
     world.settle();
     assert_eq!(world.images(), ["a"]);
 }

@@ -1,0 +1,219 @@
+//! What is wanted and what is there, as one value that is always current: everybody who decides from the state of
+//! record reads this instead of keeping a copy of their own.
+//!
+//! One task follows both spaces and publishes a new [`Snapshot`] per batch of changes. A snapshot is never altered;
+//! its parts are shared, so that a new one costs a few pointers.
+
+use crate::{Soft, Space, SpaceError, Watch, WatchError};
+use scheduler::Machine;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use wire::resource::{Address, Instance, Node, Rollout, StackHead, StackRevision, Status};
+use wire::spec::Service;
+
+/// Pause before the spaces are read again after a failure.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Share of a machine's memory that services may reserve: the rest is the system's and our own.
+const MEMORY_USABLE_PERCENT: u64 = 90;
+
+/// Everything, as of `revision` of the durable space.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    pub revision: u64,
+    pub stacks: BTreeMap<String, Wanted>,
+    pub revisions: BTreeMap<(String, u64), Arc<StackRevision>>,
+    pub rollouts: BTreeMap<(String, String), Rollout>,
+    pub instances: BTreeMap<String, Arc<Instance>>,
+    pub addresses: BTreeMap<(String, String), Address>,
+    pub statuses: BTreeMap<String, Arc<Status>>,
+    pub machines: BTreeMap<String, Machine>,
+    declared: BTreeMap<String, Node>,
+    reported: BTreeMap<String, Node>,
+}
+
+/// A stack's head, and where in the space's history it was written.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub head: StackHead,
+    pub mod_revision: u64,
+}
+
+/// A handle on the current snapshot; clones see the same.
+pub type View = watch::Receiver<Arc<Snapshot>>;
+
+/// Starts following. The first snapshot is complete. The task ends when the spaces close or every handle is gone.
+pub async fn follow(space: Space, soft: Soft) -> Result<(View, world::task::Task), SpaceError> {
+    let (snapshot, durable, reported) = read(&space, &soft).await?;
+    let (publish, view) = watch::channel(Arc::new(snapshot.clone()));
+    let task = world::task::spawn("view", keep(space, soft, snapshot, durable, reported, publish));
+    Ok((view, task))
+}
+
+async fn keep(
+    space: Space,
+    soft: Soft,
+    mut snapshot: Snapshot,
+    mut durable: Watch,
+    mut reported: Watch,
+    publish: watch::Sender<Arc<Snapshot>>,
+) {
+    loop {
+        let ended = loop {
+            let taken = tokio::select! {
+                events = durable.next() => events.map(|events| {
+                    for event in events {
+                        snapshot.revision = snapshot.revision.max(event.revision);
+                        snapshot.learn(&event.key, event.value.as_deref(), event.revision);
+                    }
+                }),
+                events = reported.next() => events.map(|events| {
+                    for event in events {
+                        snapshot.hear(&event.key, event.value.as_deref());
+                    }
+                }),
+                () = publish.closed() => return,
+            };
+            match taken {
+                Ok(()) => publish.send_replace(Arc::new(snapshot.clone())),
+                Err(error) => break error,
+            };
+        };
+        if matches!(ended, WatchError::Closed) {
+            return;
+        }
+        // Fell behind what the space keeps of its history: start again from what is there now.
+        (snapshot, durable, reported) = loop {
+            match read(&space, &soft).await {
+                Ok(read) => break read,
+                Err(SpaceError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the space");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        };
+        publish.send_replace(Arc::new(snapshot.clone()));
+    }
+}
+
+async fn read(space: &Space, soft: &Soft) -> Result<(Snapshot, Watch, Watch), SpaceError> {
+    let mut snapshot = Snapshot::default();
+    let listing = space.list("").await?;
+    snapshot.revision = listing.revision;
+    for entry in listing.entries {
+        snapshot.learn(&entry.key, Some(&entry.value), entry.mod_revision);
+    }
+    let durable = space.watch("", listing.revision + 1);
+    let listing = soft.list("");
+    for entry in listing.entries {
+        snapshot.hear(&entry.key, Some(&entry.value));
+    }
+    let reported = soft.watch("", listing.revision + 1);
+    Ok((snapshot, durable, reported))
+}
+
+impl Snapshot {
+    /// The wanted revision of a stack.
+    pub fn current(&self, stack: &str) -> Option<&Arc<StackRevision>> {
+        let wanted = self.stacks.get(stack)?;
+        self.revisions.get(&(stack.to_owned(), wanted.head.revision))
+    }
+
+    /// A service as it is wanted now.
+    pub fn service(&self, stack: &str, service: &str) -> Option<&Service> {
+        self.current(stack)?.stack.services.get(service)
+    }
+
+    /// Every wanted service, with its stack's name and its own.
+    pub fn services(&self) -> impl Iterator<Item = (&str, &str, &Service)> {
+        self.stacks.keys().filter_map(|stack| self.current(stack)).flat_map(|revision| {
+            let of = &revision.stack;
+            of.services.iter().map(|(name, service)| (of.name.as_str(), name.as_str(), service))
+        })
+    }
+
+    /// The instances of a service.
+    pub fn instances_of<'a>(&'a self, stack: &'a str, service: &'a str) -> impl Iterator<Item = &'a Arc<Instance>> {
+        self.instances.values().filter(move |instance| instance.stack == stack && instance.service == service)
+    }
+
+    /// A key of the durable space changed. What cannot be read is left out and said: one bad record must not stop
+    /// what depends on all others.
+    fn learn(&mut self, at: &str, value: Option<&[u8]>, revision: u64) {
+        let parts: Vec<&str> = at.split('/').collect();
+        match parts[..] {
+            ["stack", name] => {
+                let wanted = value.map(|value| {
+                    serde_json::from_slice(value).map(|head| Wanted { head, mod_revision: revision })
+                });
+                put(&mut self.stacks, name.to_owned(), at, wanted);
+            }
+            ["revision", stack, number] => {
+                put(&mut self.revisions, (stack.to_owned(), number.parse().unwrap_or(0)), at, value.map(json));
+            }
+            ["rollout", stack, service] => {
+                put(&mut self.rollouts, (stack.to_owned(), service.to_owned()), at, value.map(json));
+            }
+            ["address", stack, service] => {
+                put(&mut self.addresses, (stack.to_owned(), service.to_owned()), at, value.map(json));
+            }
+            ["instance", id] => put(&mut self.instances, id.to_owned(), at, value.map(json)),
+            ["node", id] => {
+                put(&mut self.declared, id.to_owned(), at, value.map(json));
+                self.merge_machine(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// A machine reported something.
+    fn hear(&mut self, at: &str, value: Option<&[u8]>) {
+        let parts: Vec<&str> = at.split('/').collect();
+        match parts[..] {
+            ["status", id] => put(&mut self.statuses, id.to_owned(), at, value.map(json)),
+            ["node", id] => {
+                put(&mut self.reported, id.to_owned(), at, value.map(json));
+                self.merge_machine(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// A machine is what it reports, with the labels and the drain that were declared for it.
+    fn merge_machine(&mut self, id: &str) {
+        let Some(reported) = self.reported.get(id) else {
+            self.machines.remove(id);
+            return;
+        };
+        let mut node = reported.clone();
+        if let Some(declared) = self.declared.get(id) {
+            node.labels.extend(declared.labels.clone());
+            node.drained |= declared.drained;
+        }
+        let machine = Machine {
+            memory_usable_bytes: node.memory_bytes / 100 * MEMORY_USABLE_PERCENT,
+            cpu_usable_millis: u64::from(node.cores) * 1000,
+            node,
+        };
+        self.machines.insert(id.to_owned(), machine);
+    }
+}
+
+
+fn json<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(value)
+}
+
+fn put<K: Ord, T>(map: &mut BTreeMap<K, T>, key: K, at: &str, value: Option<Result<T, serde_json::Error>>) {
+    match value {
+        None => {
+            map.remove(&key);
+        }
+        Some(Ok(value)) => {
+            map.insert(key, value);
+        }
+        Some(Err(error)) => tracing::error!(key = at, %error, "a record cannot be read"),
+    }
+}
