@@ -228,7 +228,7 @@ impl Registry {
         for (name, family) in &self.families {
             for (labels, instrument) in &family.series {
                 let value = instrument.read();
-                samples.push(Sample { name, help: family.help, labels: labels.clone(), value });
+                samples.push(Sample { name, help: family.help, labels: labels.clone(), value, from_zero: true });
             }
         }
         samples
@@ -283,7 +283,7 @@ fn push_refused(samples: &mut Vec<Sample>, refused: Refused) {
         #[expect(clippy::cast_precision_loss, reason = "a count of mistakes stays far below 2^53")]
         let value = Value::Counter(count as f64);
         let labels: Labels = Arc::new([("reason", Arc::from(reason))]);
-        Sample { name: REFUSED_NAME, help: REFUSED_HELP, labels, value }
+        Sample { name: REFUSED_NAME, help: REFUSED_HELP, labels, value, from_zero: true }
     });
     samples.splice(at..at, own);
 }

@@ -45,6 +45,9 @@ pub struct Sample {
     pub help: &'static str,
     pub labels: Labels,
     pub value: Value,
+    /// Whether it began at zero when it first appeared, as the meter's own series do; what a collector
+    /// reports may count something older than this process, so its first value is no growth.
+    pub from_zero: bool,
 }
 
 impl Sample {
@@ -88,7 +91,7 @@ impl Samples {
             return;
         }
         match well_formed(name, labels, value.kind()) {
-            Some(labels) => self.found.push(Sample { name, help, labels, value }),
+            Some(labels) => self.found.push(Sample { name, help, labels, value, from_zero: false }),
             None => self.refused.name += 1,
         }
     }

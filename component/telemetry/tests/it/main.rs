@@ -1,0 +1,5 @@
+//! What the rest of Bramble sees of telemetry.
+
+mod logs;
+mod machine;
+mod series;
