@@ -1,0 +1,36 @@
+/** What the page can make the server do. Each is one request; the watch then shows what came of it. */
+import { path, request } from "./api";
+import type { Deployed, Plan, Report, StackFile } from "./wire";
+
+export function check(stack: string, file: StackFile, signal: AbortSignal): Promise<Report> {
+  const query = stack === "" ? "" : `?${new URLSearchParams({ name: stack })}`;
+  return request("POST", `/v1/stacks/check${query}`, file, signal);
+}
+
+export function plan(stack: string, file: StackFile, signal: AbortSignal): Promise<Plan> {
+  return request("POST", `${path("stacks", stack)}/plan`, file, signal);
+}
+
+export function deploy(stack: string, file: StackFile): Promise<Deployed> {
+  return request("PUT", path("stacks", stack), file);
+}
+
+export function remove(stack: string): Promise<void> {
+  return request("DELETE", path("stacks", stack));
+}
+
+export function revert(stack: string, to: number): Promise<Deployed> {
+  return request("POST", `${path("stacks", stack)}/revert`, { to });
+}
+
+export function scale(stack: string, service: string, replicas: number): Promise<void> {
+  return request("POST", `${path("services", stack, service)}/scale`, { replicas });
+}
+
+export function restart(stack: string, service: string): Promise<void> {
+  return request("POST", `${path("services", stack, service)}/restart`);
+}
+
+export function kill(instance: string): Promise<void> {
+  return request("POST", `${path("instances", instance)}/kill`);
+}

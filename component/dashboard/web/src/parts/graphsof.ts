@@ -1,0 +1,102 @@
+/** Which graphs a service and a machine have: names of series, and how their samples become lines. */
+import * as format from "../format";
+import { sumBy, type Line } from "../samples";
+import type { Series } from "../wire";
+import type { Wanted } from "./Graphs.svelte";
+
+export function ofService(stack: string, service: string): Wanted[] {
+  const own = (labels: Record<string, string>) => labels.stack === stack && labels.service === service;
+  const perSlot = (answers: Series[][]): Line[] =>
+    sumBy(answers[0] ?? [], (labels) => (own(labels) ? slotOf(labels.instance) : undefined));
+  const both = (names: [string, string]) => (answers: Series[][]): Line[] =>
+    names.flatMap((name, at) => sumBy(answers[at] ?? [], (labels) => (own(labels) ? name : undefined)));
+  const ofStack = (name: string) => ({ name, label: `stack:${stack}` });
+  const gateway = (name: string) => ({ name, label: `service:${stack}/${service}` });
+  return [
+    {
+      title: "Requests",
+      series: [gateway("bramble_gateway_requests_total")],
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.code ?? "all"),
+      format: format.perSecond,
+      atLeast: 1,
+    },
+    {
+      title: "Latency",
+      series: [gateway("bramble_gateway_request_seconds")],
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.quantile),
+      format: format.seconds,
+      atLeast: 0.001,
+    },
+    {
+      title: "CPU, in cores",
+      series: [ofStack("bramble_instance_cpu_cores")],
+      lines: perSlot,
+      format: format.cores,
+      atLeast: 0.1,
+    },
+    {
+      title: "Memory",
+      series: [ofStack("bramble_instance_memory_bytes")],
+      lines: perSlot,
+      format: format.bytes,
+      atLeast: 1 << 20,
+    },
+    {
+      title: "Network",
+      series: [ofStack("bramble_instance_received_bytes_total"), ofStack("bramble_instance_sent_bytes_total")],
+      lines: both(["received", "sent"]),
+      format: format.bytesPerSecond,
+      atLeast: 1024,
+    },
+    {
+      title: "Disk",
+      series: [ofStack("bramble_instance_read_bytes_total"), ofStack("bramble_instance_written_bytes_total")],
+      lines: both(["read", "written"]),
+      format: format.bytesPerSecond,
+      atLeast: 1024,
+    },
+  ];
+}
+
+export function ofNode(node: string): Wanted[] {
+  // A series without the label comes from the only machine there is.
+  const own = (labels: Record<string, string>) => labels.node === undefined || labels.node === node;
+  const one = (name: string) => (answers: Series[][]): Line[] =>
+    sumBy(answers[0] ?? [], (labels) => (own(labels) ? name : undefined));
+  return [
+    {
+      title: "CPU busy",
+      series: [{ name: "bramble_node_cpu_busy" }],
+      lines: one("busy"),
+      format: format.percent,
+      atLeast: 0.1,
+    },
+    {
+      title: "Pressure: share of time something waited",
+      series: [{ name: "bramble_node_psi" }],
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => (own(labels) ? labels.kind : undefined)),
+      format: format.percent,
+      atLeast: 0.1,
+    },
+    { title: "Load, 1 minute", series: [{ name: "bramble_node_load1" }], lines: one("load"), format: format.cores, atLeast: 1 },
+    {
+      title: "Memory available",
+      series: [{ name: "bramble_node_memory_available_bytes" }],
+      lines: one("available"),
+      format: format.bytes,
+      atLeast: 1 << 20,
+    },
+    {
+      title: "Disk available",
+      series: [{ name: "bramble_node_disk_available_bytes" }],
+      lines: one("available"),
+      format: format.bytes,
+      atLeast: 1 << 20,
+    },
+  ];
+}
+
+/** `#2` of `<stack>.<service>.2.<random>`: an instance that replaces another continues its line. */
+function slotOf(instance: string | undefined): string {
+  return `#${instance?.split(".").at(-2) ?? "?"}`;
+}

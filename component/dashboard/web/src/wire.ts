@@ -1,0 +1,265 @@
+/**
+ * The words of the public API as the page uses them: JSON shapes only, times in milliseconds since 1970, sizes in bytes.
+ * Fields the page never shows are left out.
+ */
+
+export interface Diagnostic {
+  /** From 1; 0 means the whole file. */
+  line: number;
+  column: number;
+  path: string;
+  message: string;
+  hint: string;
+}
+
+export interface Problem {
+  code: string;
+  message: string;
+  hint: string;
+  diagnostics: Diagnostic[];
+}
+
+export interface Report {
+  ok: boolean;
+  errors: Diagnostic[];
+  warnings: Diagnostic[];
+}
+
+export interface StackFile {
+  source: string;
+  variables: Record<string, string>;
+  /** Contents in base 64, by the path as written in the source. */
+  files: Record<string, string>;
+  directory: string;
+}
+
+export type Action = "create" | "update" | "scale" | "remove" | "keep";
+
+export interface ServicePlan {
+  service: string;
+  action: Action;
+  start: number;
+  stop: number;
+  changes: string[];
+}
+
+export interface Plan {
+  stack: string;
+  services: ServicePlan[];
+  warnings: Diagnostic[];
+}
+
+export interface Deployed {
+  stack: string;
+  revision: number;
+  changed: boolean;
+  plan: Plan;
+  warnings: Diagnostic[];
+}
+
+export interface Diff {
+  from: number;
+  to: number;
+  services: ServicePlan[];
+}
+
+export interface StackSummary {
+  name: string;
+  revision: number;
+  services: number;
+  instances_ready: number;
+  instances_wanted: number;
+  state: string;
+  changed_ms: number;
+}
+
+export interface ServiceSummary {
+  stack: string;
+  service: string;
+  image: string;
+  instances_ready: number;
+  instances_wanted: number;
+  state: string;
+  endpoints: string[];
+  address: string;
+  revision: number;
+}
+
+export interface StackDetail {
+  summary: StackSummary;
+  services: ServiceSummary[];
+  source: string;
+}
+
+export interface RevisionSummary {
+  number: number;
+  created_ms: number;
+  cause: string;
+  current: boolean;
+}
+
+export interface Rollout {
+  revision: number;
+  state: "running" | "done" | "paused" | "failed";
+  reason: string;
+  started_ms: number;
+  changed_ms: number;
+  failures: number;
+}
+
+export type Phase = "waiting" | "pulling" | "starting" | "running" | "backing_off" | "stopping" | "exited" | "failed";
+export type Health = "none" | "starting" | "healthy" | "unhealthy";
+
+export interface Instance {
+  id: string;
+  stack: string;
+  service: string;
+  slot: number;
+  revision: number;
+  node: string;
+  wanted: "running" | "stopped";
+  spec: ServiceSpec;
+  created_ms: number;
+}
+
+export interface Status {
+  phase: Phase;
+  ready: boolean;
+  health: Health;
+  message: string;
+  started_ms: number;
+  changed_ms: number;
+  restarts: number;
+  exit: { code: number; reason: string; at_ms: number } | null;
+  listening: number[];
+  pid: number | null;
+}
+
+export interface Usage {
+  cpu_cores: number;
+  memory_bytes: number;
+  read_bytes: number;
+  written_bytes: number;
+  received_bytes: number;
+  sent_bytes: number;
+  processes: number;
+}
+
+export interface InstanceDetail {
+  instance: Instance;
+  status: Status;
+  usage: Usage;
+}
+
+export type HealthTest =
+  | { command: string[] }
+  | { shell: string }
+  | { http: { port: number; path: string } }
+  | { tcp: { port: number } }
+  | "none";
+
+export type MountSource =
+  | { kind: "bind"; path: string }
+  | { kind: "volume"; name: string }
+  | { kind: "anonymous" }
+  | { kind: "tmpfs"; size_bytes: number | null };
+
+export interface ServiceSpec {
+  image: string;
+  entrypoint: string[] | null;
+  command: string[] | null;
+  environment: Record<string, string>;
+  user: string | null;
+  ports: { host_ip: string | null; published: number | null; target: number; protocol: "tcp" | "udp" }[];
+  routes: { hosts: string[]; path_prefix: string; port: number; tls: boolean }[];
+  networks: Record<string, { aliases: string[] }>;
+  egress: string[];
+  mounts: { source: MountSource; target: string; read_only: boolean }[];
+  files: { source: string; kind: "config" | "secret"; target: string }[];
+  replicas: number;
+  mode: "replicated" | "global" | "replicated_job";
+  resources: {
+    cpu_limit_millis: number | null;
+    cpu_reserved_millis: number;
+    memory_limit_bytes: number | null;
+    memory_reserved_bytes: number;
+  };
+  healthcheck: { test: HealthTest; interval_ms: number; timeout_ms: number; retries: number } | null;
+  depends_on: Record<string, { condition: "started" | "healthy" | "completed_successfully" }>;
+}
+
+export interface ServiceDetail {
+  summary: ServiceSummary;
+  spec: ServiceSpec;
+  rollout: Rollout | null;
+  instances: InstanceDetail[];
+}
+
+export interface LogLine {
+  time_ms: number;
+  instance: string;
+  stream: string;
+  line: string;
+}
+
+export interface Node {
+  id: string;
+  hostname: string;
+  os: string;
+  arch: string;
+  version: string;
+  cores: number;
+  memory_bytes: number;
+  labels: Record<string, string>;
+  role: string;
+  drained: boolean;
+  started_ms: number;
+  limits: string[];
+}
+
+export interface Load {
+  load_1m: number;
+  cpu_busy: number;
+  memory_available_bytes: number;
+  disk_total_bytes: number;
+  disk_available_bytes: number;
+  psi_cpu: number;
+  psi_memory: number;
+  psi_io: number;
+  cpu_reserved_millis: number;
+  memory_reserved_bytes: number;
+}
+
+export interface NodeDetail {
+  node: Node;
+  load: Load;
+  instances: number;
+}
+
+export interface Image {
+  references: string[];
+  digest: string;
+  size_bytes: number;
+  created_ms: number;
+  used_ms: number;
+  instances: number;
+}
+
+export interface Changed {
+  keys: string[];
+}
+
+export interface Series {
+  name: string;
+  labels: Record<string, string>;
+  points: [number, number][];
+}
+
+export interface Alert {
+  name: string;
+  labels: Record<string, string>;
+  summary: string;
+  firing: boolean;
+  since_ms: number;
+  value: number;
+}
