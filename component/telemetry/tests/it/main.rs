@@ -1,5 +1,7 @@
 //! What the rest of Bramble sees of telemetry.
 
+mod alerts;
 mod logs;
 mod machine;
 mod series;
+mod whole;

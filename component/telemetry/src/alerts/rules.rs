@@ -1,0 +1,161 @@
+//! The rules every machine has. Data: the names are those components register, and a rule whose series
+//! nobody registers never holds.
+
+use super::{Expression, Holds, Match, Rule, Select};
+use crate::unit::Unit;
+
+const SECOND_MS: u64 = 1_000;
+const MINUTE_MS: u64 = 60 * SECOND_MS;
+
+/// How old a gauge may be and still say how things are: three samples, so that one may be missed.
+const RECENT_MS: u64 = 15 * SECOND_MS;
+
+/// The built-in rules. `memory_budget_bytes` is what the agent itself may hold.
+pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
+    let mut rules = services();
+    rules.extend(machine());
+    rules.extend(own(memory_budget_bytes));
+    rules
+}
+
+/// What the services people deployed do.
+fn services() -> Vec<Rule> {
+    let instance: &[&str] = &["stack", "service", "instance"];
+    let requests = |labels| Select { name: "bramble_gateway_requests_total", labels };
+    vec![
+        Rule {
+            name: "instance_restarting",
+            summary: "{instance} was restarted {value} times in ten minutes: its last log lines say why",
+            expression: Expression::Growth {
+                of: Select::all("bramble_instance_restarts_total"),
+                over_ms: 10 * MINUTE_MS,
+            },
+            by: instance,
+            holds: Holds::AtLeast(3.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "service_degraded",
+            summary: "{stack}/{service} has {value} ready instances less than it should: see its instances' messages",
+            expression: Expression::Shortfall {
+                wanted: Select::all("bramble_service_instances_wanted"),
+                present: Select::all("bramble_service_instances_ready"),
+                within_ms: RECENT_MS,
+            },
+            by: &["stack", "service"],
+            holds: Holds::Above(0.0),
+            for_ms: MINUTE_MS,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "service_errors",
+            summary: "{value} of the requests to {service} are answered with a server error: see its logs",
+            expression: Expression::Ratio {
+                part: requests(&[("class", Match::Begins("5"))]),
+                whole: requests(&[]),
+                over_ms: MINUTE_MS,
+                // One failed health probe of somebody's browser tab is no outage.
+                whole_min: 10.0,
+            },
+            by: &["service"],
+            holds: Holds::Above(0.05),
+            for_ms: 2 * MINUTE_MS,
+            unit: Unit::Share,
+        },
+        Rule {
+            name: "image_pull_failing",
+            summary: "images could not be pulled {value} times in ten minutes: check the reference, the registry and \
+                      the network",
+            expression: Expression::Growth {
+                of: Select::all("bramble_image_pull_failures_total"),
+                over_ms: 10 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+    ]
+}
+
+/// What the machine lacks.
+fn machine() -> Vec<Rule> {
+    let psi: &[(&str, Match)] = &[("kind", Match::Is("memory"))];
+    vec![
+        Rule {
+            name: "disk_nearly_full",
+            summary: "{value} of the disk of the data folder is free: remove images (`bramble image prune`), volumes \
+                      or other files",
+            expression: Expression::Share {
+                part: Select::all("bramble_node_disk_available_bytes"),
+                whole: Select::all("bramble_node_disk_total_bytes"),
+                within_ms: RECENT_MS,
+            },
+            by: &[],
+            holds: Holds::Below(0.10),
+            for_ms: MINUTE_MS,
+            unit: Unit::Share,
+        },
+        Rule {
+            name: "memory_pressure",
+            summary: "programs wait for memory {value} of the time: stop something, or give services a memory limit",
+            expression: Expression::Latest {
+                of: Select { name: "bramble_node_psi", labels: psi },
+                within_ms: RECENT_MS,
+            },
+            by: &[],
+            holds: Holds::Above(0.20),
+            for_ms: MINUTE_MS,
+            unit: Unit::Share,
+        },
+    ]
+}
+
+/// What Bramble itself does.
+fn own(memory_budget_bytes: u64) -> Vec<Rule> {
+    let p99: &[(&str, Match)] = &[("quantile", Match::Is("p99"))];
+    let agent: &[(&str, Match)] = &[("process", Match::Is("agent"))];
+    #[expect(clippy::cast_precision_loss, reason = "a budget is megabytes")]
+    let budget = memory_budget_bytes as f64;
+    vec![
+        Rule {
+            name: "control_slow",
+            summary: "changes take {value} to reach the disk: the disk of the data folder is slow or busy",
+            expression: Expression::Latest {
+                of: Select { name: "bramble_control_commit_seconds", labels: p99 },
+                // Changes are rare: the last one within two minutes counts as how it is now.
+                within_ms: 2 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::Above(1.0),
+            for_ms: MINUTE_MS,
+            unit: Unit::Seconds,
+        },
+        Rule {
+            name: "control_failing",
+            summary: "{value} changes could not be written in five minutes: the disk is full or broken, see the \
+                      agent's log",
+            expression: Expression::Growth {
+                of: Select::all("bramble_control_commit_failures_total"),
+                over_ms: 5 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "agent_memory",
+            summary: "the agent holds {value}, more than its budget: please report it with `bramble doctor`",
+            expression: Expression::Latest {
+                of: Select { name: "bramble_process_resident_bytes", labels: agent },
+                within_ms: RECENT_MS,
+            },
+            by: &[],
+            holds: Holds::Above(budget),
+            for_ms: 5 * MINUTE_MS,
+            unit: Unit::Bytes,
+        },
+    ]
+}

@@ -1,0 +1,187 @@
+//! What a person looks at, component by component: boards as data, served to the dashboard.
+//!
+//! A panel names series of [`crate::series`] and the label values that select them; the page fills `{label}`
+//! selections with what it shows. Knows no colour and no layout.
+
+use crate::unit::Unit;
+use serde::Serialize;
+
+/// The panels of one component.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Board {
+    /// `machine`, `instance`, `gateway`, …
+    pub component: &'static str,
+    pub title: &'static str,
+    /// Labels of whatever the board is about; a page asks for their values before it shows the board.
+    pub about: &'static [&'static str],
+    pub panels: &'static [Panel],
+}
+
+/// One graph.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Panel {
+    pub title: &'static str,
+    pub unit: Unit,
+    pub lines: &'static [Line],
+}
+
+/// Series in a graph: a line for each that `name` and `labels` select.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Line {
+    pub name: &'static str,
+    pub labels: &'static [(&'static str, &'static str)],
+    /// `{label}` stands for the series' own; empty when there is one line only.
+    pub legend: &'static str,
+}
+
+/// All boards, in the order a page lists them.
+pub fn boards() -> &'static [Board] {
+    BOARDS
+}
+
+const fn line(name: &'static str, legend: &'static str) -> Line {
+    Line { name, labels: &[], legend }
+}
+
+const fn panel(title: &'static str, unit: Unit, lines: &'static [Line]) -> Panel {
+    Panel { title, unit, lines }
+}
+
+const BOARDS: &[Board] = &[
+    Board {
+        component: "machine",
+        title: "Machine",
+        about: &[],
+        panels: &[
+            panel("Processor", Unit::Share, &[line("bramble_node_cpu_busy", "busy")]),
+            panel("Load", Unit::Count, &[line("bramble_node_load1", "one minute")]),
+            panel("Waiting", Unit::Share, &[line("bramble_node_psi", "{kind}")]),
+            panel(
+                "Memory",
+                Unit::Bytes,
+                &[
+                    line("bramble_node_memory_available_bytes", "available"),
+                    line("bramble_node_memory_total_bytes", "total"),
+                ],
+            ),
+            panel(
+                "Disk",
+                Unit::Bytes,
+                &[
+                    line("bramble_node_disk_available_bytes", "available"),
+                    line("bramble_node_disk_total_bytes", "total"),
+                ],
+            ),
+        ],
+    },
+    Board {
+        component: "instance",
+        title: "Instances",
+        about: &["stack", "service"],
+        panels: &[
+            panel("Processor", Unit::Cores, &[line("bramble_instance_cpu_cores", "{instance}")]),
+            panel("Memory", Unit::Bytes, &[line("bramble_instance_memory_bytes", "{instance}")]),
+            panel(
+                "Network",
+                Unit::BytesPerSecond,
+                &[
+                    line("bramble_instance_received_bytes_total", "{instance} in"),
+                    line("bramble_instance_sent_bytes_total", "{instance} out"),
+                ],
+            ),
+            panel(
+                "Disk",
+                Unit::BytesPerSecond,
+                &[
+                    line("bramble_instance_read_bytes_total", "{instance} read"),
+                    line("bramble_instance_written_bytes_total", "{instance} written"),
+                ],
+            ),
+            panel("Processes", Unit::Count, &[line("bramble_instance_processes", "{instance}")]),
+            panel("Restarts", Unit::PerSecond, &[line("bramble_instance_restarts_total", "{instance}")]),
+        ],
+    },
+    Board {
+        component: "gateway",
+        title: "Gateway",
+        about: &["service"],
+        panels: &[
+            panel("Requests", Unit::PerSecond, &[line("bramble_gateway_requests_total", "{method} {class}")]),
+            panel("Answered within", Unit::Seconds, &[line("bramble_gateway_request_seconds", "{quantile}")]),
+            panel(
+                "Failures behind the gateway",
+                Unit::PerSecond,
+                &[
+                    line("bramble_gateway_upstream_failures_total", "{kind}"),
+                    line("bramble_gateway_retries_total", "tried again"),
+                    line("bramble_gateway_no_endpoint_total", "nobody ready"),
+                ],
+            ),
+        ],
+    },
+    Board {
+        component: "clients",
+        title: "Clients",
+        about: &[],
+        panels: &[
+            panel("Connections", Unit::Count, &[line("bramble_gateway_connections", "open")]),
+            panel("Traffic", Unit::BytesPerSecond, &[line("bramble_gateway_bytes_total", "{direction}")]),
+        ],
+    },
+    Board {
+        component: "control",
+        title: "Control",
+        about: &[],
+        panels: &[
+            panel("Change on disk within", Unit::Seconds, &[line("bramble_control_commit_seconds", "{quantile}")]),
+            panel(
+                "Changes",
+                Unit::PerSecond,
+                &[
+                    line("bramble_control_commit_seconds_count", "written"),
+                    line("bramble_control_commit_failures_total", "failed"),
+                ],
+            ),
+            panel(
+                "Planner",
+                Unit::PerSecond,
+                &[
+                    line("bramble_planner_plans_total", "plans"),
+                    line("bramble_planner_steps_total", "steps"),
+                    line("bramble_planner_write_failures_total", "failed"),
+                ],
+            ),
+        ],
+    },
+    Board {
+        component: "agent",
+        title: "Bramble itself",
+        about: &[],
+        panels: &[
+            panel("Memory", Unit::Bytes, &[line("bramble_process_resident_bytes", "{process}")]),
+            panel("Processor", Unit::Cores, &[line("bramble_process_cpu_seconds_total", "{process}")]),
+            panel("Written", Unit::BytesPerSecond, &[line("bramble_process_written_bytes_total", "{process}")]),
+            panel("Unhealthy", Unit::PerSecond, &[line("bramble_health_failures_total", "")]),
+            panel("Image pulls failed", Unit::PerSecond, &[line("bramble_image_pull_failures_total", "")]),
+        ],
+    },
+    Board {
+        component: "telemetry",
+        title: "Telemetry",
+        about: &[],
+        panels: &[
+            panel("Series", Unit::Count, &[line("bramble_telemetry_streams", "kept")]),
+            panel(
+                "Turned away",
+                Unit::PerSecond,
+                &[
+                    line("bramble_telemetry_refused_total", "series"),
+                    line("bramble_meter_series_refused_total", "meter: {reason}"),
+                ],
+            ),
+            panel("One sample takes", Unit::Seconds, &[line("bramble_telemetry_sample_seconds", "{quantile}")]),
+            panel("Alerts", Unit::Count, &[line("bramble_alerts_firing", "{alert}")]),
+            panel("Old logs removed", Unit::BytesPerSecond, &[line("bramble_telemetry_logs_freed_bytes_total", "")]),
+        ],
+    },
+];

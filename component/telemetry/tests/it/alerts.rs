@@ -1,0 +1,318 @@
+//! Alerts: the machine, and each built-in rule, on a clock the test turns.
+
+use meter::{LATENCY_SECONDS, Meter};
+use std::collections::BTreeMap;
+use telemetry::Unit;
+use telemetry::alerts::{ALERTS_MAX, Alerts, Change, Expression, Holds, Match, Rule, Select, built_in};
+use telemetry::series::Store;
+
+const STEP_MS: u64 = 5_000;
+const BUDGET_BYTES: u64 = 80 << 20;
+
+struct Bed {
+    meter: Meter,
+    store: Store,
+    alerts: Alerts,
+    now_ms: u64,
+    changes: Vec<Change>,
+}
+
+impl Bed {
+    fn new(rules: Vec<Rule>) -> Bed {
+        Bed {
+            meter: Meter::new(),
+            store: Store::new(),
+            alerts: Alerts::new(rules),
+            now_ms: 100_000_000,
+            changes: Vec::new(),
+        }
+    }
+
+    /// The built-in rules, with a first sample taken.
+    fn built_in() -> Bed {
+        let mut bed = Bed::new(built_in(BUDGET_BYTES));
+        bed.pass(STEP_MS);
+        bed
+    }
+
+    /// Lets time pass, sample by sample.
+    fn pass(&mut self, ms: u64) {
+        self.pass_with(ms, |_| {});
+    }
+
+    /// Lets time pass; `each` happens before every sample.
+    fn pass_with(&mut self, ms: u64, each: impl Fn(&Meter)) {
+        for _ in 0..ms / STEP_MS {
+            each(&self.meter);
+            self.now_ms += STEP_MS;
+            self.store.record(self.now_ms, STEP_MS, &self.meter.samples());
+            self.changes.extend(self.alerts.step(self.now_ms, &self.store));
+        }
+    }
+
+    fn set(&self, name: &'static str, labels: &[(&'static str, &str)], value: f64) {
+        self.meter.gauge(name, "G.", labels).set(value);
+    }
+
+    /// What changed since the last look: `+` fired, `-` ended, with the labels.
+    fn changed(&mut self) -> Vec<String> {
+        let show = |change: Change| {
+            let (sign, alert) = match change {
+                Change::Fired(alert) => ('+', alert),
+                Change::Resolved(alert) => ('-', alert),
+            };
+            assert_eq!(alert.firing, sign == '+');
+            assert!(!alert.summary.contains(['{', '}']), "{}", alert.summary);
+            let labels: Vec<_> = alert.labels.values().map(String::as_str).collect();
+            format!("{sign}{}({})", alert.name, labels.join(","))
+        };
+        self.changes.drain(..).map(show).collect()
+    }
+}
+
+#[test]
+fn an_instance_that_restarts_three_times_in_ten_minutes() {
+    let mut bed = Bed::built_in();
+    let labels = [("stack", "s"), ("service", "web"), ("instance", "s.web.1.x")];
+    let restarts = bed.meter.counter("bramble_instance_restarts_total", "R.", &labels);
+    for _ in 0..2 {
+        restarts.inc();
+        bed.pass(60_000);
+    }
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    restarts.inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+instance_restarting(s.web.1.x,web,s)"]);
+    let alert = bed.alerts.list().remove(0);
+    assert_eq!(alert.summary, "s.web.1.x was restarted 3 times in ten minutes: its last log lines say why");
+    bed.pass(10 * 60_000);
+    assert_eq!(bed.changed(), ["-instance_restarting(s.web.1.x,web,s)"]);
+}
+
+#[test]
+fn a_service_with_fewer_ready_than_wanted() {
+    let mut bed = Bed::built_in();
+    let labels = [("stack", "s"), ("service", "web")];
+    bed.set("bramble_service_instances_wanted", &labels, 3.0);
+    bed.set("bramble_service_instances_ready", &labels, 3.0);
+    bed.pass(60_000);
+    bed.set("bramble_service_instances_ready", &labels, 1.0);
+    bed.pass(60_000);
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    let pending = bed.alerts.list().remove(0);
+    assert!(!pending.firing && pending.value == 2.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+service_degraded(web,s)"]);
+    bed.set("bramble_service_instances_ready", &labels, 3.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-service_degraded(web,s)"]);
+}
+
+#[test]
+fn a_service_that_nobody_reports_ready_is_degraded() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_service_instances_wanted", &[("stack", "s"), ("service", "web")], 1.0);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+service_degraded(web,s)"]);
+    // The stack is removed.
+    bed.meter.forget("stack", "s");
+    bed.pass(15_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["-service_degraded(web,s)"]);
+}
+
+#[test]
+fn a_service_that_answers_with_errors() {
+    let mut bed = Bed::built_in();
+    let answer = |class: &'static str, count: u64| {
+        move |meter: &Meter| {
+            let labels = [("service", "s/web"), ("class", class), ("method", "GET")];
+            meter.counter("bramble_gateway_requests_total", "R.", &labels).add(count);
+        }
+    };
+    let both = |good: u64, bad: u64| {
+        move |meter: &Meter| {
+            answer("2xx", good)(meter);
+            answer("5xx", bad)(meter);
+        }
+    };
+    bed.pass_with(180_000, both(96, 4));
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    bed.pass_with(180_000, both(90, 10));
+    assert_eq!(bed.changed(), ["+service_errors(s/web)"]);
+    bed.pass_with(120_000, both(100, 0));
+    assert_eq!(bed.changed(), ["-service_errors(s/web)"]);
+}
+
+#[test]
+fn a_failure_among_few_requests_is_no_trend() {
+    let mut bed = Bed::built_in();
+    for _ in 0..10 {
+        let labels = [("service", "s/web"), ("class", "5xx"), ("method", "GET")];
+        bed.meter.counter("bramble_gateway_requests_total", "R.", &labels).add(5);
+        bed.pass(60_000);
+    }
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled() {
+    let mut bed = Bed::built_in();
+    bed.meter.counter("bramble_image_pull_failures_total", "F.", &[]).inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+image_pull_failing()"]);
+    bed.pass(10 * 60_000);
+    assert_eq!(bed.changed(), ["-image_pull_failing()"]);
+}
+
+#[test]
+fn a_disk_that_is_nearly_full() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_node_disk_total_bytes", &[], 1e12);
+    bed.set("bramble_node_disk_available_bytes", &[], 0.05e12);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+disk_nearly_full()"]);
+    assert!(bed.alerts.list()[0].summary.starts_with("5 % of the disk"), "{:?}", bed.alerts.list());
+    bed.set("bramble_node_disk_available_bytes", &[], 0.2e12);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-disk_nearly_full()"]);
+}
+
+#[test]
+fn a_disk_nobody_knows_the_room_of_is_not_full() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_node_disk_total_bytes", &[], 1e12);
+    bed.pass(300_000);
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+}
+
+#[test]
+fn programs_that_wait_for_memory() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_node_psi", &[("kind", "cpu")], 0.9);
+    bed.set("bramble_node_psi", &[("kind", "memory")], 0.3);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+memory_pressure()"]);
+    bed.set("bramble_node_psi", &[("kind", "memory")], 0.1);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-memory_pressure()"]);
+}
+
+#[test]
+fn changes_that_are_slow_to_reach_the_disk() {
+    let mut bed = Bed::built_in();
+    let commit = bed.meter.histogram("bramble_control_commit_seconds", "C.", &[], LATENCY_SECONDS);
+    commit.observe(2.0);
+    bed.pass(30_000);
+    commit.observe(2.0);
+    bed.pass(40_000);
+    assert_eq!(bed.changed(), ["+control_slow()"]);
+    commit.observe(0.01);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-control_slow()"]);
+}
+
+#[test]
+fn changes_that_cannot_be_written() {
+    let mut bed = Bed::built_in();
+    bed.meter.counter("bramble_control_commit_failures_total", "F.", &[("kind", "full")]).inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+control_failing()"]);
+    bed.pass(5 * 60_000);
+    assert_eq!(bed.changed(), ["-control_failing()"]);
+}
+
+#[test]
+fn an_agent_over_its_memory_budget() {
+    let mut bed = Bed::built_in();
+    let set = |bed: &Bed, bytes: f64| bed.set("bramble_process_resident_bytes", &[("process", "agent")], bytes);
+    bed.set("bramble_process_resident_bytes", &[("process", "shim")], 1e9);
+    set(&bed, 90e6);
+    bed.pass(5 * 60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+agent_memory()"]);
+    set(&bed, 40e6);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-agent_memory()"]);
+}
+
+/// `x` above 1 for a minute, per `a`.
+fn rule() -> Rule {
+    Rule {
+        name: "x_high",
+        summary: "{a} is at {value}",
+        expression: Expression::Latest { of: Select::all("x"), within_ms: 15_000 },
+        by: &["a"],
+        holds: Holds::Above(1.0),
+        for_ms: 60_000,
+        unit: Unit::Count,
+    }
+}
+
+#[test]
+fn a_break_starts_the_wait_anew() {
+    let mut bed = Bed::new(vec![rule()]);
+    for _ in 0..3 {
+        bed.set("x", &[("a", "1")], 2.0);
+        bed.pass(55_000);
+        bed.set("x", &[("a", "1")], 1.0);
+        bed.pass(STEP_MS);
+    }
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    assert_eq!(bed.alerts.list(), []);
+}
+
+#[test]
+fn groups_are_judged_apart_and_summed_within() {
+    let mut bed = Bed::new(vec![rule()]);
+    bed.set("x", &[("a", "one"), ("b", "1")], 0.8);
+    bed.set("x", &[("a", "one"), ("b", "2")], 0.8);
+    bed.set("x", &[("a", "two"), ("b", "1")], 0.8);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+x_high(one)"]);
+    assert_eq!(bed.alerts.firing(), [("x_high", 1)]);
+    let alert = bed.alerts.list().remove(0);
+    assert_eq!(alert.labels, BTreeMap::from([("a".to_owned(), "one".to_owned())]));
+    assert_eq!((alert.summary.as_str(), alert.since_ms), ("one is at 1.6", bed.now_ms - 60_000));
+}
+
+#[test]
+fn a_clock_set_back_does_not_put_an_alert_off() {
+    let mut bed = Bed::new(vec![rule()]);
+    bed.set("x", &[("a", "1")], 2.0);
+    bed.pass(30_000);
+    bed.now_ms -= 3_600_000;
+    bed.pass(60_000 + 2 * STEP_MS);
+    assert_eq!(bed.changed(), ["+x_high(1)"]);
+}
+
+#[test]
+fn alerts_are_bounded() {
+    let mut bed = Bed::new(vec![Rule { for_ms: 0, ..rule() }]);
+    for at in 0..ALERTS_MAX + 10 {
+        bed.set("x", &[("a", &at.to_string())], 2.0);
+    }
+    bed.pass(STEP_MS);
+    assert_eq!(bed.alerts.list().len(), ALERTS_MAX);
+}
+
+#[test]
+fn labels_are_matched_whole_or_by_their_begin() {
+    let growth = |labels| Expression::Growth { of: Select { name: "c_total", labels }, over_ms: 60_000 };
+    let rule = |name, labels| Rule {
+        name,
+        expression: growth(labels),
+        by: &[],
+        holds: Holds::AtLeast(1.0),
+        for_ms: 0,
+        summary: "x",
+        unit: Unit::Count,
+    };
+    let mut bed = Bed::new(vec![
+        rule("is", &[("code", Match::Is("5"))]),
+        rule("begins", &[("code", Match::Begins("5"))]),
+        rule("other", &[("kind", Match::Begins(""))]),
+    ]);
+    bed.pass(STEP_MS);
+    bed.meter.counter("c_total", "C.", &[("code", "503")]).inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+begins()"]);
+}
