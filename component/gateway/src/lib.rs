@@ -1,1 +1,39 @@
-//! Served ports and host names.
+//! Served ports and host names: listener → route → policy → balancer → connection.
+//!
+//! Owns client connections, HTTP/1.1 and what is done to it, tunnels, and the listening sockets. Promises:
+//! - a new [`Table`] disturbs nothing that stays as it was, and drops nothing that is under way;
+//! - a request finds an instance if one appears in time, so that restarts are not seen;
+//! - a client that leaves takes along what it caused;
+//! - a request is sent twice only where that is harmless;
+//! - every buffer, wait and count has a bound ([`Limits`]).
+//!
+//! Never knows stacks, containers or how an instance is reached: it is given a [`Table`] and a
+//! [`world::net::Dialer`].
+
+mod answer;
+mod asked;
+mod body;
+mod budget;
+mod detect;
+mod exchange;
+mod gateway;
+mod header;
+mod link;
+mod listener;
+mod metrics;
+mod policy;
+mod published;
+mod pulse;
+mod route;
+mod search;
+mod session;
+mod settings;
+mod swap;
+mod table;
+mod trace;
+mod tunnel;
+mod upstream;
+
+pub use gateway::Gateway;
+pub use settings::{Limits, Settings, UdpDialer, UdpDialing};
+pub use table::{Applied, Endpoint, Listener, ListenerKind, Route, Speaks, Table};

@@ -20,6 +20,8 @@ const LATENCY_GAIN: f64 = 0.1;
 const SERVER_ERRORS_MAX: u32 = 5;
 /// The first time out: about what a crashed program needs to be started again.
 const EJECT_MS_FIRST: u64 = 1_000;
+/// While an endpoint is on trial, it is tried again this often: a trial may be a connection that lasts for days.
+const TRIAL_MS: u64 = 1_000;
 /// Times out double up to this, so that a repaired endpoint is found within half a minute.
 const EJECT_MS_MAX: u64 = 30_000;
 
@@ -67,7 +69,7 @@ pub(crate) struct Member {
     /// Times left out since the last success.
     ejections: u32,
     ejected_until_ms: u64,
-    /// A pick that tries the endpoint again after a time out is under way.
+    /// The last pick tried the endpoint again after a time out, and has not ended.
     on_trial: bool,
 }
 
@@ -114,9 +116,9 @@ impl Member {
         self.standing == Standing::Active && self.weight > 0
     }
 
-    /// Left out for now: waits for its time, or for its one trial to end.
+    /// Left out for now: waits for its time, or for how its trial goes.
     pub(crate) fn ejected(&self, now_ms: u64) -> bool {
-        self.ejections > 0 && (now_ms < self.ejected_until_ms || self.on_trial)
+        self.ejections > 0 && now_ms < self.ejected_until_ms
     }
 
     /// The time a newcomer is expected to wait here, per unit of weight.
@@ -130,23 +132,29 @@ impl Member {
 
     pub(crate) fn picked(&mut self, now_ms: u64) {
         self.in_flight += 1;
-        self.on_trial = self.ejections > 0 && now_ms >= self.ejected_until_ms;
+        if self.ejections > 0 && now_ms >= self.ejected_until_ms {
+            self.on_trial = true;
+            self.ejected_until_ms = now_ms.saturating_add(TRIAL_MS);
+        }
+    }
+
+    /// It works, though what was picked is still in flight.
+    pub(crate) fn answered(&mut self, now_ms: u64, latency_ms: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "latencies stay far below 2^52 ms")]
+        let sample = latency_ms as f64;
+        let known = self.latency.at(now_ms);
+        self.latency.set(known + LATENCY_GAIN * (sample - known), now_ms);
+        self.server_errors_in_row = 0;
+        self.ejections = 0;
+        self.ejected_until_ms = 0;
+        self.on_trial = false;
     }
 
     /// Takes in how a pick ended. `may_eject` says whether the pool can spare it for its server errors.
     pub(crate) fn done(&mut self, now_ms: u64, outcome: Outcome, may_eject: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.on_trial = false;
         match outcome {
-            Outcome::Ok { latency_ms } => {
-                #[expect(clippy::cast_precision_loss, reason = "latencies stay far below 2^52 ms")]
-                let sample = latency_ms as f64;
-                let known = self.latency.at(now_ms);
-                self.latency.set(known + LATENCY_GAIN * (sample - known), now_ms);
-                self.server_errors_in_row = 0;
-                self.ejections = 0;
-                self.ejected_until_ms = 0;
-            }
+            Outcome::Ok { latency_ms } => self.answered(now_ms, latency_ms),
             Outcome::ConnectFailed => {
                 self.charge(now_ms);
                 self.eject(now_ms);
@@ -159,7 +167,7 @@ impl Member {
                     self.eject(now_ms);
                 }
             }
-            Outcome::ClientGone => {}
+            Outcome::ClientGone => self.on_trial = false,
         }
     }
 
@@ -168,8 +176,9 @@ impl Member {
     }
 
     fn eject(&mut self, now_ms: u64) {
+        let tried_again = std::mem::take(&mut self.on_trial);
         // The failures of what was in flight when it went down are one event: they do not lengthen the time.
-        if self.ejections > 0 && now_ms < self.ejected_until_ms {
+        if self.ejected(now_ms) && !tried_again {
             return;
         }
         let time_ms = EJECT_MS_FIRST.saturating_mul(1 << self.ejections.min(16)).min(EJECT_MS_MAX);

@@ -72,6 +72,16 @@ impl Pool {
         Some(Arc::clone(&member.id))
     }
 
+    /// Says that what was picked works, though it goes on: a tunnel that opened, whose end tells nothing more
+    /// ([`Outcome::ClientGone`]).
+    pub fn answered(&mut self, id: &str, now_ms: u64, latency_ms: u64) {
+        if let Ok(index) = self.find(id)
+            && let Some(member) = self.members.get_mut(index)
+        {
+            member.answered(now_ms, latency_ms);
+        }
+    }
+
     /// Says how what was picked ended. Returns true when nothing is left in flight at an endpoint that gets
     /// no new picks: it may be stopped.
     pub fn done(&mut self, id: &str, now_ms: u64, outcome: Outcome) -> bool {

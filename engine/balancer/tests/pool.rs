@@ -130,6 +130,30 @@ fn an_endpoint_on_trial_gets_one_pick_at_a_time() {
 }
 
 #[test]
+fn a_trial_that_lasts_ends_by_working() {
+    let mut pool = pool(&["back", "live"]);
+    let back = |pool: &mut Pool, now_ms| pool.pick_except(now_ms, 0, &[Arc::from("live")]).expect("back");
+    let id = back(&mut pool, 0);
+    pool.done(&id, 0, Outcome::ConnectFailed);
+    // The other is busy, so that whoever is tried at all is tried now.
+    for _ in 0..20 {
+        pool.pick_except(0, 0, &[Arc::from("back")]).expect("live");
+    }
+    back(&mut pool, 120_000);
+    assert_eq!(shares(&mut pool, 100, 120_500).get("back"), None, "one trial at a time");
+    assert!(shares(&mut pool, 100, 121_000).contains_key("back"), "and another after a second");
+    let id = back(&mut pool, 240_000);
+    pool.done(&id, 240_000, Outcome::ConnectFailed);
+    back(&mut pool, 400_000);
+    pool.answered("back", 400_000, 1);
+    let mut dice = Dice(5);
+    for _ in 0..100 {
+        pool.pick(400_000, dice.roll()).expect("an endpoint");
+    }
+    assert!(pool.in_flight("back") > 30, "{}", pool.in_flight("back"));
+}
+
+#[test]
 fn five_server_errors_in_a_row_leave_it_out_but_never_most() {
     let mut pool = pool(&["a", "b"]);
     let fail = |pool: &mut Pool, id: &str, other: &str| {

@@ -1,0 +1,126 @@
+//! What the gateway itself answers when a request cannot be served.
+//!
+//! Owns the refusals with their codes. A refusal names the service and what to do, and no address or instance:
+//! those are for the log.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+/// A host or path in an answer is cut here.
+const ECHO_CHARS_MAX: usize = 100;
+
+/// Why a request is not served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the request is malformed: {0}")]
+    Malformed(&'static str),
+    #[error("no service answers {path} at host {host}")]
+    NoRoute { host: String, path: String, host_known: bool },
+    #[error("service {service} has no ready instance")]
+    NoEndpoint { service: String },
+    #[error("cannot connect to service {service}")]
+    Unreachable {
+        service: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("service {service} closed the connection without an answer")]
+    Broken {
+        service: String,
+        #[source]
+        source: hyper::Error,
+    },
+    #[error("service {service} did not answer in time")]
+    Late { service: String },
+    #[error("service {service} switched protocols badly")]
+    Unasked { service: String },
+    #[error("the method CONNECT is not served here")]
+    Connect,
+    #[error("too many requests wait for service {service}")]
+    Crowded { service: String },
+}
+
+impl Refusal {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Refusal::NoEndpoint { .. } | Refusal::Crowded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Unreachable { .. } | Refusal::Broken { .. } | Refusal::Unasked { .. } => StatusCode::BAD_GATEWAY,
+            Refusal::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Refusal::Connect => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Refusal::Malformed(_) => "B0601",
+            Refusal::NoRoute { .. } => "B0602",
+            Refusal::NoEndpoint { .. } => "B0603",
+            Refusal::Unreachable { .. } => "B0604",
+            Refusal::Broken { .. } | Refusal::Unasked { .. } => "B0605",
+            Refusal::Late { .. } => "B0606",
+            Refusal::Connect => "B0607",
+            Refusal::Crowded { .. } => "B0608",
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Refusal::Malformed(_) => "send a request as RFC 9112 describes it",
+            Refusal::NoRoute { host_known: true, .. } => {
+                "the host has routes, but none for this path: see `bramble routes`"
+            }
+            Refusal::NoRoute { host_known: false, .. } => {
+                "give a service a route for this host in its stack file, or check the name in the address"
+            }
+            Refusal::NoEndpoint { .. } => "see `bramble service ps` for what its instances are doing",
+            Refusal::Unreachable { .. } => {
+                "check that the program listens at the port the stack file names, on all addresses"
+            }
+            Refusal::Broken { .. } => "see the service's log: it may have crashed or been killed",
+            Refusal::Late { .. } => "see the service's log and load: it accepted the request and said nothing",
+            Refusal::Unasked { .. } => {
+                "the program answered 101 to a request that asked for no such thing, or broke off after it"
+            }
+            Refusal::Connect => "the gateway is no forward proxy",
+            Refusal::Crowded { .. } => "try again in a moment",
+        }
+    }
+
+    /// Whether the client's connection is of no use afterwards: what follows may not be a request.
+    fn closes(&self) -> bool {
+        match self {
+            Refusal::Malformed(_) | Refusal::Connect => true,
+            Refusal::NoRoute { .. }
+            | Refusal::NoEndpoint { .. }
+            | Refusal::Unreachable { .. }
+            | Refusal::Broken { .. }
+            | Refusal::Unasked { .. }
+            | Refusal::Late { .. }
+            | Refusal::Crowded { .. } => false,
+        }
+    }
+
+    /// The answer as it goes to the client.
+    pub(crate) fn response(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(format!("{}: {self}\n{}\n", self.code(), self.hint())));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// What a client sent, fit to be shown: visible ASCII and not too long.
+pub(crate) fn echo(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).take(ECHO_CHARS_MAX).collect()
+}

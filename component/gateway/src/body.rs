@@ -1,0 +1,162 @@
+//! The body of an answer on its way to the client, and what happens when it is through.
+//!
+//! Owns the end of a request: the connection goes back to the unused ones if it is fit, the endpoint learns how
+//! it did, the request is counted. Holds at most one frame: a slow client slows the instance down.
+
+use crate::link::Link;
+use crate::metrics::{Failure, ServiceMeters};
+use crate::pulse::Pulse;
+use crate::upstream::Lease;
+use balancer::Outcome;
+use bytes::Bytes;
+use http::Method;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+/// Counts a request when it is over, however it ends.
+pub(crate) struct Record {
+    pub(crate) meters: Arc<ServiceMeters>,
+    /// 0 until there is an answer.
+    pub(crate) status: u16,
+    method: Method,
+    started: Instant,
+}
+
+impl Record {
+    pub(crate) fn new(meters: Arc<ServiceMeters>, method: Method, started: Instant) -> Record {
+        Record { meters, status: 0, method, started }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let took = world::clock::monotonic().saturating_duration_since(self.started);
+        self.meters.request(&self.method, self.status, took);
+    }
+}
+
+/// What is to be settled when an answer is through.
+pub(crate) struct Ending {
+    /// Taken at the end.
+    parts: Option<(Lease, Link)>,
+    outcome: Outcome,
+    record: Record,
+    pulse: Arc<Pulse>,
+}
+
+impl Ending {
+    pub(crate) fn new(lease: Lease, link: Link, record: Record, pulse: Arc<Pulse>) -> Ending {
+        let took = world::clock::monotonic().saturating_duration_since(record.started);
+        let outcome = match record.status {
+            500.. => Outcome::ServerError,
+            _ => Outcome::Ok { latency_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) },
+        };
+        Ending { parts: Some((lease, link)), outcome, record, pulse }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some((_, link)) = &mut self.parts {
+            link.drive(cx);
+        }
+    }
+
+    /// The answer is complete.
+    fn complete(&mut self) {
+        if let Some((lease, mut link)) = self.parts.take() {
+            if !link.private && link.is_free() {
+                lease.end_with(self.outcome, link);
+            } else {
+                lease.end(self.outcome);
+            }
+        }
+    }
+
+    /// The instance broke off.
+    fn cut(&mut self) {
+        if let Some((lease, _)) = self.parts.take() {
+            self.record.meters.failure(Failure::Cut);
+            lease.end(Outcome::ServerError);
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.parts.is_some() {
+            // Neither complete nor cut: the client left in the middle.
+            self.record.status = 0;
+        }
+        self.pulse.request_ends();
+    }
+}
+
+/// A body of the gateway's own, or one that an instance sends.
+pub(crate) enum AnswerBody {
+    Own(Bytes),
+    Instance { body: Incoming, ending: Ending },
+}
+
+impl AnswerBody {
+    pub(crate) fn own(bytes: Bytes) -> AnswerBody {
+        AnswerBody::Own(bytes)
+    }
+
+    pub(crate) fn from_instance(body: Incoming, ending: Ending) -> AnswerBody {
+        AnswerBody::Instance { body, ending }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            AnswerBody::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            AnswerBody::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            AnswerBody::Instance { body, ending } => {
+                let frame = match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => {
+                        ending.drive(cx);
+                        ready!(Pin::new(&mut *body).poll_frame(cx))
+                    }
+                };
+                match &frame {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => ending.cut(),
+                    None => ending.complete(),
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            AnswerBody::Own(bytes) => bytes.is_empty(),
+            AnswerBody::Instance { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            AnswerBody::Own(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            AnswerBody::Instance { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        // The server asks no further once a body of known length is through.
+        if let AnswerBody::Instance { body, ending } = self
+            && body.is_end_stream()
+        {
+            ending.complete();
+        }
+    }
+}

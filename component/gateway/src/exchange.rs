@@ -1,0 +1,297 @@
+//! One request and its answer.
+//!
+//! Owns the walk route → policy → balancer → connection, and what happens when a step fails: another endpoint
+//! is tried, the same request is sent again where that is harmless, or it waits for an endpoint to appear.
+//! Promises at most [`SENDS_MAX`] sends, and more than one only of requests that may be repeated.
+
+use crate::answer::{Refusal, echo};
+use crate::asked::Asked;
+use crate::body::{AnswerBody, Ending, Record};
+use crate::header;
+use crate::link::{Link, RequestBody, Sent};
+use crate::listener::{Target, TargetKind};
+use crate::metrics::Failure;
+use crate::search::Search;
+use crate::session::{Session, Switch};
+use crate::upstream::{Lease, Upstream};
+use balancer::Outcome;
+use http::header::{CONNECTION, HeaderValue};
+use http::uri::{PathAndQuery, Uri};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Google's rule for a single request ("Handling Overload"): after three the service is down, not unlucky.
+const SENDS_MAX: u32 = 3;
+
+/// A request on its way, with what is needed to send it again.
+struct Errand {
+    upstream: Arc<Upstream>,
+    request: Request<RequestBody>,
+    /// May be sent twice: idempotent and without a body.
+    repeatable: bool,
+    /// The client's end, and the protocol it wants instead of HTTP.
+    upgrade: Option<(OnUpgrade, HeaderValue)>,
+    started: Instant,
+}
+
+/// What an instance answered.
+enum Answered {
+    Message(Response<Incoming>, Lease, Link),
+    /// The connection leaves HTTP; its ends are with the session.
+    Switched(Response<AnswerBody>),
+}
+
+/// Answers `request`. May be dropped, when the client has left: everything it began ends with it.
+pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let started = world::clock::monotonic();
+    let has_body = !request.body().is_end_stream();
+    session.pulse.request_begins(has_body);
+    let target = session.target.get();
+    let chunked = has_body && request.body().size_hint().exact().is_none();
+    let mut record = Record::new(Arc::clone(&target.meters), request.method().clone(), started);
+    let answered = match admit(&session, &target, request, started) {
+        Ok(errand) => {
+            record.meters = Arc::clone(&errand.upstream.meters);
+            run(&session, errand).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let mut response = match answered {
+        Ok(Answered::Message(mut response, lease, link)) => {
+            header::to_client(response.headers_mut());
+            *response.version_mut() = Version::HTTP_11;
+            record.status = response.status().as_u16();
+            let ending = Ending::new(lease, link, record, Arc::clone(&session.pulse));
+            response.map(|body| AnswerBody::from_instance(body, ending))
+        }
+        Ok(Answered::Switched(response)) => {
+            record.status = response.status().as_u16();
+            response
+        }
+        Err(refusal) => {
+            record.status = refusal.status().as_u16();
+            session.pulse.request_ends();
+            refusal.response().map(AnswerBody::own)
+        }
+    };
+    if chunked {
+        // hyper forgets a content-length beside a chunked coding. A sender that meant the length is out of step
+        // from here on (RFC 9112, section 6.1), so nothing more is read from this connection.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Route and policy: from a request as received to one for a service.
+fn admit(
+    session: &Session,
+    target: &Target,
+    mut request: Request<Incoming>,
+    started: Instant,
+) -> Result<Errand, Refusal> {
+    let asked = Asked::read(request.method(), request.uri(), request.version(), request.headers())?;
+    let upgrade = header::upgrade(request.headers()).map(|protocol| (hyper::upgrade::on(&mut request), protocol));
+    let (mut head, body) = request.into_parts();
+    let (upstream, prefix) = match &target.kind {
+        TargetKind::Service { upstream, .. } => (upstream, None),
+        TargetKind::Routed(router) => {
+            let host = asked.name();
+            let Some(rule) = router.find(&host, head.uri.path()) else {
+                let host_known = router.knows_host(&host);
+                return Err(Refusal::NoRoute { host: echo(&host), path: echo(head.uri.path()), host_known });
+            };
+            (&rule.target, rule.stripped())
+        }
+    };
+    target.policy.admit(upstream)?;
+    head.uri = origin_form(head.uri, prefix);
+    head.version = Version::HTTP_11;
+    header::to_instance(&mut head.headers, &session.name, &asked.host, prefix, || session.roll());
+    if let Some((_, protocol)) = &upgrade {
+        header::set_upgrade(&mut head.headers, protocol.clone());
+    }
+    let body = if body.is_end_stream() {
+        RequestBody::Empty
+    } else {
+        RequestBody::Stream { body, pulse: Arc::clone(&session.pulse) }
+    };
+    let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
+    head.extensions = Extensions::new();
+    Ok(Errand {
+        upstream: Arc::clone(upstream),
+        request: Request::from_parts(head, body),
+        repeatable,
+        upgrade,
+        started,
+    })
+}
+
+/// Path and query only, without `prefix`.
+fn origin_form(uri: Uri, prefix: Option<&str>) -> Uri {
+    if prefix.is_none() && uri.authority().is_none() {
+        return uri;
+    }
+    let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rest = prefix.and_then(|prefix| whole.strip_prefix(prefix)).unwrap_or(whole);
+    let text = if rest.starts_with('/') || rest == "*" { rest.to_owned() } else { format!("/{rest}") };
+    Uri::try_from(text).unwrap_or(uri)
+}
+
+/// Balancer and connection: sends the request until there is an answer or no more to try.
+async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
+    let Errand { upstream, mut request, repeatable, upgrade, started } = errand;
+    upstream.note_request();
+    let search = Search::new(Arc::clone(&upstream), started);
+    let mut connecting = Connecting { search, fresh: false, repeatable };
+    let mut sends = 0;
+    loop {
+        let (lease, mut link) = connecting.connect(session, &upstream).await?;
+        let spare = repeatable.then(|| again(&request));
+        sends += 1;
+        let error = match send(session, &mut link, request).await {
+            Some(Sent::Answer(response)) => return accept(session, response, lease, link, upgrade).await,
+            Some(Sent::Unsent(unsent)) => {
+                // The other end had closed the connection while it was unused: nobody's fault.
+                request = unsent;
+                sends -= 1;
+                connecting.failed(lease, &link, Outcome::ConnectFailed);
+                continue;
+            }
+            Some(Sent::Broken(error)) => error,
+            None => {
+                upstream.meters.failure(Failure::Late);
+                lease.end(Outcome::ServerError);
+                return Err(Refusal::Late { service: upstream.service.clone() });
+            }
+        };
+        if error.is_user() {
+            // The client's body broke off, not the instance.
+            return Err(Refusal::Malformed("the body ended early"));
+        }
+        upstream.meters.failure(Failure::Broken);
+        connecting.failed(lease, &link, Outcome::ServerError);
+        match spare {
+            Some(spare) if sends < SENDS_MAX && upstream.may_retry() => {
+                upstream.meters.retry();
+                request = spare;
+            }
+            Some(_) | None => return Err(broken(&upstream, error)),
+        }
+    }
+}
+
+fn broken(upstream: &Upstream, source: hyper::Error) -> Refusal {
+    if upstream.meters.may_warn(upstream.ground.now_ms()) {
+        tracing::warn!(service = upstream.service, port = upstream.port, error = %source, "an instance broke off");
+    }
+    Refusal::Broken { service: upstream.service.clone(), source }
+}
+
+/// The same request once more.
+fn again(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut again = Request::new(RequestBody::Empty);
+    again.method_mut().clone_from(request.method());
+    again.uri_mut().clone_from(request.uri());
+    again.headers_mut().clone_from(request.headers());
+    again
+}
+
+/// Sends `request`; the answer may take its time from the end of the request's body on. `None` when it
+/// took longer.
+async fn send(session: &Session, link: &mut Link, request: Request<RequestBody>) -> Option<Sent> {
+    let deadline = session.ground.limits.answer_deadline;
+    let mut sending = std::pin::pin!(link.send(request));
+    loop {
+        match tokio::time::timeout(deadline, sending.as_mut()).await {
+            Ok(sent) => return Some(sent),
+            Err(_) if session.pulse.is_uploading() => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Takes an instance's answer, and the connection with it if that is what was asked and agreed.
+async fn accept(
+    session: &Session,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    mut link: Link,
+    upgrade: Option<(OnUpgrade, HeaderValue)>,
+) -> Result<Answered, Refusal> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if session.pulse.is_uploading() {
+            link.drive_apart();
+        }
+        return Ok(Answered::Message(response, lease, link));
+    }
+    let service = lease.upstream.service.clone();
+    let Some((client, asked)) = upgrade else {
+        lease.end(Outcome::ServerError);
+        return Err(Refusal::Unasked { service });
+    };
+    let protocol = response.headers().get(http::header::UPGRADE).cloned().unwrap_or(asked);
+    let Some((instance, early)) = link.into_upgraded(&mut response).await else {
+        lease.end(Outcome::ServerError);
+        return Err(Refusal::Unasked { service });
+    };
+    let mut headers = std::mem::take(response.headers_mut());
+    header::to_client(&mut headers);
+    header::set_upgrade(&mut headers, protocol);
+    session.set_switch(Switch { client, instance, early, lease });
+    Ok(Answered::Switched(switching(headers)))
+}
+
+fn switching(headers: HeaderMap) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::own(bytes::Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The search for a connection, over all the sends of one request.
+struct Connecting {
+    search: Search,
+    /// An unused connection turned out closed: the others of its age may be as well.
+    fresh: bool,
+    repeatable: bool,
+}
+
+impl Connecting {
+    /// An endpoint and a connection to it. Waits, within the request's time, while there is none.
+    async fn connect(&mut self, session: &Session, upstream: &Arc<Upstream>) -> Result<(Lease, Link), Refusal> {
+        if let Some((lease, stream)) = session.take_first()
+            && Arc::ptr_eq(&lease.upstream, upstream)
+            && let Ok(mut link) = Link::open(stream).await
+        {
+            // It may show the client's address to the instance: no other client may use it.
+            link.private = true;
+            return Ok((lease, link));
+        }
+        loop {
+            let lease = self.search.lease().await?;
+            if !self.fresh
+                && let Some(link) = lease.take_idle(self.repeatable)
+            {
+                return Ok((lease, link));
+            }
+            let Some((lease, stream)) = self.search.dial(lease, None).await else { continue };
+            match Link::open(stream).await {
+                Ok(link) => return Ok((lease, link)),
+                Err(_) => self.search.rule_out(lease, Outcome::ServerError),
+            }
+        }
+    }
+
+    /// Takes in that the connection failed. A connection that had been unused proves nothing but its age.
+    fn failed(&mut self, lease: Lease, link: &Link, outcome: Outcome) {
+        self.fresh = true;
+        if link.reused {
+            lease.end(Outcome::ClientGone);
+        } else {
+            self.search.rule_out(lease, outcome);
+        }
+    }
+}

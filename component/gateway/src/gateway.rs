@@ -1,0 +1,231 @@
+//! The gateway as a whole: from one table to the next.
+//!
+//! Owns the set of listeners and services. Promises that a table is taken in without touching what did not
+//! change: no open connection and no request under way notices.
+
+use crate::listener::{self, Floor, Listening, Phase, Target, TargetKind};
+use crate::metrics::{ConnectionMeters, ServiceMeters};
+use crate::policy::Policy;
+use crate::route::Router;
+use crate::settings::{Settings, UdpDialer};
+use crate::table::{Applied, Listener, ListenerKind, Table};
+use crate::upstream::{Ground, Upstream};
+use meter::Meter;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use wire::spec::Protocol;
+use world::net::Dialer;
+use world::task::Task;
+
+/// How often unused connections are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Requests to the routed port that match no route are counted under this name.
+const NO_SERVICE: &str = "";
+
+type Upstreams = BTreeMap<(String, u16), Arc<Upstream>>;
+
+/// Serves published ports and host names. Dropped, it cuts everything off; see [`Gateway::close`].
+pub struct Gateway {
+    floor: Floor,
+    meter: Meter,
+    unrouted: Arc<ServiceMeters>,
+    upstreams: Arc<Mutex<Upstreams>>,
+    /// Held while a table is applied, so that two do not mix.
+    state: tokio::sync::Mutex<State>,
+    _sweeper: Task,
+}
+
+struct State {
+    listeners: HashMap<Key, Listening>,
+    /// Of listeners that are gone: for the connections that remain.
+    retired: Vec<watch::Sender<Phase>>,
+    inherited: Vec<(SocketAddr, OwnedFd)>,
+    udp: Option<Arc<dyn UdpDialer>>,
+}
+
+/// What makes a listener the same one in the next table. Free ports are told apart by what they serve.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    address: SocketAddr,
+    protocol: Protocol,
+    free_port_of: Option<ListenerKind>,
+}
+
+impl Key {
+    fn of(listener: &Listener) -> Key {
+        let protocol = match &listener.kind {
+            ListenerKind::Routed => Protocol::Tcp,
+            ListenerKind::Service { protocol, .. } => *protocol,
+        };
+        let free_port_of = (listener.address.port() == 0).then(|| listener.kind.clone());
+        Key { address: listener.address, protocol, free_port_of }
+    }
+}
+
+impl Gateway {
+    /// Starts a gateway that serves nothing yet. Must be called within a Tokio runtime.
+    pub fn start(settings: Settings, dialer: Arc<dyn Dialer>, meter: Meter) -> Gateway {
+        let Settings { inherited, udp, limits } = settings;
+        let room = Arc::new(Semaphore::new(limits.connections_max));
+        let ground = Arc::new(Ground::new(dialer, limits));
+        let upstreams = Arc::new(Mutex::new(Upstreams::new()));
+        let floor = Floor { ground, meters: ConnectionMeters::new(&meter), room };
+        Gateway {
+            unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
+            floor,
+            meter,
+            _sweeper: world::task::spawn("gateway sweeper", sweep(Arc::clone(&upstreams))),
+            upstreams,
+            state: tokio::sync::Mutex::new(State { listeners: HashMap::new(), retired: Vec::new(), inherited, udp }),
+        }
+    }
+
+    /// Makes the gateway serve `table` and nothing else. May run at any time and with the same table again; not
+    /// to be dropped halfway. Endpoints come before routes and listeners, so that nothing points at nothing.
+    pub async fn apply(&self, table: Table) -> Applied {
+        let mut state = self.state.lock().await;
+        let upstreams = self.update_upstreams(&table);
+        let upstream = |service: &str, port| upstreams.get(&(service.to_owned(), port)).cloned();
+        let router = Arc::new(Router::new(&table.routes, |route| {
+            upstream(&route.service, route.port).expect("every service a table names has been made")
+        }));
+        let mut before = std::mem::take(&mut state.listeners);
+        let mut applied = Applied::default();
+        for listener in &table.listeners {
+            let key = Key::of(listener);
+            if state.listeners.contains_key(&key) {
+                let reason = format!("cannot listen at {}: named twice", listener.address);
+                applied.failed.push((listener.address, reason));
+                continue;
+            }
+            let kind = match &listener.kind {
+                ListenerKind::Routed => TargetKind::Routed(Arc::clone(&router)),
+                ListenerKind::Service { service, port, .. } => TargetKind::Service {
+                    upstream: upstream(service, *port).expect("every service a table names has been made"),
+                    speaks: listener.speaks,
+                },
+            };
+            let target = Target { kind, meters: Arc::clone(&self.unrouted), policy: Policy::default() };
+            let listening = match before.remove(&key) {
+                Some(listening) => {
+                    listening.target.set(target);
+                    Ok(listening)
+                }
+                None => self.listen(&mut state, &key, target),
+            };
+            match listening {
+                Ok(listening) => {
+                    applied.listening.push((listener.address, listening.got));
+                    state.listeners.insert(key, listening);
+                }
+                Err(reason) => applied.failed.push((listener.address, reason)),
+            }
+        }
+        state.retired.retain(|phase| !phase.is_closed());
+        state.retired.extend(before.into_values().map(Listening::retire));
+        applied
+    }
+
+    /// How many requests and connections an instance has.
+    pub fn in_flight(&self, instance: &str) -> usize {
+        self.all_upstreams().iter().map(|upstream| upstream.in_flight(instance)).sum()
+    }
+
+    /// Waits until an instance that gets nothing new has nothing in flight: it can be stopped without anybody
+    /// noticing. Apply a table in which it drains or is missing first. May be dropped.
+    pub async fn drained(&self, instance: &str) {
+        loop {
+            let mut told = std::pin::pin!(self.floor.ground.drained.notified());
+            told.as_mut().enable();
+            let upstreams = self.all_upstreams();
+            let busy = |upstream: &Arc<Upstream>| upstream.takes_picks(instance) || upstream.in_flight(instance) > 0;
+            if !upstreams.iter().any(busy) {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Stops accepting, lets what is under way finish for up to `grace`, and ends the rest.
+    pub async fn close(self, grace: Duration) {
+        let state = self.state.into_inner();
+        let mut phases = state.retired;
+        phases.extend(state.listeners.into_values().map(Listening::retire));
+        let ended = async {
+            for phase in &phases {
+                phase.closed().await;
+            }
+        };
+        if tokio::time::timeout(grace, ended).await.is_err() {
+            let left: usize = phases.iter().map(watch::Sender::receiver_count).sum();
+            tracing::warn!(connections = left, "gateway closes, client connections are cut off");
+        }
+        for phase in &phases {
+            phase.send_replace(Phase::Cut);
+        }
+    }
+
+    /// Makes the services the table names, tells all of them their endpoints, and forgets those that are
+    /// neither named nor busy.
+    fn update_upstreams(&self, table: &Table) -> Upstreams {
+        let routed = table.routes.iter().map(|route| (route.service.clone(), route.port));
+        let published = table.listeners.iter().filter_map(|listener| match &listener.kind {
+            ListenerKind::Routed => None,
+            ListenerKind::Service { service, port, .. } => Some((service.clone(), *port)),
+        });
+        let mut wanted = Upstreams::new();
+        let mut known = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in routed.chain(published) {
+            let upstream = known.remove(&key).or_else(|| wanted.get(&key).cloned()).unwrap_or_else(|| {
+                let meters = Arc::new(ServiceMeters::new(&self.meter, &key.0));
+                Arc::new(Upstream::new(&key.0, key.1, Arc::clone(&self.floor.ground), meters))
+            });
+            wanted.insert(key, upstream);
+        }
+        known.retain(|_, upstream| upstream.in_flight_total() > 0);
+        let leaving = std::mem::take(&mut *known);
+        for ((service, _), upstream) in wanted.iter().chain(&leaving) {
+            upstream.update(table.services.get(service).map_or(&[], Vec::as_slice));
+        }
+        known.extend(leaving);
+        known.extend(wanted.iter().map(|(key, upstream)| (key.clone(), Arc::clone(upstream))));
+        wanted
+    }
+
+    fn listen(&self, state: &mut State, key: &Key, target: Target) -> Result<Listening, String> {
+        match key.protocol {
+            Protocol::Tcp => {}
+            Protocol::Udp if state.udp.is_none() => {
+                return Err(format!("cannot listen at {}: this machine cannot publish UDP ports", key.address));
+            }
+            Protocol::Udp => return Err(format!("cannot listen at {}: UDP ports are not served yet", key.address)),
+        }
+        let held = state.inherited.iter().position(|(address, _)| *address == key.address);
+        let socket = match held.map(|at| state.inherited.swap_remove(at)) {
+            Some((_, socket)) => listener::inherit(socket),
+            None => listener::bind(key.address),
+        };
+        socket
+            .and_then(|socket| Listening::start(socket, target, self.floor.clone()))
+            .map_err(|error| listener::explain(key.address, &error))
+    }
+
+    fn all_upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+async fn sweep(upstreams: Arc<Mutex<Upstreams>>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let all: Vec<Arc<Upstream>> =
+            upstreams.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for upstream in all {
+            upstream.sweep();
+        }
+    }
+}

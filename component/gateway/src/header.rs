@@ -1,0 +1,148 @@
+//! Which headers cross the gateway, and which it sets.
+//!
+//! Owns RFC 9110's hop-by-hop rule and the `Forwarded` family. What a client claims about who it is is never
+//! passed on: the gateway is the first that knows. Pure.
+
+use crate::trace;
+use bytes::BytesMut;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use std::net::IpAddr;
+
+/// Headers about one connection only (RFC 9110, section 7.6.1, and its forerunners).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What only the gateway may say, besides those it sets.
+const CLAIMS: [HeaderName; 5] = [
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    X_FORWARDED_PREFIX,
+];
+
+/// Who the client is, written out once per connection.
+pub(crate) struct ClientName {
+    address: HeaderValue,
+    /// As `Forwarded` wants it: IPv6 in brackets and quotes (RFC 7239, section 6).
+    node: String,
+}
+
+impl ClientName {
+    pub(crate) fn new(address: IpAddr) -> ClientName {
+        // A client that came over IPv4 to a socket for both is named by its IPv4 address.
+        let address = address.to_canonical();
+        let text = address.to_string();
+        let node = match address {
+            IpAddr::V4(_) => text.clone(),
+            IpAddr::V6(_) => format!("\"[{text}]\""),
+        };
+        let address = HeaderValue::try_from(text).expect("an address is a header value");
+        ClientName { address, node }
+    }
+}
+
+/// The protocol an `Upgrade` request asks for: only when `Connection` says so too.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = headers.get(header::UPGRADE)?;
+    connection_tokens(headers).any(|token| token.eq_ignore_ascii_case(b"upgrade")).then(|| wanted.clone())
+}
+
+/// Makes a client's headers into those an instance gets.
+pub(crate) fn to_instance(
+    headers: &mut HeaderMap,
+    client: &ClientName,
+    host: &HeaderValue,
+    prefix: Option<&str>,
+    random: impl FnOnce() -> [u64; 3],
+) {
+    remove_hop_by_hop(headers);
+    // The gateway answers it itself, when the instance asks for the body.
+    headers.remove(header::EXPECT);
+    for claim in &CLAIMS {
+        headers.remove(claim);
+    }
+    headers.insert(X_FORWARDED_FOR, client.address.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_HOST, host.clone());
+    headers.insert(header::FORWARDED, forwarded(client, host));
+    if let Some(Ok(prefix)) = prefix.map(HeaderValue::from_str) {
+        headers.insert(X_FORWARDED_PREFIX, prefix);
+    }
+    identify(headers, random);
+}
+
+/// Makes an instance's headers into those the client gets.
+pub(crate) fn to_client(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+}
+
+/// Says that the connection changes to `protocol` with this message.
+pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol);
+}
+
+fn forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(client.node.len() + host.len() + 24);
+    text.extend_from_slice(b"for=");
+    text.extend_from_slice(client.node.as_bytes());
+    text.extend_from_slice(b";host=\"");
+    // `policy` lets only host names, addresses and ports through: nothing to quote.
+    text.extend_from_slice(host.as_bytes());
+    text.extend_from_slice(b"\";proto=http");
+    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static("proto=http"))
+}
+
+fn identify(headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 3]) {
+    if !headers.get(TRACEPARENT).is_some_and(|value| trace::is_traceparent(value.as_bytes())) {
+        headers.insert(TRACEPARENT, trace::traceparent(random()));
+        headers.remove(TRACESTATE);
+    }
+    if !headers.get(X_REQUEST_ID).is_some_and(|value| trace::is_request_id(value.as_bytes()))
+        && let Some(id) = headers.get(TRACEPARENT).and_then(trace::trace_id)
+    {
+        headers.insert(X_REQUEST_ID, id);
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = connection_tokens(headers)
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
+            // Naming these would change what the message is, not where it goes.
+            .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(header::CONNECTION)
+        .into_iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}

@@ -1,0 +1,170 @@
+//! One HTTP/1.1 connection to an instance.
+//!
+//! Owns the connection's state machine, which runs inside whatever task uses it: nothing is spawned, so a
+//! request costs no wake-up of another task, and a client that leaves takes the upstream request with it.
+//! Promises to say whether a request that failed had been sent. Does not know services or retries.
+
+use crate::pulse::Pulse;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use tokio::net::TcpStream;
+use world::task::Task;
+
+/// What one connection buffers at most in each direction: enough for the largest head, and for full segments.
+pub(crate) const BUFFER_BYTES_MAX: usize = 64 << 10;
+
+type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// A connection, between requests or in one.
+pub(crate) struct Link {
+    sender: http1::SendRequest<RequestBody>,
+    driver: Driver,
+    /// Carried a request before: its other end may have closed it without our knowing.
+    pub(crate) reused: bool,
+    /// Made for one client: not for others to use.
+    pub(crate) private: bool,
+    pub(crate) idle_since_ms: u64,
+}
+
+/// Who moves the connection's bytes.
+enum Driver {
+    /// Whoever polls the link.
+    Inline(Connection),
+    /// A task, dropped with the link: the answer came before the request's body was through, and both must
+    /// be able to go on without each other.
+    Apart {
+        _task: Task,
+    },
+    Ended,
+}
+
+/// How sending a request ended.
+pub(crate) enum Sent {
+    Answer(Response<Incoming>),
+    /// The connection was closed before anything was sent: the request as it was.
+    Unsent(Request<RequestBody>),
+    /// Sent, at least in part, and then the connection broke.
+    Broken(hyper::Error),
+}
+
+impl Link {
+    /// Speaks HTTP/1.1 over a fresh connection.
+    pub(crate) async fn open(stream: TcpStream) -> hyper::Result<Link> {
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(BUFFER_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
+        let driver = Driver::Inline(Box::pin(connection.with_upgrades()));
+        Ok(Link { sender, driver, reused: false, private: false, idle_since_ms: 0 })
+    }
+
+    /// Sends `request` and waits for the head of the answer. May be dropped: the connection ends with it.
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Sent {
+        let Link { sender, driver, .. } = self;
+        let mut answer = pin!(sender.try_send_request(request));
+        let sent = poll_fn(|cx| {
+            driver.drive(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await;
+        match sent {
+            Ok(response) => Sent::Answer(response),
+            Err(mut failure) => match failure.take_message() {
+                Some(request) => Sent::Unsent(request),
+                None => Sent::Broken(failure.into_error()),
+            },
+        }
+    }
+
+    /// Moves what can be moved.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.driver.drive(cx);
+    }
+
+    /// Lets a task of its own move the bytes from here on.
+    pub(crate) fn drive_apart(&mut self) {
+        if let Driver::Inline(connection) = std::mem::replace(&mut self.driver, Driver::Ended) {
+            let task = world::task::spawn("gateway upstream connection", async move {
+                // Its failure reaches whoever reads the answer's body.
+                drop(connection.await);
+            });
+            self.driver = Driver::Apart { _task: task };
+        }
+    }
+
+    /// Whether another request may be sent: the last one is through both ways and the other end has not closed.
+    pub(crate) fn is_free(&mut self) -> bool {
+        match &self.driver {
+            Driver::Inline(_) => {
+                self.driver.drive(&mut Context::from_waker(Waker::noop()));
+                matches!(self.driver, Driver::Inline(_)) && self.sender.is_ready()
+            }
+            Driver::Apart { .. } | Driver::Ended => false,
+        }
+    }
+
+    /// After a 101: the bare connection and what was read of it already. `None` when it broke.
+    pub(crate) async fn into_upgraded(mut self, answer: &mut Response<Incoming>) -> Option<(TcpStream, Bytes)> {
+        let upgrade = hyper::upgrade::on(answer);
+        if let Driver::Inline(connection) = &mut self.driver {
+            connection.as_mut().await.ok()?;
+            self.driver = Driver::Ended;
+        }
+        let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+        Some((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+impl Driver {
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Driver::Inline(connection) = self
+            && connection.as_mut().poll(cx).is_ready()
+        {
+            // An error reaches the request or the body under way.
+            *self = Driver::Ended;
+        }
+    }
+}
+
+/// The body of a request on its way from the client to an instance.
+pub(crate) enum RequestBody {
+    Empty,
+    Stream { body: Incoming, pulse: Arc<Pulse> },
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Stream { body, pulse } => {
+                let polled = Pin::new(&mut *body).poll_frame(cx);
+                if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
+                    pulse.uploaded();
+                }
+                polled
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Stream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Stream { body, .. } => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Listening sockets, and what is served at each.
+//!
+//! Owns the sockets and the tasks that accept. A listener's target may change under it; its connections keep
+//! what they began with, and new requests see the new target. Does not know how anything is served.
+
+use crate::metrics::{ConnectionMeters, ServiceMeters};
+use crate::policy::Policy;
+use crate::published::{self, Arrival};
+use crate::pulse::{ClientStream, Pulse};
+use crate::route::Router;
+use crate::swap::Swap;
+use crate::table::Speaks;
+use crate::upstream::{Ground, Upstream};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use world::task::Task;
+
+/// Connections the kernel keeps until they are accepted: a burst of a thousand clients.
+const BACKLOG: u32 = 1_024;
+/// Out of descriptors or memory: trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The first port that needs no capability, unless the machine says otherwise.
+const UNPRIVILEGED_PORT_MIN: u16 = 1_024;
+
+/// How far the end of a listener has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// Requests under way are finished, then connections close. Tunnels go on.
+    Drain,
+    /// Everything ends now.
+    Cut,
+}
+
+/// What a listener serves.
+pub(crate) struct Target {
+    pub(crate) kind: TargetKind,
+    /// For requests that reach no service.
+    pub(crate) meters: Arc<ServiceMeters>,
+    pub(crate) policy: Policy,
+}
+
+pub(crate) enum TargetKind {
+    Routed(Arc<Router<Arc<Upstream>>>),
+    Service { upstream: Arc<Upstream>, speaks: Speaks },
+}
+
+/// What every accepting task is given.
+#[derive(Clone)]
+pub(crate) struct Floor {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) meters: ConnectionMeters,
+    pub(crate) room: Arc<Semaphore>,
+}
+
+/// A listening socket being served.
+pub(crate) struct Listening {
+    pub(crate) got: SocketAddr,
+    pub(crate) target: Arc<Swap<Target>>,
+    pub(crate) phase: watch::Sender<Phase>,
+    _accepting: Task,
+}
+
+impl Listening {
+    /// Starts to accept at `socket`.
+    pub(crate) fn start(socket: TcpListener, target: Target, floor: Floor) -> io::Result<Listening> {
+        let got = socket.local_addr()?;
+        let target = Arc::new(Swap::new(target));
+        let (phase, watched) = watch::channel(Phase::Open);
+        let accepting = accept(socket, Arc::clone(&target), floor, watched);
+        let accepting = world::task::spawn("gateway listener", accepting);
+        Ok(Listening { got, target, phase, _accepting: accepting })
+    }
+
+    /// Stops accepting. What is returned tells the connections that remain how to end, and that they have.
+    pub(crate) fn retire(self) -> watch::Sender<Phase> {
+        self.phase.send_replace(Phase::Drain);
+        self.phase
+    }
+}
+
+async fn accept(socket: TcpListener, target: Arc<Swap<Target>>, floor: Floor, phase: watch::Receiver<Phase>) {
+    loop {
+        let Ok(place) = Arc::clone(&floor.room).acquire_owned().await else { return };
+        let (stream, client) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::ConnectionAborted {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let arrival = arrive(stream, client, &target, &floor, phase.clone());
+        // It ends with its client, with its instance, or when `phase` says so.
+        world::task::spawn("gateway client connection", async move {
+            serve(arrival).await;
+            drop(place);
+        })
+        .detach();
+    }
+}
+
+fn arrive(
+    stream: TcpStream,
+    client: SocketAddr,
+    target: &Arc<Swap<Target>>,
+    floor: &Floor,
+    phase: watch::Receiver<Phase>,
+) -> Arrival {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%client, %error, "cannot switch off Nagle's algorithm");
+    }
+    let pulse = Arc::new(Pulse::new());
+    let stream = ClientStream::new(stream, Arc::clone(&pulse), floor.meters.clone());
+    Arrival { ground: Arc::clone(&floor.ground), target: Arc::clone(target), stream, pulse, client, phase }
+}
+
+async fn serve(arrival: Arrival) {
+    let target = arrival.target.get();
+    match &target.kind {
+        TargetKind::Routed(_) => {
+            drop(target);
+            arrival.serve_http(None).await;
+        }
+        TargetKind::Service { upstream, speaks } => {
+            let (upstream, speaks) = (Arc::clone(upstream), *speaks);
+            drop(target);
+            published::serve(arrival, upstream, speaks).await;
+        }
+    }
+}
+
+/// Listens at `address`.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restarted gateway must not wait for the last connections of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Takes over a socket that listens already.
+pub(crate) fn inherit(socket: OwnedFd) -> io::Result<TcpListener> {
+    let socket = std::net::TcpListener::from(socket);
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+/// Why an address cannot be served, and what to do about it.
+pub(crate) fn explain(address: SocketAddr, error: &io::Error) -> String {
+    let hint = if error.kind() == io::ErrorKind::PermissionDenied && address.port() < UNPRIVILEGED_PORT_MIN {
+        "; ports below 1024 need CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep on the binary) or \
+         sysctl net.ipv4.ip_unprivileged_port_start=80"
+    } else if error.kind() == io::ErrorKind::AddrInUse {
+        "; another program listens there: stop it or publish another port"
+    } else if error.kind() == io::ErrorKind::AddrNotAvailable {
+        "; this machine has no such address"
+    } else {
+        ""
+    };
+    format!("cannot listen at {address}: {error}{hint}")
+}

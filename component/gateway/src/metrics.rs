@@ -1,0 +1,151 @@
+//! What the gateway counts about itself.
+//!
+//! Owns the names of the series and the handles to them, made once per service or listener. A handle that a
+//! service never needs (a method nobody uses) is never made, so that the number of series stays small.
+
+use http::Method;
+use meter::{Counter, Gauge, Histogram, Meter};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Status classes 1xx to 5xx, and requests whose client left before an answer.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
+/// Methods counted apart; all others count as the last.
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+const GONE: usize = 5;
+/// At most one warning per service and second: a service that fails fails thousands of times.
+const WARN_EVERY_MS: u64 = 1_000;
+
+/// Handles for one port of one service, or for requests that found none.
+pub(crate) struct ServiceMeters {
+    meter: Meter,
+    service: String,
+    requests: [[OnceLock<Counter>; METHODS.len()]; CLASSES.len()],
+    seconds: Histogram,
+    retries: OnceLock<Counter>,
+    no_endpoint: OnceLock<Counter>,
+    failures: [OnceLock<Counter>; 4],
+    warned_ms: AtomicU64,
+}
+
+/// What went wrong between the gateway and an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Connect,
+    Broken,
+    Late,
+    /// The answer's body ended early.
+    Cut,
+}
+
+impl Failure {
+    fn word(self) -> &'static str {
+        match self {
+            Failure::Connect => "connect",
+            Failure::Broken => "broken",
+            Failure::Late => "late",
+            Failure::Cut => "cut",
+        }
+    }
+}
+
+impl ServiceMeters {
+    pub(crate) fn new(meter: &Meter, service: &str) -> ServiceMeters {
+        ServiceMeters {
+            meter: meter.clone(),
+            service: service.to_owned(),
+            requests: Default::default(),
+            seconds: meter.histogram(
+                "bramble_gateway_request_seconds",
+                "Time from a request's head to the end of its answer.",
+                &[("service", service)],
+                meter::LATENCY_SECONDS,
+            ),
+            retries: OnceLock::new(),
+            no_endpoint: OnceLock::new(),
+            failures: Default::default(),
+            warned_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a request that ended with `status`; 0 when the client left first.
+    pub(crate) fn request(&self, method: &Method, status: u16, took: Duration) {
+        let class = match status {
+            0 => GONE,
+            _ => usize::from(status / 100).clamp(1, 5) - 1,
+        };
+        let method = method_index(method);
+        self.requests[class][method]
+            .get_or_init(|| {
+                self.meter.counter(
+                    "bramble_gateway_requests_total",
+                    "HTTP requests by how they were answered.",
+                    &[("service", &self.service), ("class", CLASSES[class]), ("method", METHODS[method])],
+                )
+            })
+            .inc();
+        self.seconds.observe_duration(took);
+    }
+
+    pub(crate) fn retry(&self) {
+        let help = "Requests sent a second time, to another connection or instance.";
+        self.once(&self.retries, "bramble_gateway_retries_total", help).inc();
+    }
+
+    pub(crate) fn no_endpoint(&self) {
+        let help = "Requests and connections refused because no instance was ready.";
+        self.once(&self.no_endpoint, "bramble_gateway_no_endpoint_total", help).inc();
+    }
+
+    pub(crate) fn failure(&self, kind: Failure) {
+        self.failures[kind as usize]
+            .get_or_init(|| {
+                self.meter.counter(
+                    "bramble_gateway_upstream_failures_total",
+                    "What went wrong between the gateway and instances.",
+                    &[("service", &self.service), ("kind", kind.word())],
+                )
+            })
+            .inc();
+    }
+
+    /// Whether a warning about the service is due; the ones in between are only counted.
+    pub(crate) fn may_warn(&self, now_ms: u64) -> bool {
+        // Shifted by one period, so that the first warning is always due.
+        let now_ms = now_ms.saturating_add(WARN_EVERY_MS);
+        let last = self.warned_ms.load(Ordering::Relaxed);
+        now_ms.saturating_sub(last) >= WARN_EVERY_MS
+            && self.warned_ms.compare_exchange(last, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn once<'a>(&self, cell: &'a OnceLock<Counter>, name: &'static str, help: &'static str) -> &'a Counter {
+        cell.get_or_init(|| self.meter.counter(name, help, &[("service", &self.service)]))
+    }
+}
+
+fn method_index(method: &Method) -> usize {
+    METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
+}
+
+/// Handles for all client connections.
+#[derive(Clone)]
+pub(crate) struct ConnectionMeters {
+    pub(crate) open: Gauge,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+}
+
+impl ConnectionMeters {
+    pub(crate) fn new(meter: &Meter) -> ConnectionMeters {
+        let bytes = |direction| {
+            let help = "Bytes received from clients (in) and sent to them (out).";
+            meter.counter("bramble_gateway_bytes_total", help, &[("direction", direction)])
+        };
+        ConnectionMeters {
+            open: meter.gauge("bramble_gateway_connections", "Client connections open now.", &[]),
+            bytes_in: bytes("in"),
+            bytes_out: bytes("out"),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A connection to a published TCP port, until it is known what it speaks.
+//!
+//! Owns the wait for whoever speaks first: the instance is dialled at once, so that a protocol in which the
+//! server begins (MySQL, SMTP, SSH) loses no time; a request line makes the connection HTTP, anything else a
+//! tunnel. Knows no more of either than the first line.
+
+use crate::detect::{Verdict, judge};
+use crate::listener::{Phase, Target};
+use crate::pulse::{ClientStream, Pulse};
+use crate::search::Search;
+use crate::session::{self, Session};
+use crate::swap::Swap;
+use crate::table::Speaks;
+use crate::tunnel;
+use crate::upstream::{Ground, Lease, Upstream};
+use balancer::Outcome;
+use bytes::{Bytes, BytesMut};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// How long the client of a port that has spoken HTTP may take to begin before the instance is dialled
+/// anyway, in case it speaks first this time. A client that has something to say says it within a round trip.
+const HEAD_START: Duration = Duration::from_millis(100);
+
+/// A client connection as it was accepted.
+pub(crate) struct Arrival {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) target: Arc<Swap<Target>>,
+    pub(crate) stream: ClientStream,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) client: SocketAddr,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// What a connection turned out to speak.
+enum Spoken {
+    /// HTTP; with the connection to an instance if there is one already.
+    Http(Option<(Lease, TcpStream)>),
+    Other(Lease, TcpStream),
+    /// It ended, or there was no instance to be had.
+    Nothing,
+}
+
+/// Serves a connection to a published port to its end.
+pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks: Speaks) {
+    let started = world::clock::monotonic();
+    let mut search = Search::new(Arc::clone(&upstream), started);
+    let mut phase = arrival.phase.clone();
+    let cut = phase.wait_for(|phase| *phase == Phase::Cut);
+    let spoken = async {
+        match speaks {
+            Speaks::Http => Spoken::Http(None),
+            Speaks::Tcp => match search.connect(arrival.client).await {
+                Ok((lease, stream)) => Spoken::Other(lease, stream),
+                Err(refusal) => {
+                    tracing::debug!(client = %arrival.client, %refusal, "connection refused");
+                    Spoken::Nothing
+                }
+            },
+            Speaks::Detect => listen(&mut arrival, &upstream, &mut search).await,
+        }
+    };
+    let spoken = tokio::select! {
+        spoken = spoken => spoken,
+        _ = cut => Spoken::Nothing,
+    };
+    match spoken {
+        Spoken::Http(first) => arrival.serve_http(first).await,
+        Spoken::Other(lease, stream) => {
+            let took = world::clock::monotonic().saturating_duration_since(started);
+            lease.works(took);
+            tokio::select! {
+                ended = tunnel::run(arrival.stream, stream, Bytes::new()) => drop(ended),
+                _ = phase.wait_for(|phase| *phase == Phase::Cut) => {}
+            }
+            lease.end(Outcome::ClientGone);
+        }
+        Spoken::Nothing => {}
+    }
+}
+
+impl Arrival {
+    pub(crate) async fn serve_http(self, first: Option<(Lease, TcpStream)>) {
+        let Arrival { ground, target, stream, pulse, client, phase } = self;
+        let session = Session::new(ground, target, pulse, client, first);
+        session::serve(session, stream, phase).await;
+    }
+}
+
+/// Finds out who speaks first, and what.
+async fn listen(arrival: &mut Arrival, upstream: &Arc<Upstream>, search: &mut Search) -> Spoken {
+    let mut said = BytesMut::new();
+    let head_start = if upstream.spoke_http() { HEAD_START } else { Duration::ZERO };
+    let client = arrival.client;
+    let mut connecting = pin!(async {
+        tokio::time::sleep(head_start).await;
+        search.connect(client).await
+    });
+    let mut instance: Option<(Lease, TcpStream)> = None;
+    let mut patience = pin!(tokio::time::sleep(arrival.ground.limits.head_deadline));
+    let verdict = loop {
+        tokio::select! {
+            // In this order: what the client said counts, even if the instance just gave up.
+            biased;
+            read = arrival.stream.read_buf(&mut said) => match read {
+                Ok(0) => break Verdict::Other,
+                Ok(_) => match judge(&said) {
+                    Verdict::Unsure => {}
+                    verdict @ (Verdict::Http | Verdict::Other) => break verdict,
+                },
+                Err(_) => return Spoken::Nothing,
+            },
+            connected = connecting.as_mut(), if instance.is_none() => match connected {
+                Ok(connected) => instance = Some(connected),
+                Err(refusal) => {
+                    tracing::debug!(%client, %refusal, "connection refused");
+                    return Spoken::Nothing;
+                }
+            },
+            () = speaks(&instance) => break Verdict::Other,
+            // Half a request line and then nothing: let the instance make of it what it can.
+            () = patience.as_mut(), if !said.is_empty() => break Verdict::Other,
+        }
+    };
+    arrival.stream.unread(said.freeze());
+    match verdict {
+        Verdict::Http => {
+            upstream.note_http();
+            Spoken::Http(instance)
+        }
+        Verdict::Other | Verdict::Unsure => match instance {
+            Some((lease, stream)) => Spoken::Other(lease, stream),
+            None => match connecting.await {
+                Ok((lease, stream)) => Spoken::Other(lease, stream),
+                Err(refusal) => {
+                    tracing::debug!(%client, %refusal, "connection refused");
+                    Spoken::Nothing
+                }
+            },
+        },
+    }
+}
+
+/// Waits until the instance has said something or closed.
+async fn speaks(instance: &Option<(Lease, TcpStream)>) {
+    match instance {
+        Some((_, stream)) => drop(stream.readable().await),
+        None => std::future::pending().await,
+    }
+}

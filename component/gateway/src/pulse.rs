@@ -1,0 +1,212 @@
+//! A client's socket with its pulse: when bytes last moved, and who waits for whom.
+//!
+//! Owns the judgement whether a client is too slow, made from a few marks that cost next to nothing per byte
+//! moved, and looked at once in a while. Does not know HTTP: it is told where a request begins and ends.
+
+use crate::metrics::ConnectionMeters;
+use crate::settings::Limits;
+use bytes::Bytes;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Between requests.
+const IDLE: u8 = 0;
+/// Some bytes of a request are there, its head is not complete.
+const HEAD: u8 = 1;
+/// A request is being answered.
+const REQUEST: u8 = 2;
+
+/// What is known of a client's pace.
+pub(crate) struct Pulse {
+    started: Instant,
+    state: AtomicU8,
+    /// When the current head began.
+    head_ms: AtomicU64,
+    /// When a byte last moved either way.
+    moved_ms: AtomicU64,
+    /// The client has not sent all of a request's body.
+    uploading: AtomicBool,
+    /// The last read found nothing, the last write found no room.
+    read_waits: AtomicBool,
+    write_waits: AtomicBool,
+}
+
+impl Pulse {
+    pub(crate) fn new() -> Pulse {
+        Pulse {
+            started: world::clock::monotonic(),
+            state: AtomicU8::new(IDLE),
+            head_ms: AtomicU64::new(0),
+            moved_ms: AtomicU64::new(0),
+            uploading: AtomicBool::new(false),
+            read_waits: AtomicBool::new(false),
+            write_waits: AtomicBool::new(false),
+        }
+    }
+
+    /// A request's head is complete.
+    pub(crate) fn request_begins(&self, has_body: bool) {
+        self.state.store(REQUEST, Ordering::Relaxed);
+        self.uploading.store(has_body, Ordering::Relaxed);
+    }
+
+    /// The request's body is through.
+    pub(crate) fn uploaded(&self) {
+        self.uploading.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_uploading(&self) -> bool {
+        self.uploading.load(Ordering::Relaxed)
+    }
+
+    /// The answer is complete or given up.
+    pub(crate) fn request_ends(&self) {
+        self.state.store(IDLE, Ordering::Relaxed);
+        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// How long until the client should be looked at again; `None` when its time is up. A client may take up
+    /// to one head deadline longer than its own deadline, because that is how often it is looked at.
+    pub(crate) fn next_check(&self, limits: &Limits) -> Option<Duration> {
+        let now_ms = self.now_ms();
+        let since = |mark: &AtomicU64| Duration::from_millis(now_ms.saturating_sub(mark.load(Ordering::Relaxed)));
+        let left = match self.state.load(Ordering::Relaxed) {
+            IDLE => limits.idle_deadline.checked_sub(since(&self.moved_ms)),
+            HEAD => limits.head_deadline.checked_sub(since(&self.head_ms)),
+            // REQUEST, the only other value ever stored.
+            _ => {
+                let read_stalls = self.is_uploading() && self.read_waits.load(Ordering::Relaxed);
+                if read_stalls || self.write_waits.load(Ordering::Relaxed) {
+                    limits.stall_deadline.checked_sub(since(&self.moved_ms))
+                } else {
+                    Some(limits.head_deadline)
+                }
+            }
+        };
+        left.filter(|left| !left.is_zero()).map(|left| left.min(limits.head_deadline))
+    }
+
+    fn received(&self) {
+        let now_ms = self.now_ms();
+        self.moved_ms.store(now_ms, Ordering::Relaxed);
+        self.read_waits.store(false, Ordering::Relaxed);
+        if self.state.load(Ordering::Relaxed) == IDLE {
+            self.head_ms.store(now_ms, Ordering::Relaxed);
+            self.state.store(HEAD, Ordering::Relaxed);
+        }
+    }
+
+    fn sent(&self) {
+        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.write_waits.store(false, Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        let elapsed = world::clock::monotonic().saturating_duration_since(self.started);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A client's socket.
+pub(crate) struct ClientStream {
+    stream: TcpStream,
+    /// Read already, to be read again first.
+    early: Bytes,
+    pulse: Arc<Pulse>,
+    meters: ConnectionMeters,
+}
+
+impl ClientStream {
+    pub(crate) fn new(stream: TcpStream, pulse: Arc<Pulse>, meters: ConnectionMeters) -> ClientStream {
+        meters.open.add(1.0);
+        ClientStream { stream, early: Bytes::new(), pulse, meters }
+    }
+
+    /// Puts back bytes that were read, to be read again before all others.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        if self.early.is_empty() {
+            self.early = bytes;
+        } else if !bytes.is_empty() {
+            self.early = [bytes.as_ref(), self.early.as_ref()].concat().into();
+        }
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        self.meters.open.add(-1.0);
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let length = self.early.len().min(out.remaining());
+            out.put_slice(&self.early.split_to(length));
+            self.pulse.received();
+            return Poll::Ready(Ok(()));
+        }
+        let before = out.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, out);
+        match &polled {
+            Poll::Pending => self.pulse.read_waits.store(true, Ordering::Relaxed),
+            Poll::Ready(_) => {
+                let length = out.filled().len() - before;
+                if length > 0 {
+                    self.pulse.received();
+                    self.meters.bytes_in.add(u64::try_from(length).unwrap_or(0));
+                }
+            }
+        }
+        polled
+    }
+}
+
+impl ClientStream {
+    fn note_write(&self, polled: &Poll<io::Result<usize>>) {
+        match polled {
+            Poll::Pending => self.pulse.write_waits.store(true, Ordering::Relaxed),
+            Poll::Ready(Ok(length)) => {
+                self.pulse.sent();
+                self.meters.bytes_out.add(u64::try_from(*length).unwrap_or(0));
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note_write(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note_write(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

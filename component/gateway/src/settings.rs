@@ -1,0 +1,95 @@
+//! What the gateway is told once, at its start: bounds, deadlines, and the doors it cannot make itself.
+//!
+//! Owns every bound of the gateway with its reason. The defaults are what is meant to run; tests shorten them.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+
+/// Client connections at once. Each costs two descriptors and some 30 KiB.
+const CONNECTIONS_MAX: usize = 16_384;
+/// What a request line and its headers may take. nginx takes 4 × 8 KiB, HAProxy 16 KiB; cookies grow.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// From a request's first byte to the end of its headers: a slow line needs one, a slow-loris many.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// A client connection without a request. Browsers keep theirs for minutes; nginx closes after 75 s.
+const IDLE_DEADLINE: Duration = Duration::from_secs(75);
+/// No byte could be moved to or from the client within a request: it is gone or stalls on purpose.
+const STALL_DEADLINE: Duration = Duration::from_secs(60);
+/// Connecting to an instance: one lost SYN (1 s) is survived.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// From the last byte of a request to the first of its answer. Long polls wait a minute or two; five are a hang.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(300);
+/// How long a request waits for an endpoint: a restart of a program takes a second or a few.
+const HOLD_DEADLINE: Duration = Duration::from_secs(10);
+/// Requests of one service that wait at once: what a service of a thousand requests a second holds in a second.
+const HELD_MAX: usize = 1_024;
+/// Unused connections kept per instance and port: as many as one busy machine uses at once.
+const IDLE_UPSTREAM_MAX: usize = 128;
+/// Unused connections are closed after this. Servers close theirs after 5 s (Node) to 75 s (nginx); one that
+/// did first costs a retry, never an error.
+const IDLE_UPSTREAM_DEADLINE: Duration = Duration::from_secs(30);
+/// Clients of one published UDP port at once.
+const FLOWS_MAX: usize = 4_096;
+/// A UDP client that said and heard nothing for this long is forgotten (RFC 4787 asks for two minutes at least).
+const FLOW_IDLE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// A UDP socket being connected.
+pub type UdpDialing<'a> = Pin<Box<dyn Future<Output = std::io::Result<UdpSocket>> + Send + 'a>>;
+
+/// Makes UDP sockets that are connected to a port of an instance.
+pub trait UdpDialer: Send + Sync {
+    fn dial<'a>(&'a self, instance: &'a str, port: u16, client: SocketAddr) -> UdpDialing<'a>;
+}
+
+/// What the gateway is started with.
+#[derive(Default)]
+pub struct Settings {
+    /// Listening sockets held from before, by the address they were wanted at: taken over instead of bound.
+    pub inherited: Vec<(SocketAddr, OwnedFd)>,
+    /// Without it, published UDP ports are refused.
+    pub udp: Option<Arc<dyn UdpDialer>>,
+    pub limits: Limits,
+}
+
+/// Bounds and deadlines; the reasons are with the defaults in this file.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub connections_max: usize,
+    pub head_bytes_max: usize,
+    pub head_deadline: Duration,
+    pub idle_deadline: Duration,
+    pub stall_deadline: Duration,
+    pub connect_deadline: Duration,
+    pub answer_deadline: Duration,
+    pub hold_deadline: Duration,
+    pub held_max: usize,
+    pub idle_upstream_max: usize,
+    pub idle_upstream_deadline: Duration,
+    pub flows_max: usize,
+    pub flow_idle_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: CONNECTIONS_MAX,
+            head_bytes_max: HEAD_BYTES_MAX,
+            head_deadline: HEAD_DEADLINE,
+            idle_deadline: IDLE_DEADLINE,
+            stall_deadline: STALL_DEADLINE,
+            connect_deadline: CONNECT_DEADLINE,
+            answer_deadline: ANSWER_DEADLINE,
+            hold_deadline: HOLD_DEADLINE,
+            held_max: HELD_MAX,
+            idle_upstream_max: IDLE_UPSTREAM_MAX,
+            idle_upstream_deadline: IDLE_UPSTREAM_DEADLINE,
+            flows_max: FLOWS_MAX,
+            flow_idle_deadline: FLOW_IDLE_DEADLINE,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the gateway is to serve: the whole of it, as one value.
+//!
+//! Owns the words the agent speaks to the gateway with. Plain data: the agent derives a table from control's
+//! state, the gateway makes itself so.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use wire::spec::Protocol;
+
+/// Everything the gateway serves. Equal tables change nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    pub listeners: Vec<Listener>,
+    pub routes: Vec<Route>,
+    /// The ready endpoints of each service, by `stack/service`.
+    pub services: BTreeMap<String, Vec<Endpoint>>,
+}
+
+/// One address to listen at. Port 0 takes a free one and keeps it for as long as the listener is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub kind: ListenerKind,
+    /// What connections to a published TCP port speak.
+    pub speaks: Speaks,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ListenerKind {
+    /// The shared HTTP port: the service is chosen by host and path.
+    Routed,
+    /// A published port: everything goes to `port` of one service.
+    Service { service: String, port: u16, protocol: Protocol },
+}
+
+/// What connections to a published port speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Speaks {
+    /// Learned per connection from whichever side speaks first.
+    #[default]
+    Detect,
+    Http,
+    Tcp,
+}
+
+/// Which requests at a [`ListenerKind::Routed`] port a service answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Lower case; `*.example.org` matches one label; empty matches every host.
+    pub hosts: Vec<String>,
+    /// Matches whole segments.
+    pub path_prefix: String,
+    /// Cut `path_prefix` off before the request goes on.
+    pub strip_prefix: bool,
+    /// Higher wins; equal ones go by the longer host, then the longer path.
+    pub priority: i32,
+    /// `stack/service`.
+    pub service: String,
+    pub port: u16,
+}
+
+/// An instance that serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub instance: String,
+    /// Finishes what it has and gets nothing new.
+    pub draining: bool,
+}
+
+/// What became of a table's listeners.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The address wanted and the one listened at, which differ for port 0.
+    pub listening: Vec<(SocketAddr, SocketAddr)>,
+    /// The address and why it is not served, with what to do about it.
+    pub failed: Vec<(SocketAddr, String)>,
+}

@@ -1,0 +1,326 @@
+//! One port of one service as seen from the gateway: its endpoints, its unused connections, and who waits.
+//!
+//! Owns the balancer's pool and the connection pool under one lock, held for no await. Promises that a pick is
+//! counted until its [`Lease`] ends, however it ends. Does not know requests: `exchange` and `tunnel` use it.
+
+use crate::budget::Budget;
+use crate::link::Link;
+use crate::metrics::{Failure, ServiceMeters};
+use crate::settings::Limits;
+use crate::table;
+use balancer::{Outcome, Pool};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use world::net::Dialer;
+
+/// A connection unused for longer than this carries only requests that may be sent twice: the shortest
+/// keep-alive of common servers is 2 s (gunicorn), and losing the race would lose the request.
+const IDLE_MS_ONCE_MAX: u64 = 1_000;
+/// While endpoints exist but refuse connections, how long until they are asked again.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all parts of the gateway lean on.
+pub(crate) struct Ground {
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) limits: Limits,
+    started: Instant,
+    /// Told whenever an endpoint that gets nothing new has nothing left in flight.
+    pub(crate) drained: Notify,
+}
+
+impl Ground {
+    pub(crate) fn new(dialer: Arc<dyn Dialer>, limits: Limits) -> Ground {
+        Ground { dialer, limits, started: world::clock::monotonic(), drained: Notify::new() }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        let elapsed = world::clock::monotonic().saturating_duration_since(self.started);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// One port of one service.
+pub(crate) struct Upstream {
+    /// `stack/service`.
+    pub(crate) service: String,
+    pub(crate) port: u16,
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) meters: Arc<ServiceMeters>,
+    state: Mutex<State>,
+    /// Told when endpoints come.
+    changed: Notify,
+    held: AtomicUsize,
+    /// A client has spoken HTTP to this port.
+    http: AtomicBool,
+}
+
+struct State {
+    pool: Pool,
+    idle: HashMap<Arc<str>, Vec<Link>>,
+    budget: Budget,
+    dice: u64,
+}
+
+/// Why waiting for an endpoint ended without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotHeld {
+    /// As many wait as may.
+    Full,
+    /// The deadline passed.
+    Late,
+}
+
+impl Upstream {
+    pub(crate) fn new(service: &str, port: u16, ground: Arc<Ground>, meters: Arc<ServiceMeters>) -> Upstream {
+        let state = State {
+            pool: Pool::new(),
+            idle: HashMap::new(),
+            budget: Budget::new(ground.now_ms()),
+            dice: world::random::number(),
+        };
+        Upstream {
+            service: service.to_owned(),
+            port,
+            ground,
+            meters,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            held: AtomicUsize::new(0),
+            http: AtomicBool::new(false),
+        }
+    }
+
+    /// Makes `endpoints` the ones to choose from.
+    pub(crate) fn update(&self, endpoints: &[table::Endpoint]) {
+        let wanted = endpoints
+            .iter()
+            .map(|endpoint| balancer::Endpoint {
+                id: endpoint.instance.clone(),
+                weight: 1,
+                draining: endpoint.draining,
+            })
+            .collect();
+        let unused: Vec<Vec<Link>> = {
+            let mut state = self.lock();
+            let State { pool, idle, .. } = &mut *state;
+            pool.update(wanted);
+            idle.extract_if(|id, _| !pool.takes_picks(id)).map(|(_, links)| links).collect()
+        };
+        // Closing sockets is for after the lock.
+        drop(unused);
+        self.changed.notify_waiters();
+        self.ground.drained.notify_waiters();
+    }
+
+    /// Chooses an endpoint that is not in `except`.
+    pub(crate) fn lease(self: &Arc<Self>, except: &[Arc<str>]) -> Option<Lease> {
+        let now_ms = self.ground.now_ms();
+        let mut state = self.lock();
+        let random = state.roll();
+        let id = state.pool.pick_except(now_ms, random, except)?;
+        Some(Lease { upstream: Arc::clone(self), id, ended: false })
+    }
+
+    /// Waits until there may be an endpoint to pick, at most until `deadline`. Bounded in number, because what
+    /// waits holds a connection. May be dropped.
+    pub(crate) async fn hold(self: &Arc<Self>, deadline: Instant) -> Result<(), NotHeld> {
+        let changed = self.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        if world::clock::monotonic() >= deadline {
+            return Err(NotHeld::Late);
+        }
+        let Some(_place) = self.take_place() else { return Err(NotHeld::Full) };
+        if self.lock().pool.size() > 0 {
+            // There are endpoints, all tried: they refuse connections, and may not a moment from now.
+            let _either = tokio::time::timeout(ROUND_PAUSE, changed).await;
+            return Ok(());
+        }
+        tokio::time::timeout_at(deadline.into(), changed).await.map_err(|_| NotHeld::Late)
+    }
+
+    fn take_place(&self) -> Option<Place<'_>> {
+        let before = self.held.fetch_add(1, Ordering::Relaxed);
+        let place = Place { held: &self.held };
+        (before < self.ground.limits.held_max).then_some(place)
+    }
+
+    /// Counts a request towards what retries are measured against.
+    pub(crate) fn note_request(&self) {
+        let now_ms = self.ground.now_ms();
+        self.lock().budget.note_request(now_ms);
+    }
+
+    /// Whether one more request may be sent a second time.
+    pub(crate) fn may_retry(&self) -> bool {
+        let now_ms = self.ground.now_ms();
+        self.lock().budget.take(now_ms)
+    }
+
+    pub(crate) fn note_http(&self) {
+        self.http.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn spoke_http(&self) -> bool {
+        self.http.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn in_flight(&self, instance: &str) -> usize {
+        self.lock().pool.in_flight(instance)
+    }
+
+    pub(crate) fn in_flight_total(&self) -> usize {
+        self.lock().pool.in_flight_total()
+    }
+
+    pub(crate) fn takes_picks(&self, instance: &str) -> bool {
+        self.lock().pool.takes_picks(instance)
+    }
+
+    /// Closes connections unused for too long.
+    pub(crate) fn sweep(&self) {
+        let now_ms = self.ground.now_ms();
+        let idle_ms = u64::try_from(self.ground.limits.idle_upstream_deadline.as_millis()).unwrap_or(u64::MAX);
+        let mut closed = Vec::new();
+        let mut state = self.lock();
+        for links in state.idle.values_mut() {
+            closed.extend(
+                links.extract_if(.., |link| now_ms.saturating_sub(link.idle_since_ms) > idle_ms || !link.is_free()),
+            );
+        }
+        drop(state);
+        drop(closed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent between any two statements: a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A random number from a generator seeded by the kernel (splitmix64): choosing an endpoint needs evenness,
+    /// not secrecy, and no system call.
+    fn roll(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.dice;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// A place among those that wait.
+struct Place<'a> {
+    held: &'a AtomicUsize,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One pick of one endpoint: counted in flight there until dropped.
+pub(crate) struct Lease {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) id: Arc<str>,
+    ended: bool,
+}
+
+impl Lease {
+    /// An unused connection, the one used last first, so that the surplus grows old and is closed.
+    pub(crate) fn take_idle(&self, may_send_twice: bool) -> Option<Link> {
+        let now_ms = self.upstream.ground.now_ms();
+        loop {
+            let mut link = self.upstream.lock().idle.get_mut(&self.id)?.pop()?;
+            if !may_send_twice && now_ms.saturating_sub(link.idle_since_ms) > IDLE_MS_ONCE_MAX {
+                return None;
+            }
+            if link.is_free() {
+                link.reused = true;
+                return Some(link);
+            }
+        }
+    }
+
+    /// Connects anew. May be dropped.
+    pub(crate) async fn dial(&self, client: Option<SocketAddr>) -> std::io::Result<TcpStream> {
+        let ground = &self.upstream.ground;
+        let dialing = ground.dialer.dial(&self.id, self.upstream.port, client);
+        let stream = match tokio::time::timeout(ground.limits.connect_deadline, dialing).await {
+            Ok(dialed) => dialed?,
+            Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
+        };
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Counts and now and then logs that there is no connection to be had.
+    pub(crate) fn note_unreachable(&self, error: &std::io::Error) {
+        let upstream = &self.upstream;
+        upstream.meters.failure(Failure::Connect);
+        if upstream.meters.may_warn(upstream.ground.now_ms()) {
+            let (service, port, instance) = (&upstream.service, upstream.port, &*self.id);
+            tracing::warn!(service, port, instance, %error, "cannot connect to an instance");
+        }
+    }
+
+    /// Says that the connection works, when its end will say nothing more.
+    pub(crate) fn works(&self, took: Duration) {
+        let upstream = &self.upstream;
+        let latency_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = upstream.ground.now_ms();
+        upstream.lock().pool.answered(&self.id, now_ms, latency_ms);
+    }
+
+    /// Says how it went.
+    pub(crate) fn end(mut self, outcome: Outcome) {
+        self.settle(outcome, None);
+    }
+
+    /// Says how it went, and leaves the connection for others.
+    pub(crate) fn end_with(mut self, outcome: Outcome, mut link: Link) {
+        link.idle_since_ms = self.upstream.ground.now_ms();
+        self.settle(outcome, Some(link));
+    }
+
+    fn settle(&mut self, outcome: Outcome, link: Option<Link>) {
+        self.ended = true;
+        let upstream = &self.upstream;
+        let now_ms = upstream.ground.now_ms();
+        let mut state = upstream.lock();
+        let drained = state.pool.done(&self.id, now_ms, outcome);
+        let mut surplus = None;
+        if let Some(link) = link {
+            if state.pool.takes_picks(&self.id) {
+                let links = state.idle.entry(Arc::clone(&self.id)).or_default();
+                if links.len() < upstream.ground.limits.idle_upstream_max {
+                    links.push(link);
+                } else {
+                    surplus = Some(link);
+                }
+            } else {
+                surplus = Some(link);
+            }
+        }
+        drop(state);
+        drop(surplus);
+        if drained {
+            upstream.ground.drained.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.settle(Outcome::ClientGone, None);
+        }
+    }
+}
