@@ -42,6 +42,9 @@ struct State {
 struct Content {
     now: Vec<u8>,
     durable: Vec<u8>,
+    /// How the length changed since the last sync, each as (least, greatest) a power cut may leave: a truncation is
+    /// one step of the file system, a growing write gets there sector by sector.
+    lengths: Vec<(usize, usize)>,
     reserved_bytes: u64,
 }
 
@@ -219,9 +222,7 @@ impl State {
     fn tear(&mut self, id: u64) {
         let Some(mut content) = self.contents.remove(&id) else { return };
         if content.now != content.durable {
-            let shorter = content.now.len().min(content.durable.len());
-            let longer = content.now.len().max(content.durable.len());
-            let length = shorter + usize::try_from(self.draw() % (longer - shorter + 1) as u64).unwrap_or(0);
+            let length = self.torn_length(&content);
             let mut left = content.durable.clone();
             left.resize(length, 0);
             for start in (0..length).step_by(SECTOR_BYTES) {
@@ -234,7 +235,20 @@ impl State {
             content.now = left.clone();
             content.durable = left;
         }
+        content.lengths.clear();
         self.contents.insert(id, content);
+    }
+
+    fn torn_length(&mut self, content: &Content) -> usize {
+        let chosen = usize::try_from(self.draw() % (content.lengths.len() as u64 + 1)).unwrap_or(0);
+        let Some((least, greatest)) = chosen.checked_sub(1).and_then(|chosen| content.lengths.get(chosen)) else {
+            return content.durable.len();
+        };
+        let sectors = (greatest - least) / SECTOR_BYTES;
+        let grown = usize::try_from(self.draw() % (sectors as u64 + 2)).unwrap_or(0);
+        // The last choice is that all of it got there.
+        if grown > sectors { *greatest } else { (least + grown * SECTOR_BYTES) / SECTOR_BYTES * SECTOR_BYTES }
+            .clamp(*least, *greatest)
     }
 }
 
@@ -356,6 +370,7 @@ impl File for SimulatedFile {
             let content = state.contents.entry(id).or_default();
             let start = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
             if content.now.len() < start + written.len() {
+                content.lengths.push((content.now.len(), start + written.len()));
                 content.now.resize(start + written.len(), 0);
             }
             content.now[start..start + written.len()].copy_from_slice(written);
@@ -370,7 +385,9 @@ impl File for SimulatedFile {
                 return Err(full());
             }
             let content = state.contents.entry(id).or_default();
-            content.now.resize(usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?, 0);
+            let length = usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
+            content.lengths.push((length, length));
+            content.now.resize(length, 0);
             Ok(())
         })
     }
@@ -393,6 +410,7 @@ impl File for SimulatedFile {
             state.syncs += 1;
             let content = state.contents.entry(id).or_default();
             content.durable.clone_from(&content.now);
+            content.lengths.clear();
             Ok(())
         })
     }
