@@ -1,0 +1,175 @@
+//! `x-bramble` of a service: what the compose specification has no words for.
+//!
+//! Unknown keys in it are errors, unlike in other `x-` keys.
+
+use super::{Reader, deploy, health};
+use crate::findings::Findings;
+use crate::read::{At, Fields, shortened};
+use crate::traefik;
+use std::net::IpAddr;
+use wire::spec::{HealthTest, Route};
+
+impl Reader<'_, '_> {
+    pub(super) fn bramble(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
+        let Some(at) = fields.take("x-bramble") else { return };
+        let Some(mut fields) = at.fields(findings) else { return };
+        for item in fields.take("routes").map(|at| at.one_or_list(findings)).unwrap_or_default() {
+            if let Some(route) = self.route(&item, findings) {
+                self.spec.routes.push(route);
+            }
+        }
+        if let Some(egress) = fields.take("egress") {
+            self.egress(&egress, findings);
+        }
+        for (key, together) in [("with", true), ("without", false)] {
+            for item in fields.take(key).map(|at| at.one_or_list(findings)).unwrap_or_default() {
+                let Some(name) = item.filled_text(findings) else { continue };
+                self.mention(name, item.place.clone(), false);
+                let placement = &mut self.spec.placement;
+                if together { &mut placement.with } else { &mut placement.without }.push(name.to_string());
+            }
+        }
+        if let Some(check) = fields.take("healthcheck") {
+            self.network_check(&check, findings);
+        }
+        if let Some(update) = fields.take("update") {
+            deploy::update(&update, &mut self.spec.update, findings);
+        }
+        fields.finish(&[], findings);
+    }
+
+    fn route(&self, item: &At<'_>, findings: &mut Findings) -> Option<Route> {
+        let mut fields = item.fields(findings)?;
+        let hosts = [fields.take("host"), fields.take("hosts")];
+        let path = fields.take("path");
+        let port = fields.take("port");
+        let mut route = Route {
+            hosts: Vec::new(),
+            path_prefix: "/".to_string(),
+            port: 0,
+            strip_prefix: fields.truth("strip_prefix", findings),
+            priority: 0,
+            tls: fields.truth("tls", findings),
+        };
+        let priority = fields.take("priority");
+        fields.finish(&[], findings);
+        let hosts: Vec<At<'_>> = hosts.into_iter().flatten().flat_map(|at| at.one_or_list(findings)).collect();
+        for host in hosts {
+            let Some(text) = host.filled_text(findings) else { continue };
+            let lower = text.to_ascii_lowercase();
+            if traefik::is_host(&lower) {
+                route.hosts.push(lower);
+            } else {
+                let hint = "write a name such as `shop.example.org` or `*.example.org`, without port or path";
+                findings.error(&host.place, format!("`{}` is not a host name", shortened(text)), hint);
+            }
+        }
+        if let Some(at) = path
+            && let Some(text) = at.filled_text(findings)
+        {
+            if !text.starts_with('/') || text.contains(char::is_whitespace) {
+                let hint = "a path starts with `/`";
+                findings.error(&at.place, format!("`{}` is not a path", shortened(text)), hint);
+            }
+            route.path_prefix = text.to_string();
+        }
+        if let Some(at) = priority
+            && let Some(text) = at.text(findings)
+        {
+            match text.parse() {
+                Ok(priority) => route.priority = priority,
+                Err(_) => findings.error(&at.place, format!("`{}` is not a whole number", shortened(text)), ""),
+            }
+        }
+        let guessed = self.spec.ports.first().map(|port| port.target).or(self.spec.expose.first().map(|e| e.port));
+        route.port = match (port, guessed) {
+            (Some(at), _) => u16::try_from(at.whole(1, u64::from(u16::MAX), findings)?).unwrap_or(u16::MAX),
+            (None, Some(port)) => port,
+            (None, None) => {
+                findings.error(&item.place, "the route has no `port`", "name the port the service listens on");
+                return None;
+            }
+        };
+        Some(route)
+    }
+
+    fn egress(&mut self, at: &At<'_>, findings: &mut Findings) {
+        for item in at.one_or_list(findings) {
+            let Some(text) = item.filled_text(findings) else { continue };
+            let lower = text.to_ascii_lowercase();
+            if !is_destination(&lower) {
+                let hint = "write `*`, `api.example.org`, `*.example.org:443` or `10.0.0.0/8`";
+                findings.error(&item.place, format!("`{}` is not a destination", shortened(text)), hint);
+                continue;
+            }
+            self.spec.egress.push(lower);
+        }
+        let networks = &self.around.networks;
+        let internal = |name: &String| networks.values().any(|network| network.internal && network.name == *name);
+        let only_internal = !self.spec.networks.is_empty() && self.spec.networks.keys().all(internal);
+        if only_internal && !self.spec.egress.is_empty() {
+            let hint = "put the service on a network without `internal: true`";
+            findings.error(&at.place, "the service is on internal networks only, which lead nowhere else", hint);
+        }
+    }
+
+    fn network_check(&mut self, at: &At<'_>, findings: &mut Findings) {
+        let Some(mut fields) = at.fields(findings) else { return };
+        let mut check = health::timing(&mut fields, findings);
+        let http = fields.take("http");
+        let tcp = fields.take("tcp");
+        fields.finish(&[], findings);
+        let test = match (http, tcp) {
+            (Some(http), None) => http_test(&http, findings),
+            (None, Some(tcp)) => tcp
+                .whole(1, u64::from(u16::MAX), findings)
+                .map(|port| HealthTest::Tcp { port: u16::try_from(port).unwrap_or(u16::MAX) }),
+            (Some(_), Some(_)) | (None, None) => {
+                let hint = "write `http: \"8080/health\"` or `tcp: 5432`";
+                findings.error(&at.place, "the check needs either `http` or `tcp`", hint);
+                None
+            }
+        };
+        if self.spec.healthcheck.is_some() {
+            findings.error(&at.place, "the service has a `healthcheck` already", "keep one of the two");
+        } else if let Some(test) = test {
+            check.test = test;
+            self.spec.healthcheck = Some(check);
+        }
+    }
+}
+
+/// `8080/health`; without a path, `/` is asked for.
+fn http_test(at: &At<'_>, findings: &mut Findings) -> Option<HealthTest> {
+    let text = at.filled_text(findings)?;
+    let (port, path) = text.split_once('/').unwrap_or((text, ""));
+    match port.trim_start_matches(':').parse::<u16>() {
+        Ok(port) if port > 0 && !path.contains(char::is_whitespace) => {
+            Some(HealthTest::Http { port, path: format!("/{path}") })
+        }
+        Ok(_) | Err(_) => {
+            findings.error(&at.place, format!("`{}` is not a port and path", shortened(text)), "write `8080/health`");
+            None
+        }
+    }
+}
+
+/// `*`, a name, `*.example.org`, an address or a network, each with an optional port.
+fn is_destination(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        // An IPv6 address is full of colons; with a port it stands in brackets.
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (text, None),
+    };
+    let port_is_good = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let is_network = bare.split_once('/').is_some_and(|(address, bits)| {
+        let bits: Option<u8> = bits.parse().ok();
+        match (address.parse::<IpAddr>(), bits) {
+            (Ok(IpAddr::V4(_)), Some(bits)) => bits <= 32,
+            (Ok(IpAddr::V6(_)), Some(bits)) => bits <= 128,
+            (Ok(_), None) | (Err(_), _) => false,
+        }
+    });
+    port_is_good && (host == "*" || bare.parse::<IpAddr>().is_ok() || is_network || traefik::is_host(host))
+}

@@ -1,0 +1,4 @@
+//! What stack files become, seen from outside.
+
+mod samples;
+mod support;
