@@ -1,0 +1,191 @@
+//! The outside half: a process in new namespaces, its ids, its cgroup, its translated mounts.
+
+use crate::build::sources::{self, Sources};
+use crate::cgroup::Cgroup;
+use crate::channel;
+use crate::failure::{During, Failure, Step};
+use crate::init::{self, Setup};
+use crate::spec::{BoxSpec, Ids, SINGLE_OUTSIDE_AS_ROOT, Trust, User};
+use crate::sys;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, getegid, geteuid};
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A box whose init is building it.
+pub(crate) struct Begun {
+    pub(crate) init: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) cgroup: Cgroup,
+}
+
+/// Parent to init: the outside half is done. Translated mounts come with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Go {
+    pub(crate) translated: bool,
+}
+
+/// A mapping of one kind of id: inside, outside, how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct IdMap {
+    inside: u32,
+    outside: u32,
+    count: u32,
+}
+
+const NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
+
+/// Starts init in new namespaces and does what only the outside can. Init goes on by itself and reports to the other
+/// end of `owner`.
+pub(crate) fn begin(spec: &BoxSpec, user: &User, owner: OwnedFd) -> Result<Begun, Failure> {
+    validate(spec)?;
+    let cgroup = Cgroup::create(&spec.name, &spec.limits)?;
+    let (ours, theirs) = channel::pair().during(Step::Namespaces, || "channel".to_owned())?;
+    let wanted = single_user(spec, user);
+    let setup = Setup { spec, user: &wanted, go: theirs.as_fd(), owner: owner.as_fd() };
+    let (init, pidfd) = sys::fork_into(NAMESPACES, || init::run(&setup))
+        .during(Step::Namespaces, || "user, pid, mount, network, ipc, uts and cgroup namespaces".to_owned())?;
+    drop((theirs, owner));
+    let begun = Begun { init, pidfd, cgroup };
+    match finish(spec, &wanted, &begun, ours.as_fd()) {
+        Ok(()) => Ok(begun),
+        Err(failure) => {
+            begun.abandon();
+            Err(failure)
+        }
+    }
+}
+
+impl Begun {
+    /// Kills the box, waits for it and removes what it had.
+    pub(crate) fn abandon(self) {
+        // Both fail only when it is dead and reaped already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let _ = rustix::io::retry_on_intr(|| {
+            rustix::process::waitpid(Some(self.init), rustix::process::WaitOptions::empty())
+        });
+        self.cgroup.remove();
+    }
+}
+
+fn finish(spec: &BoxSpec, wanted: &User, begun: &Begun, go: BorrowedFd<'_>) -> Result<(), Failure> {
+    begun.cgroup.enter(begun.init)?;
+    write_maps(spec, wanted, begun.init)?;
+    let sources = if geteuid().is_root() {
+        let userns = rustix::fs::openat(
+            CWD,
+            format!("/proc/{}/ns/user", begun.init.as_raw_nonzero()),
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .during(Step::Ids, || "user namespace of the box".to_owned())?;
+        Some(sources::open(spec, Some(userns.as_fd()))?)
+    } else {
+        None
+    };
+    let fds: Vec<BorrowedFd<'_>> = sources.as_ref().map(Sources::fds).unwrap_or_default();
+    channel::send(go, &Go { translated: sources.is_some() }, &fds).during(Step::Namespaces, || "init".to_owned())
+}
+
+/// The user the one mapped id is inside: what the command wants, so that its files are the agent's.
+fn single_user(spec: &BoxSpec, user: &User) -> User {
+    match spec.ids {
+        Ids::Single => user.clone(),
+        Ids::Range { .. } => User::default(),
+    }
+}
+
+fn validate(spec: &BoxSpec) -> Result<(), Failure> {
+    let invalid = |what: String| Err(Failure::plain(Step::Invalid, what));
+    let name_fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if spec.name.is_empty() || spec.name.len() > 200 || !spec.name.bytes().all(name_fits) || spec.name.starts_with('.')
+    {
+        return invalid(format!("the box name `{}`", spec.name));
+    }
+    for target in spec.mounts.iter().map(|mount| &mount.target).chain(spec.files.iter().map(|file| &file.target)) {
+        if !target.is_absolute() || target.components().any(|part| part == std::path::Component::ParentDir) {
+            return invalid(format!("the mount target {}", target.display()));
+        }
+    }
+    for name in &spec.cap_add {
+        let known = name.eq_ignore_ascii_case("ALL") || crate::names::capability(name).is_some();
+        if !known || spec.trust == Trust::Untrusted {
+            return invalid(format!("the capability `{name}` for a box at this level of trust"));
+        }
+    }
+    for (name, soft, hard) in &spec.limits.rlimits {
+        if crate::names::resource(name).is_none() || soft > hard {
+            return invalid(format!("the limit `{name}` of {soft} to {hard}"));
+        }
+    }
+    Ok(())
+}
+
+fn write_maps(spec: &BoxSpec, wanted: &User, init: Pid) -> Result<(), Failure> {
+    let root = geteuid().is_root();
+    let (users, groups) = match spec.ids {
+        Ids::Single => {
+            let (uid, gid) = if root {
+                (SINGLE_OUTSIDE_AS_ROOT, SINGLE_OUTSIDE_AS_ROOT)
+            } else {
+                (geteuid().as_raw(), getegid().as_raw())
+            };
+            (IdMap { inside: wanted.uid, outside: uid, count: 1 }, IdMap { inside: wanted.gid, outside: gid, count: 1 })
+        }
+        Ids::Range { outside_start, count } => {
+            let map = IdMap { inside: 0, outside: outside_start, count };
+            (map, map)
+        }
+    };
+    let direct = root || matches!(spec.ids, Ids::Single);
+    if direct {
+        if !root {
+            // The kernel's condition for a group map written without privilege.
+            write_proc(init, "setgroups", "deny")?;
+        }
+        write_proc(init, "uid_map", &users.line())?;
+        write_proc(init, "gid_map", &groups.line())
+    } else {
+        run_mapper("newuidmap", init, users)?;
+        run_mapper("newgidmap", init, groups)
+    }
+}
+
+impl IdMap {
+    fn line(self) -> String {
+        format!("{} {} {}", self.inside, self.outside, self.count)
+    }
+}
+
+fn write_proc(init: Pid, file: &str, content: &str) -> Result<(), Failure> {
+    let path = format!("/proc/{}/{file}", init.as_raw_nonzero());
+    let fd = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    fd.and_then(|fd| rustix::io::write(fd, content.as_bytes()))
+        .map(drop)
+        .during(Step::Ids, || format!("{file} `{content}`"))
+}
+
+/// Ranges of ids that are not ours are handed out by the system's own set-uid helpers from /etc/subuid.
+fn run_mapper(program: &str, init: Pid, map: IdMap) -> Result<(), Failure> {
+    let numbers =
+        [init.as_raw_nonzero().to_string(), map.inside.to_string(), map.outside.to_string(), map.count.to_string()];
+    let status = std::process::Command::new(program)
+        .args(numbers)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .during(Step::Ids, || program.to_owned())?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(Step::Ids, format!("{program} {}", map.line()), Errno::PERM))
+    }
+}

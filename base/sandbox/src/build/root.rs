@@ -1,0 +1,382 @@
+//! The inside half of the root file system: fresh mounts, the new root, and everything below it.
+//!
+//! Promises: nothing of the machine stays reachable but what the spec names; targets are resolved inside the new
+//! root, so a link in an image leads nowhere outside it; `/proc`, `/sys` and `/dev` are never links.
+
+use crate::build::sources::{Sources, shared_parent};
+use crate::failure::{During, Failure, Step};
+use crate::spec::{BoxSpec, File, MountSource, Root, Trust};
+use crate::sys::{MountChange, mount_setattr};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, move_mount, open_tree, unmount,
+};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Where the new root is put together: a folder every Linux has, in a mount namespace nobody else sees.
+const STAGE: &str = "/tmp";
+/// Folders of the machine that a box on the host's root does not get: the kernel's, and those with the sockets and
+/// leftovers of others.
+const HOST_FOLDERS_LEFT_OUT: [&str; 7] = ["proc", "sys", "dev", "run", "tmp", "lost+found", "boot"];
+/// What strangers' code gets of the host's root.
+const HOST_FOLDERS_FOR_STRANGERS: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt"];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+const DEVICE_LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+/// Room for the devices' names and links, not for data.
+const DEV_SIZE_BYTES: u64 = 64 << 10;
+/// `/tmp` and `/run` of a box on the host's root, which has no writable place otherwise.
+const SCRATCH_SIZE_BYTES: u64 = 64 << 20;
+/// Inodes of a tmpfs per byte of its size: a full one of empty files costs about as much memory as its size.
+const TMPFS_BYTES_PER_INODE: u64 = 1024;
+const TMPFS_INODES_MIN: u64 = 1024;
+const FOLDER: Mode = Mode::from_raw_mode(0o755);
+
+/// Fresh file systems, made while the machine's own are still visible: the kernel allows a new proc only beside a
+/// complete one.
+struct Fresh {
+    proc: OwnedFd,
+    sys: Option<OwnedFd>,
+    dev: OwnedFd,
+    devices: Vec<OwnedFd>,
+    pts: OwnedFd,
+    shm: OwnedFd,
+}
+
+/// Builds and enters the root file system.
+pub(crate) fn enter(spec: &BoxSpec, sources: Sources) -> Result<(), Failure> {
+    private_everything()?;
+    let fresh = fresh(spec)?;
+    let host = match spec.root {
+        Root::Host => host_folders(spec.trust)?,
+        Root::Dir(_) | Root::Overlay { .. } => Vec::new(),
+    };
+    stage(spec, sources.root)?;
+    change_root()?;
+    attach_host(&host)?;
+    attach_fresh(fresh)?;
+    attach_mounts(spec, sources.binds)?;
+    attach_files(&spec.files)?;
+    if spec.read_only || matches!(spec.root, Root::Host) {
+        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .during(Step::Root, || "/".to_owned())?;
+        mount_setattr(root, MountChange { read_only: true, ..MountChange::default() })
+            .during(Step::Root, || "making it read-only".to_owned())?;
+    }
+    Ok(())
+}
+
+/// Nothing mounted here shows outside or the other way round; `pivot_root` insists on it, too.
+fn private_everything() -> Result<(), Failure> {
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    root.and_then(|root| mount_setattr(root, MountChange { recursive: true, private: true, ..MountChange::default() }))
+        .during(Step::Root, || "making mounts private".to_owned())
+}
+
+fn fresh(spec: &BoxSpec) -> Result<Fresh, Failure> {
+    let strict = spec.trust == Trust::Untrusted;
+    let quiet =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let proc_options: &[(&str, &str)] = if strict { &[("subset", "pid")] } else { &[] };
+    let mut devices = Vec::new();
+    for name in DEVICES {
+        let path = format!("/dev/{name}");
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        devices.push(open_tree(CWD, &path, flags).during(Step::Mount, || path)?);
+    }
+    let shm_size = spec.shm_size_bytes.to_string();
+    let pts: &[(&str, &str)] = &[("mode", "620"), ("ptmxmode", "666")];
+    Ok(Fresh {
+        proc: file_system("proc", proc_options, quiet)?,
+        sys: if strict { None } else { Some(file_system("sysfs", &[], quiet | MountAttrFlags::MOUNT_ATTR_RDONLY)?) },
+        dev: tmpfs(DEV_SIZE_BYTES, "755", MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
+        devices,
+        pts: file_system("devpts", pts, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
+        shm: file_system("tmpfs", &[("size", &shm_size), ("mode", "1777")], quiet)?,
+    })
+}
+
+fn tmpfs(size_bytes: u64, mode: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
+    let inodes = (size_bytes / TMPFS_BYTES_PER_INODE).max(TMPFS_INODES_MIN).to_string();
+    let size = size_bytes.to_string();
+    file_system("tmpfs", &[("size", &size), ("nr_inodes", &inodes), ("mode", mode)], attributes)
+}
+
+fn file_system(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
+    let make = || -> Result<OwnedFd, Errno> {
+        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in options {
+            fsconfig_set_string(context.as_fd(), *key, *value)?;
+        }
+        fsconfig_create(context.as_fd())?;
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    make().during(Step::Mount, || format!("a new {kind}"))
+}
+
+/// A top-level entry of the machine's root.
+enum HostEntry {
+    Tree(OsName, OwnedFd),
+    Link(OsName, CString),
+}
+type OsName = std::ffi::OsString;
+
+fn host_folders(trust: Trust) -> Result<Vec<HostEntry>, Failure> {
+    let mut entries = Vec::new();
+    let listing = std::fs::read_dir("/").during(Step::Root, || "/".to_owned())?;
+    for entry in listing.flatten() {
+        let name = entry.file_name();
+        let wanted = match trust {
+            Trust::Host | Trust::Service => !HOST_FOLDERS_LEFT_OUT.iter().any(|left_out| name == *left_out),
+            Trust::Untrusted => HOST_FOLDERS_FOR_STRANGERS.iter().any(|given| name == *given),
+        };
+        let Ok(kind) = entry.file_type() else { continue };
+        if !wanted {
+            continue;
+        }
+        let path = entry.path();
+        if kind.is_symlink() {
+            let target = rustix::fs::readlink(&path, Vec::new()).during(Step::Root, || path.display().to_string())?;
+            entries.push(HostEntry::Link(name, target));
+        } else if kind.is_dir() {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+            let tree = open_tree(CWD, &path, flags).during(Step::Root, || path.display().to_string())?;
+            let change =
+                MountChange { recursive: true, read_only: true, no_dev: true, private: true, ..MountChange::default() };
+            mount_setattr(&tree, change).during(Step::Root, || path.display().to_string())?;
+            entries.push(HostEntry::Tree(name, tree));
+        }
+    }
+    Ok(entries)
+}
+
+/// Puts the root at [`STAGE`] and makes it the working folder.
+fn stage(spec: &BoxSpec, sources: Vec<OwnedFd>) -> Result<(), Failure> {
+    let attach = |mount: &OwnedFd, what: &str| {
+        move_mount(mount, "", CWD, STAGE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .and_then(|()| rustix::process::chdir(STAGE))
+            .during(Step::Root, || what.to_owned())
+    };
+    match &spec.root {
+        Root::Host => attach(&tmpfs(SCRATCH_SIZE_BYTES, "755", MountAttrFlags::empty())?, "a new root"),
+        Root::Dir(path) => match sources.first() {
+            Some(tree) => attach(tree, &path.display().to_string()),
+            None => Err(Failure::plain(Step::Root, path.display().to_string())),
+        },
+        Root::Overlay { lowers, upper, work } => {
+            attach(&tmpfs(DEV_SIZE_BYTES, "700", MountAttrFlags::empty())?, "a place for layers")?;
+            overlay(lowers, upper, work, &sources)
+        }
+    }
+}
+
+/// Layers get short names on the stage, so that a hundred of them fit the kernel's one page of options, and so that
+/// owners may be translated per layer: `d` holds upper and work, numbers are the lower layers, `r` becomes the root.
+fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, sources: &[OwnedFd]) -> Result<(), Failure> {
+    let shared = shared_parent(upper, work);
+    let mut names = vec!["d".to_owned()];
+    names.extend((0..lowers.len()).map(|number| number.to_string()));
+    let layers = std::iter::once(shared.as_path()).chain(lowers.iter().map(PathBuf::as_path));
+    for ((name, source), layer) in names.iter().zip(sources).zip(layers) {
+        rustix::fs::mkdir(name.as_str(), FOLDER)
+            .and_then(|()| move_mount(source, "", CWD, name.as_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))
+            .during(Step::Root, || layer.display().to_string())?;
+    }
+    let below = |path: &Path| -> Result<String, Failure> {
+        let below = path.strip_prefix(&shared).unwrap_or(Path::new(""));
+        let text = below.to_str().filter(|text| !text.contains([',', ':', '\\']));
+        text.map(|text| format!("d/{text}"))
+            .ok_or_else(|| Failure::plain(Step::Invalid, format!("the folder {} for an overlay", path.display())))
+    };
+    let options =
+        format!("lowerdir={},upperdir={},workdir={},userxattr", names[1..].join(":"), below(upper)?, below(work)?);
+    let options = CString::new(options).map_err(|_nul| Failure::plain(Step::Invalid, upper.display().to_string()))?;
+    rustix::fs::mkdir("r", FOLDER)
+        .and_then(|()| mount("overlay", "r", "overlay", MountFlags::NODEV, options.as_c_str()))
+        .and_then(|()| rustix::process::chdir("r"))
+        .during(Step::Root, || format!("overlay of {} layers under {}", lowers.len(), upper.display()))
+}
+
+/// Makes the working folder the root and lets go of the old one.
+fn change_root() -> Result<(), Failure> {
+    let change = || -> Result<(), Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let old = rustix::fs::open("/", flags, Mode::empty())?;
+        let new = rustix::fs::open(".", flags, Mode::empty())?;
+        rustix::process::pivot_root(".", ".")?;
+        rustix::process::fchdir(old)?;
+        unmount(".", UnmountFlags::DETACH)?;
+        rustix::process::fchdir(new)?;
+        rustix::process::chdir("/")
+    };
+    change().during(Step::Root, || "changing to the new root".to_owned())
+}
+
+fn attach_host(entries: &[HostEntry]) -> Result<(), Failure> {
+    for entry in entries {
+        match entry {
+            HostEntry::Link(name, target) => {
+                let name = Path::new(name);
+                rustix::fs::symlink(target, name).during(Step::Root, || name.display().to_string())?;
+            }
+            HostEntry::Tree(name, tree) => {
+                let name = Path::new(name);
+                rustix::fs::mkdir(name, FOLDER)
+                    .and_then(|()| move_mount(tree, "", CWD, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))
+                    .during(Step::Root, || name.display().to_string())?;
+            }
+        }
+    }
+    if entries.is_empty() {
+        return Ok(());
+    }
+    for (name, mode) in [("/tmp", "1777"), ("/run", "755")] {
+        let scratch =
+            tmpfs(SCRATCH_SIZE_BYTES, mode, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)?;
+        attach_at_own_folder(&scratch, name)?;
+    }
+    Ok(())
+}
+
+/// Attaches at a top-level folder that is ours: a link in its place is an image's attempt to lead us astray.
+fn attach_at_own_folder(source: &OwnedFd, name: &str) -> Result<(), Failure> {
+    let attach = || -> Result<(), Errno> {
+        match rustix::fs::mkdir(name, FOLDER) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::open(name, flags, Mode::empty())?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(source, "", target, "", flags)
+    };
+    attach().during(Step::Mount, || name.to_owned())
+}
+
+fn attach_fresh(fresh: Fresh) -> Result<(), Failure> {
+    attach_at_own_folder(&fresh.proc, "/proc")?;
+    if let Some(sys) = &fresh.sys {
+        attach_at_own_folder(sys, "/sys")?;
+    }
+    attach_at_own_folder(&fresh.dev, "/dev")?;
+    for (name, device) in DEVICES.iter().zip(&fresh.devices) {
+        let attach = || -> Result<(), Errno> {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let target = rustix::fs::openat(&fresh.dev, *name, flags, Mode::from_raw_mode(0o644))?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            move_mount(device, "", target, "", flags)
+        };
+        attach().during(Step::Mount, || format!("/dev/{name}"))?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        rustix::fs::symlinkat(target, &fresh.dev, name).during(Step::Mount, || format!("/dev/{name}"))?;
+    }
+    attach_at_own_folder(&fresh.pts, "/dev/pts")?;
+    attach_at_own_folder(&fresh.shm, "/dev/shm")
+}
+
+/// Mounts in the order of their depth, so that one inside another is not hidden by it.
+fn attach_mounts(spec: &BoxSpec, binds: Vec<OwnedFd>) -> Result<(), Failure> {
+    let mut binds = binds.into_iter();
+    let mut mounts = Vec::with_capacity(spec.mounts.len());
+    for wanted in &spec.mounts {
+        let (source, folder) = match &wanted.source {
+            MountSource::Bind(_) => {
+                let tree =
+                    binds.next().ok_or_else(|| Failure::plain(Step::Mount, wanted.target.display().to_string()))?;
+                let stat = rustix::fs::fstat(&tree).during(Step::Mount, || wanted.target.display().to_string())?;
+                (tree, FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+            }
+            MountSource::Tmpfs { size_bytes } => {
+                let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, wanted.read_only);
+                (tmpfs(*size_bytes, "1777", attributes)?, true)
+            }
+        };
+        mounts.push((wanted.target.components().count(), &wanted.target, source, folder));
+    }
+    mounts.sort_by_key(|(depth, ..)| *depth);
+    for (_, target, source, folder) in mounts {
+        attach(&source, target, folder)?;
+    }
+    Ok(())
+}
+
+fn attach(source: &OwnedFd, target: &Path, folder: bool) -> Result<(), Failure> {
+    let attach = || -> Result<(), Errno> {
+        let target = make_target(target, folder)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(source, "", target, "", flags)
+    };
+    attach().during(Step::Mount, || target.display().to_string())
+}
+
+/// Opens `target`, making what is missing. Links of the image are followed inside the root; the magic ones of a proc
+/// are not.
+fn make_target(target: &Path, folder: bool) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open =
+        |path: &Path, flags: OFlags, mode: Mode| rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, mode, resolve);
+    match open(target, OFlags::PATH, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        found_or_refused => return found_or_refused,
+    }
+    let parent = target.parent().ok_or(Errno::INVAL)?;
+    let name = target.file_name().ok_or(Errno::INVAL)?;
+    let parent = make_target(parent, true)?;
+    if folder {
+        rustix::fs::mkdirat(&parent, name, FOLDER)?;
+    } else {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
+    }
+    open(target, OFlags::PATH, Mode::empty())
+}
+
+/// Files live on one small tmpfs that is shown only while they are laid over the root one by one.
+fn attach_files(files: &[File]) -> Result<(), Failure> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let size = files.iter().map(|file| file.content.len() as u64 + (8 << 10)).sum();
+    let place = tmpfs(size, "755", MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    // Over /dev/shm, since there is always one and nothing can use it yet.
+    let shown = "/dev/shm";
+    attach_at_own_folder(&place, shown)?;
+    let result = files.iter().enumerate().try_for_each(|(number, file)| attach_file(&place, shown, number, file));
+    unmount(shown, UnmountFlags::DETACH).during(Step::File, || shown.to_owned())?;
+    result
+}
+
+fn attach_file(place: &OwnedFd, shown: &str, number: usize, file: &File) -> Result<(), Failure> {
+    let write = || -> std::io::Result<OwnedFd> {
+        let name = number.to_string();
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(place, name.as_str(), flags, Mode::from_raw_mode(0o600))?;
+        let mut written = std::fs::File::from(fd);
+        std::io::Write::write_all(&mut written, &file.content)?;
+        rustix::fs::chownat(
+            place,
+            name.as_str(),
+            Some(Uid::from_raw(file.uid)),
+            Some(Gid::from_raw(file.gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        // An owner that no id of the box is: the file stays its root's.
+        .or_else(|errno| if errno == Errno::INVAL { Ok(()) } else { Err(errno) })?;
+        rustix::fs::fchmod(&written, Mode::from_raw_mode(file.mode & 0o7777))?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        Ok(open_tree(CWD, format!("{shown}/{number}"), flags)?)
+    };
+    let source = write().during(Step::File, || file.target.display().to_string())?;
+    attach(&source, &file.target, false)
+}

@@ -1,0 +1,241 @@
+//! Control groups: limits and accounts of a whole box, where this machine lets us have them.
+//!
+//! Version 2 where our own group may be divided, version 1 as root, otherwise none: then only the limits per process
+//! hold, and [`crate::capabilities`] says so.
+
+use crate::failure::{Failure, Step};
+use crate::spec::Limits;
+use rustix::process::Pid;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The folder all boxes' groups are in.
+const PARENT: &str = "bramble";
+/// Version 1 controllers a box is in.
+const CONTROLLERS: [Controller; 5] =
+    [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Cpuacct, Controller::Freezer];
+/// The period of processor limits: the kernel's own default.
+const CPU_PERIOD_USEC: u64 = 100_000;
+/// A group whose processes were just killed is busy until they are gone.
+const REMOVE_TRIES: u32 = 50;
+const REMOVE_PAUSE_NANOS: i64 = 2_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Controller {
+    /// All of version 2.
+    Unified,
+    Memory,
+    Pids,
+    Cpu,
+    Cpuacct,
+    Freezer,
+}
+
+/// The groups of one box; empty where there are none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cgroup {
+    folders: Vec<(Controller, PathBuf)>,
+}
+
+impl Controller {
+    fn name(self) -> &'static str {
+        match self {
+            Controller::Unified => "unified",
+            Controller::Memory => "memory",
+            Controller::Pids => "pids",
+            Controller::Cpu => "cpu",
+            Controller::Cpuacct => "cpuacct",
+            Controller::Freezer => "freezer",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Controller> {
+        CONTROLLERS.into_iter().chain([Controller::Unified]).find(|controller| controller.name() == name)
+    }
+}
+
+/// Where boxes' groups can be made on this machine.
+pub(crate) fn places() -> Vec<(Controller, PathBuf)> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mut unified = None;
+    let mut divided = Vec::new();
+    for line in mounts.lines() {
+        let Some((mount, kind)) = line.split_once(" - ") else { continue };
+        let Some(point) = mount.split(' ').nth(4) else { continue };
+        let mut kind = kind.split(' ');
+        match (kind.next(), kind.nth(1)) {
+            (Some("cgroup2"), _) => unified = Some(PathBuf::from(point)),
+            (Some("cgroup"), Some(options)) => {
+                for controller in options.split(',').filter_map(Controller::from_name) {
+                    divided.push((controller, Path::new(point).join(PARENT)));
+                }
+            }
+            (_, _) => {}
+        }
+    }
+    if let Some(place) = unified.and_then(|mount| unified_place(&mount)) {
+        return vec![(Controller::Unified, place)];
+    }
+    divided.retain(|(_, folder)| fs::create_dir_all(folder).is_ok() && may_write(folder));
+    divided
+}
+
+/// Our own group's folder for boxes, if memory and pids can be divided there.
+fn unified_place(mount: &Path) -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own = mount.join(path);
+    let base = if own.file_name().is_some_and(|name| name == AGENT) { own.parent()?.to_path_buf() } else { own };
+    let place = base.join(PARENT);
+    fs::create_dir_all(&place).ok()?;
+    for folder in [&base, &place] {
+        fs::write(folder.join("cgroup.subtree_control"), "+memory +pids +cpu").ok()?;
+    }
+    may_write(&place).then_some(place)
+}
+
+/// The group the agent itself has to be in, below a delegated one, so that the latter can be divided (version 2
+/// allows no processes in a group with children that have controllers).
+const AGENT: &str = "agent";
+
+fn may_write(folder: &Path) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+impl Cgroup {
+    /// Makes the groups of a box and sets its limits. None at all is fine unless the kernel refuses halfway.
+    pub(crate) fn create(name: &str, limits: &Limits) -> Result<Cgroup, Failure> {
+        let mut made = Cgroup::default();
+        for (controller, place) in places() {
+            let folder = place.join(name);
+            if fs::create_dir(&folder).is_err() {
+                // Left by a box of this name that is gone, or by one that lives: only the first can be removed.
+                let _ = fs::remove_dir(&folder);
+                if let Err(error) = fs::create_dir(&folder) {
+                    made.remove();
+                    return Err(Failure::io(Step::Cgroup, folder.display().to_string(), &error));
+                }
+            }
+            made.folders.push((controller, folder));
+        }
+        for (file, value) in made.settings(limits) {
+            if let Err(error) = fs::write(&file, value) {
+                made.remove();
+                return Err(Failure::io(Step::Cgroup, file.display().to_string(), &error));
+            }
+        }
+        Ok(made)
+    }
+
+    /// As written down in `state.json`.
+    pub(crate) fn from_saved(folders: &[(String, PathBuf)]) -> Cgroup {
+        let known = |(name, path): &(String, PathBuf)| Some((Controller::from_name(name)?, path.clone()));
+        Cgroup { folders: folders.iter().filter_map(known).collect() }
+    }
+
+    pub(crate) fn to_saved(&self) -> Vec<(String, PathBuf)> {
+        self.folders.iter().map(|(controller, path)| (controller.name().to_owned(), path.clone())).collect()
+    }
+
+    fn settings(&self, limits: &Limits) -> Vec<(PathBuf, String)> {
+        let mut settings = Vec::new();
+        for (controller, folder) in &self.folders {
+            let mut set = |file: &str, value: Option<String>| {
+                settings.extend(value.map(|value| (folder.join(file), value)));
+            };
+            let quota = limits.cpu_millis.map(|millis| (millis * CPU_PERIOD_USEC / 1000).max(1000));
+            match controller {
+                Controller::Unified => {
+                    set("memory.max", limits.memory_bytes.map(|bytes| bytes.to_string()));
+                    // A box over its limit ends whole: half a service is worse than none.
+                    set("memory.oom.group", limits.memory_bytes.map(|_bytes| "1".to_owned()));
+                    set("pids.max", limits.pids.map(|pids| pids.to_string()));
+                    set("cpu.max", quota.map(|quota| format!("{quota} {CPU_PERIOD_USEC}")));
+                }
+                Controller::Memory => set("memory.limit_in_bytes", limits.memory_bytes.map(|bytes| bytes.to_string())),
+                Controller::Pids => set("pids.max", limits.pids.map(|pids| pids.to_string())),
+                Controller::Cpu => set("cpu.cfs_quota_us", quota.map(|quota| quota.to_string())),
+                Controller::Cpuacct | Controller::Freezer => {}
+            }
+        }
+        settings
+    }
+
+    /// Puts a process in.
+    pub(crate) fn enter(&self, pid: Pid) -> Result<(), Failure> {
+        for (_, folder) in &self.folders {
+            let file = folder.join("cgroup.procs");
+            fs::write(&file, pid.as_raw_nonzero().to_string())
+                .map_err(|error| Failure::io(Step::Cgroup, file.display().to_string(), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel killed a process of the box for memory.
+    pub(crate) fn out_of_memory(&self) -> bool {
+        self.folders.iter().any(|(controller, folder)| {
+            let file = match controller {
+                Controller::Unified => "memory.events",
+                Controller::Memory => "memory.oom_control",
+                Controller::Pids | Controller::Cpu | Controller::Cpuacct | Controller::Freezer => return false,
+            };
+            field(&folder.join(file), "oom_kill").is_some_and(|kills| kills > 0)
+        })
+    }
+
+    pub(crate) fn cpu_usec(&self) -> Option<u64> {
+        self.find(Controller::Unified, "cpu.stat")
+            .and_then(|file| field(&file, "usage_usec"))
+            .or_else(|| number(&self.find(Controller::Cpuacct, "cpuacct.usage")?).map(|nanos| nanos / 1000))
+    }
+
+    /// What the box holds, without file pages the kernel would give up first.
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
+        let (used, stat, inactive) = match self.find(Controller::Unified, "memory.current") {
+            Some(used) => (used, self.find(Controller::Unified, "memory.stat")?, "inactive_file"),
+            None => (
+                self.find(Controller::Memory, "memory.usage_in_bytes")?,
+                self.find(Controller::Memory, "memory.stat")?,
+                "total_inactive_file",
+            ),
+        };
+        Some(number(&used)?.saturating_sub(field(&stat, inactive).unwrap_or(0)))
+    }
+
+    pub(crate) fn processes(&self) -> Option<u64> {
+        let file =
+            self.find(Controller::Unified, "pids.current").or_else(|| self.find(Controller::Pids, "pids.current"))?;
+        number(&file)
+    }
+
+    fn find(&self, wanted: Controller, file: &str) -> Option<PathBuf> {
+        self.folders.iter().find(|(controller, _)| *controller == wanted).map(|(_, folder)| folder.join(file))
+    }
+
+    /// Removes the groups. Their processes must be dead, but may still be on their way out.
+    pub(crate) fn remove(&self) {
+        for (_, folder) in &self.folders {
+            for _try in 0..REMOVE_TRIES {
+                match fs::remove_dir(folder) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                        let pause = rustix::time::Timespec { tv_sec: 0, tv_nsec: REMOVE_PAUSE_NANOS };
+                        // An interrupted pause is only a shorter one.
+                        let _ = rustix::thread::nanosleep(&pause);
+                    }
+                    Ok(()) | Err(_) => break,
+                }
+            }
+        }
+    }
+}
+
+fn number(file: &Path) -> Option<u64> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// The value in a line `name value`.
+fn field(file: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}

@@ -1,0 +1,215 @@
+//! A service's box, as the agent sees it.
+
+use super::channel::Channel;
+use super::error::{ConnectError, RequestError, StartError};
+use crate::protocol::{
+    DoorAnswer, DoorRequest, ExecResult, ExitRecord, NetworkReport, ShimAnswer, ShimRequest, SocketKind, Usage,
+};
+use crate::shim::record::Folder;
+use crate::spec::Command;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// A box that lives, or did when it was last asked.
+#[derive(Debug)]
+pub struct Shim {
+    dir: PathBuf,
+    pid: u32,
+    network: NetworkReport,
+    /// A channel to init for sockets, opened with the first; held over one request and its answer.
+    door: Mutex<Option<Channel>>,
+}
+
+/// What is in a run folder.
+#[derive(Debug)]
+pub enum Found {
+    Alive(Shim),
+    Exited(ExitRecord),
+    Nothing,
+}
+
+impl Shim {
+    pub(super) fn new(dir: &Path, pid: u32, network: NetworkReport) -> Shim {
+        Shim { dir: dir.to_path_buf(), pid, network, door: Mutex::new(None) }
+    }
+
+    /// Finds the box of a run folder again.
+    pub async fn connect(dir: &Path) -> Result<Found, ConnectError> {
+        let folder_error = |source| ConnectError::Folder { folder: dir.display().to_string(), source };
+        let folder = match Folder::open(dir) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(folder_error(error)),
+        };
+        if let Ok(ShimAnswer::Hello { pid, network }) =
+            ask_in(&folder, &ShimRequest::Hello).await.map(|(answer, _)| answer)
+        {
+            return Ok(Found::Alive(Shim::new(dir, pid, network)));
+        }
+        if let Some(record) = folder.read_exit().map_err(folder_error)? {
+            return Ok(Found::Exited(record));
+        }
+        Ok(match folder.read_state().map_err(folder_error)? {
+            // The box died with it.
+            Some(_state) => Found::Exited(lost_record()),
+            None => Found::Nothing,
+        })
+    }
+
+    /// Process 1 of the box, as numbered outside.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What the box's network can do.
+    pub fn network(&self) -> &NetworkReport {
+        &self.network
+    }
+
+    /// Waits until the box has ended. May be dropped and asked again.
+    pub async fn exited(&self) -> ExitRecord {
+        if let Ok((ShimAnswer::Exited(record), _)) = self.ask(&ShimRequest::Watch).await {
+            return record;
+        }
+        let record = Folder::open(&self.dir).and_then(|folder| folder.read_exit());
+        record.ok().flatten().unwrap_or_else(lost_record)
+    }
+
+    /// Sends a signal to the box's program.
+    pub async fn signal(&self, number: i32) -> io::Result<()> {
+        self.order(&ShimRequest::Signal(number)).await
+    }
+
+    /// Kills everything in the box.
+    pub async fn kill(&self) -> io::Result<()> {
+        self.order(&ShimRequest::Kill).await
+    }
+
+    pub async fn usage(&self) -> io::Result<Usage> {
+        match self.ask(&ShimRequest::Usage).await?.0 {
+            ShimAnswer::Usage(usage) => Ok(usage),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// TCP ports the box's programs listen on.
+    pub async fn listening(&self) -> io::Result<Vec<u16>> {
+        match self.ask(&ShimRequest::Listening).await?.0 {
+            ShimAnswer::Listening(ports) => Ok(ports),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Runs a program beside the box's own; killed after `timeout`.
+    pub async fn exec(&self, command: Command, timeout: Duration) -> Result<ExecResult, RequestError> {
+        let gone = |source| RequestError::Gone { source };
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let channel = self.channel().await.map_err(gone)?;
+        channel.send(&DoorRequest::Exec { command, timeout_ms }, &[]).await.map_err(gone)?;
+        match channel.receive().await.map_err(gone)? {
+            Some((DoorAnswer::Executed(result), _)) => Ok(result),
+            Some((DoorAnswer::NotExecuted(failure), _)) => Err(StartError::from_failure(failure).into()),
+            Some((DoorAnswer::Failed { errno }, _)) => Err(gone(io::Error::from_raw_os_error(errno))),
+            Some((DoorAnswer::Sockets, _)) => Err(gone(io::ErrorKind::InvalidData.into())),
+            None => Err(gone(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// The listener at which TCP connections to any address arrive; `None` without a door.
+    pub async fn catch_all(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(self.door(DoorRequest::CatchAll).await?.pop())
+    }
+
+    /// The DNS sockets of 127.0.0.53:53: UDP, TCP.
+    pub async fn dns(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let mut sockets = self.door(DoorRequest::Dns).await?.into_iter();
+        match (sockets.next(), sockets.next()) {
+            (Some(udp), Some(tcp)) => Ok((udp, tcp)),
+            (_, _) => Err(io::Error::new(io::ErrorKind::NotFound, "the box has no door")),
+        }
+    }
+
+    /// A socket inside the box's network, not connected, non-blocking.
+    pub async fn socket(&self, kind: SocketKind) -> io::Result<OwnedFd> {
+        self.door(DoorRequest::Socket { kind }).await?.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// A listener at an address inside the box.
+    pub async fn listen(&self, address: SocketAddr, kind: SocketKind) -> io::Result<OwnedFd> {
+        self.door(DoorRequest::Listen { address, kind }).await?.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Asks init for sockets on the kept channel. Dropped between request and answer, the channel is not put back,
+    /// so that no answer is taken for another's.
+    async fn door(&self, request: DoorRequest) -> io::Result<Vec<OwnedFd>> {
+        let mut kept = self.door.lock().await;
+        let channel = match kept.take() {
+            Some(channel) => channel,
+            None => self.channel().await?,
+        };
+        channel.send(&request, &[]).await?;
+        let result = match channel.receive().await? {
+            Some((DoorAnswer::Sockets, fds)) => Ok(fds),
+            Some((DoorAnswer::Failed { errno }, _)) => Err(io::Error::from_raw_os_error(errno)),
+            Some((DoorAnswer::Executed(_) | DoorAnswer::NotExecuted(_), _)) => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        *kept = Some(channel);
+        result
+    }
+
+    async fn channel(&self) -> io::Result<Channel> {
+        let (answer, mut fds) = self.ask(&ShimRequest::Channel).await?;
+        match (answer, fds.pop()) {
+            (ShimAnswer::Channel, Some(channel)) => Channel::new(channel),
+            (other, _) => Err(unexpected(other)),
+        }
+    }
+
+    async fn order(&self, request: &ShimRequest) -> io::Result<()> {
+        match self.ask(request).await?.0 {
+            ShimAnswer::Done => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn ask(&self, request: &ShimRequest) -> io::Result<(ShimAnswer, Vec<OwnedFd>)> {
+        ask_in(&Folder::open(&self.dir)?, request).await
+    }
+}
+
+async fn ask_in(folder: &Folder, request: &ShimRequest) -> io::Result<(ShimAnswer, Vec<OwnedFd>)> {
+    let channel = Channel::new(folder.connect()?)?;
+    channel.send(request, &[]).await?;
+    channel.receive().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+fn unexpected(answer: ShimAnswer) -> io::Error {
+    match answer {
+        ShimAnswer::Failed { errno } => io::Error::from_raw_os_error(errno),
+        ShimAnswer::Hello { .. }
+        | ShimAnswer::Channel
+        | ShimAnswer::Done
+        | ShimAnswer::Usage(_)
+        | ShimAnswer::Listening(_)
+        | ShimAnswer::Exited(_) => io::Error::new(io::ErrorKind::InvalidData, "the shim answered something else"),
+    }
+}
+
+/// For a box whose shim ended without a record: it was killed, or the machine was.
+fn lost_record() -> ExitRecord {
+    const KILL: i32 = 9;
+    ExitRecord {
+        code: None,
+        signal: Some(KILL),
+        oom: false,
+        reason: "killed with its shim, or with the machine".to_owned(),
+        at_ms: 0,
+    }
+}

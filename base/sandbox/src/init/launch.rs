@@ -1,0 +1,169 @@
+//! Starting a program in the box: standard streams, session, limits, user, exec; and learning whether that worked.
+
+use crate::build::privileges;
+use crate::failure::{During, Failure, Step};
+use crate::names;
+use crate::spec::{BoxSpec, Command, Trust};
+use crate::sys;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{Gid, Uid};
+use std::ffi::CString;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where programs are looked for when the environment does not say.
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// A failure is a few hundred bytes.
+const FAILURE_BYTES_MAX: u64 = 64 << 10;
+
+/// Starts `command` in a session of its own and returns once it runs.
+pub(super) fn launch(spec: &BoxSpec, command: &Command, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Failure> {
+    let prepared = Prepared::new(command)?;
+    let (status, told) = pipe_with(PipeFlags::CLOEXEC).during(Step::Program, || "pipe".to_owned())?;
+    let pid = sys::fork(|| {
+        let failure = become_program(spec, command, &prepared, stdio);
+        let json = serde_json::to_vec(&failure).unwrap_or_default();
+        // The reader is init, which waits for it; if it is gone, so is this process.
+        let _ = rustix::io::write(&told, &json);
+        127
+    })
+    .during(Step::Program, || "a new process".to_owned())?;
+    drop(told);
+    let mut json = Vec::new();
+    std::fs::File::from(status)
+        .take(FAILURE_BYTES_MAX)
+        .read_to_end(&mut json)
+        .during(Step::Program, || command.argv.join(" "))?;
+    if json.is_empty() {
+        return Ok(pid);
+    }
+    // Its process is reaped with all others.
+    Err(serde_json::from_slice(&json).unwrap_or_else(|_torn| Failure::plain(Step::Died, command.argv.join(" "))))
+}
+
+/// All strings of an exec, made before the fork.
+struct Prepared {
+    /// Where the program may be, in order.
+    programs: Vec<CString>,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+    folder: CString,
+}
+
+impl Prepared {
+    fn new(command: &Command) -> Result<Prepared, Failure> {
+        let string = |text: &str| {
+            CString::new(text)
+                .map_err(|_nul| Failure::plain(Step::Invalid, format!("a zero byte in `{}`", text.escape_debug())))
+        };
+        let Some(program) = command.argv.first().filter(|program| !program.is_empty()) else {
+            return Err(Failure::plain(Step::Invalid, "an empty command"));
+        };
+        let programs = if program.contains('/') {
+            vec![string(program)?]
+        } else {
+            let path = command.env.iter().rev().find(|(name, _)| name == "PATH").map_or(PATH_DEFAULT, |(_, path)| path);
+            let folders = path.split(':').map(|folder| if folder.is_empty() { "." } else { folder });
+            folders.map(|folder| string(&format!("{folder}/{program}"))).collect::<Result<_, _>>()?
+        };
+        let argv = command.argv.iter().map(|argument| string(argument)).collect::<Result<_, _>>()?;
+        let env =
+            command.env.iter().map(|(name, value)| string(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+        let folder = string(if command.cwd.is_empty() { "/" } else { &command.cwd })?;
+        Ok(Prepared { programs, argv, env, folder })
+    }
+
+    /// Tries every place, as a shell does: a file that may not be run is remembered, but the search goes on.
+    fn exec(&self, name: &str) -> Failure {
+        let mut refused = None;
+        for program in &self.programs {
+            match sys::exec(program, &self.argv, &self.env) {
+                Errno::NOENT if rustix::fs::stat(program.as_c_str()).is_ok() => {
+                    let object = format!("{} (the interpreter or loader it names)", program.to_string_lossy());
+                    return Failure::new(Step::Program, object, Errno::NOENT);
+                }
+                Errno::NOENT | Errno::NOTDIR => {}
+                Errno::ACCESS => refused = Some(Failure::new(Step::Program, program.to_string_lossy(), Errno::ACCESS)),
+                errno => return Failure::new(Step::Program, program.to_string_lossy(), errno),
+            }
+        }
+        refused.unwrap_or_else(|| Failure::new(Step::Program, name, Errno::NOENT))
+    }
+}
+
+fn become_program(spec: &BoxSpec, command: &Command, prepared: &Prepared, stdio: [BorrowedFd<'_>; 3]) -> Failure {
+    match get_ready(spec, command, prepared, stdio) {
+        Ok(()) => prepared.exec(command.argv.first().map_or("", String::as_str)),
+        Err(failure) => failure,
+    }
+}
+
+fn get_ready(
+    spec: &BoxSpec,
+    command: &Command,
+    prepared: &Prepared,
+    [stdin, stdout, stderr]: [BorrowedFd<'_>; 3],
+) -> Result<(), Failure> {
+    let streams = || "standard streams".to_owned();
+    rustix::process::setsid().during(Step::Program, || "a new session".to_owned())?;
+    rustix::stdio::dup2_stdin(stdin).during(Step::Program, streams)?;
+    rustix::stdio::dup2_stdout(stdout).during(Step::Program, streams)?;
+    rustix::stdio::dup2_stderr(stderr).during(Step::Program, streams)?;
+    if command.tty {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).during(Step::Program, || "its terminal".to_owned())?;
+    }
+    set_limits(spec)?;
+    set_user(spec, command)?;
+    // As the user: a folder root may enter is no use to one who may not.
+    rustix::process::chdir(prepared.folder.as_c_str()).during(Step::WorkingFolder, || command.cwd.clone())?;
+    sys::close_on_exec_from(3).during(Step::Program, || "descriptors".to_owned())?;
+    sys::reset_signals();
+    Ok(())
+}
+
+fn set_limits(spec: &BoxSpec) -> Result<(), Failure> {
+    for (name, soft, hard) in &spec.limits.rlimits {
+        let Some(resource) = names::resource(name) else { continue };
+        // More than this machine gives is cut to what it gives: a stack file from a larger one still runs.
+        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let limit = Rlimit { current: Some((*soft).min(most)), maximum: Some((*hard).min(most)) };
+        setrlimit(resource, limit).during(Step::Confine, || format!("limit {name}"))?;
+    }
+    Ok(())
+}
+
+fn set_user(spec: &BoxSpec, command: &Command) -> Result<(), Failure> {
+    let user = &command.user;
+    let name = || format!("{}:{}", user.uid, user.gid);
+    let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    match rustix::thread::set_thread_groups(&groups) {
+        // A box of a single user has no other groups to be in.
+        Err(Errno::PERM) if matches!(spec.ids, crate::spec::Ids::Single) => {}
+        other => other.during(Step::User, || format!("the groups of user {}", name()))?,
+    }
+    rustix::thread::set_thread_res_gid(gid, gid, gid).during(Step::User, name)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).during(Step::User, name)?;
+    if user.uid == 0 && spec.trust != Trust::Untrusted {
+        privileges::keep(privileges::allowed(spec))
+    } else {
+        privileges::keep(0)
+    }
+}
+
+/// `/dev/null` for a program that gets no input.
+pub(super) fn null() -> Result<OwnedFd, Failure> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .during(Step::Program, || "/dev/null".to_owned())
+}
+
+/// Standard streams that came with an order.
+pub(super) fn borrow(stdio: &[OwnedFd]) -> Option<[BorrowedFd<'_>; 3]> {
+    match stdio {
+        [stdin, stdout, stderr] => Some([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]),
+        _fewer_or_more => None,
+    }
+}

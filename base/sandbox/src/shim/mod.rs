@@ -1,0 +1,130 @@
+//! The shim: owns one service's box. Its own session, so that neither agent nor spawner take it with them.
+//!
+//! Promises: it writes what the program says into the log without ever making the program wait for the disk; it can
+//! be found through its folder by whoever comes later; it writes down how the box ended, and then ends. The box dies
+//! with it. Single-threaded; knows nothing of restarts.
+
+mod log;
+pub(crate) mod record;
+mod serve;
+pub(crate) mod usage;
+
+use crate::build::{self, Begun};
+use crate::channel;
+use crate::failure::{During, Failure, Step};
+use crate::protocol::{NetworkReport, Order, Report, RunLimits};
+use crate::spec::ShimStart;
+use crate::sys;
+use log::Log;
+use record::Folder;
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What a running shim holds.
+struct Shim {
+    folder: Folder,
+    begun: Begun,
+    init: OwnedFd,
+    listener: OwnedFd,
+    network: NetworkReport,
+    /// Closed one by one as the box closes them.
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    log: Log,
+    memory_limit_bytes: Option<u64>,
+}
+
+/// The whole life of a shim; returns its exit code.
+pub(crate) fn run(start: &ShimStart, reply: BorrowedFd<'_>) -> i32 {
+    let Ok([reply]) = sys::keep_only([reply]) else { return 1 };
+    // Already a session's leader when it fails; only a name for `ps`; the folder only pins a mount.
+    let _ = rustix::process::setsid();
+    let name = CString::new(format!("bramble-shim {}", start.spec.name)).unwrap_or_default();
+    let _ = rustix::thread::set_name(&name);
+    let _ = rustix::process::chdir("/");
+    match begin(start) {
+        Ok(shim) => {
+            let pid = shim.begun.init.as_raw_nonzero().get().unsigned_abs();
+            let answer = Report::Started { pid, network: shim.network.clone() };
+            // Nobody listens any more: the box still runs, and is found through its folder.
+            let _ = channel::send(&reply, &answer, &[]);
+            drop(reply);
+            serve::run(shim)
+        }
+        Err(failure) => {
+            let _ = channel::send(&reply, &Report::Failed(failure), &[]);
+            1
+        }
+    }
+}
+
+fn begin(start: &ShimStart) -> Result<Shim, Failure> {
+    let folder = Folder::make(&start.dir)?;
+    let log = Log::open(&start.log_dir, start.log_size_bytes_max)
+        .during(Step::RunFolder, || start.log_dir.display().to_string())?;
+    let listener = folder.listen()?;
+    let (ours, theirs) = channel::pair().during(Step::Namespaces, || "channel".to_owned())?;
+    let begun = build::begin(&start.spec, &start.command.user, theirs)?;
+    match launch(start, &folder, &begun, &ours) {
+        Ok((network, stdout, stderr)) => Ok(Shim {
+            folder,
+            begun,
+            init: ours,
+            listener,
+            network,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            log,
+            memory_limit_bytes: start.spec.limits.memory_bytes,
+        }),
+        Err(failure) => {
+            begun.abandon();
+            folder.clear();
+            Err(failure)
+        }
+    }
+}
+
+fn launch(
+    start: &ShimStart,
+    folder: &Folder,
+    begun: &Begun,
+    init: &OwnedFd,
+) -> Result<(NetworkReport, OwnedFd, OwnedFd), Failure> {
+    let network = match answer(init)? {
+        Report::Built { network } => network,
+        Report::Failed(failure) => return Err(failure),
+        Report::Launched | Report::Started { .. } | Report::Ended(_) => {
+            return Err(Failure::plain(Step::Died, "init said something else"));
+        }
+    };
+    folder.write_state(begun, &network)?;
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).during(Step::Program, || "pipe".to_owned());
+    let (stdout, stdout_inside) = pipe()?;
+    let (stderr, stderr_inside) = pipe()?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .during(Step::Program, || "/dev/null".to_owned())?;
+    let order = Order::Launch { command: start.command.clone(), limits: RunLimits::default() };
+    channel::send(init, &order, &[null.as_fd(), stdout_inside.as_fd(), stderr_inside.as_fd()])
+        .during(Step::Program, || "init".to_owned())?;
+    for pipe in [&stdout, &stderr] {
+        rustix::io::ioctl_fionbio(pipe, true).during(Step::Program, || "pipe".to_owned())?;
+    }
+    match answer(init)? {
+        Report::Launched => Ok((network, stdout, stderr)),
+        Report::Failed(failure) => Err(failure),
+        Report::Built { .. } | Report::Started { .. } | Report::Ended(_) => {
+            Err(Failure::plain(Step::Died, "init said something else"))
+        }
+    }
+}
+
+fn answer(init: &OwnedFd) -> Result<Report, Failure> {
+    match channel::receive::<Report>(init) {
+        Ok(Some((report, _))) => Ok(report),
+        Ok(None) => Err(Failure::plain(Step::Died, "init ended while it built the box")),
+        Err(error) => Err(Failure::io(Step::Died, "init", &error)),
+    }
+}

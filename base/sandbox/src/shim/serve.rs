@@ -1,0 +1,192 @@
+//! The shim's loop: output into the log, requests of agents, the end of the box.
+
+use super::log::Stream;
+use super::{Shim, usage};
+use crate::channel;
+use crate::clock;
+use crate::names;
+use crate::protocol::{ExitRecord, Order, Outcome, Report, ShimAnswer, ShimRequest};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Agents connected at the same time: one, its watch, and those of an agent that just died.
+const CONNECTIONS_MAX: usize = 32;
+/// A pipe holds 64 KiB: one read empties it.
+const READ_BYTES: usize = 64 << 10;
+
+struct Connection {
+    socket: OwnedFd,
+    /// Waits for the end of the box.
+    watches: bool,
+}
+
+/// Serves until the box has ended; returns the shim's exit code.
+pub(super) fn run(mut shim: Shim) -> i32 {
+    let mut connections: Vec<Connection> = Vec::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut outcome = None;
+    let mut init_open = true;
+    loop {
+        let idle = PollFlags::empty();
+        let output = |fd: &Option<OwnedFd>| if fd.is_some() { PollFlags::IN } else { idle };
+        let mut fds = vec![
+            PollFd::new(&shim.begun.pidfd, PollFlags::IN),
+            PollFd::new(&shim.listener, PollFlags::IN),
+            PollFd::new(
+                if init_open { &shim.init } else { &shim.listener },
+                if init_open { PollFlags::IN } else { idle },
+            ),
+            PollFd::new(shim.stdout.as_ref().unwrap_or(&shim.listener), output(&shim.stdout)),
+            PollFd::new(shim.stderr.as_ref().unwrap_or(&shim.listener), output(&shim.stderr)),
+        ];
+        fds.extend(connections.iter().map(|connection| PollFd::new(&connection.socket, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return 1,
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        if ready[3] {
+            shim.read(Stream::Stdout, &mut buffer);
+        }
+        if ready[4] {
+            shim.read(Stream::Stderr, &mut buffer);
+        }
+        if ready[2] {
+            match channel::receive::<Report>(&shim.init) {
+                Ok(Some((Report::Ended(ended), _))) => outcome = Some(ended),
+                Ok(Some((Report::Built { .. } | Report::Started { .. } | Report::Launched | Report::Failed(_), _))) => {
+                }
+                Ok(None) | Err(_) => init_open = false,
+            }
+        }
+        for (index, _) in ready[5..].iter().enumerate().rev().filter(|(_, ready)| **ready) {
+            if !shim.serve(&mut connections[index]) {
+                connections.swap_remove(index);
+            }
+        }
+        if ready[1]
+            && let Ok(socket) = accept_with(&shim.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
+            if connections.len() >= CONNECTIONS_MAX {
+                connections.remove(0);
+            }
+            connections.push(Connection { socket, watches: false });
+        }
+        if ready[0] {
+            return shim.finish(outcome, &mut buffer, &connections);
+        }
+    }
+}
+
+impl Shim {
+    /// One read into the log.
+    fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> bool {
+        let pipe = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        let Some(open) = pipe else { return false };
+        match rustix::io::read(open, &mut *buffer) {
+            Ok(0) => *pipe = None,
+            Ok(count) => {
+                self.log.take(stream, &buffer[..count]);
+                return true;
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => *pipe = None,
+        }
+        false
+    }
+
+    /// One request; false when the connection is done with.
+    fn serve(&self, connection: &mut Connection) -> bool {
+        let Ok(Some((request, _))) = channel::receive::<ShimRequest>(&connection.socket) else { return false };
+        let pid = self.begun.init.as_raw_nonzero().get().unsigned_abs();
+        let done = |result: Result<(), Errno>| match result {
+            Ok(()) => ShimAnswer::Done,
+            Err(errno) => ShimAnswer::Failed { errno: errno.raw_os_error() },
+        };
+        let answer = match request {
+            ShimRequest::Hello => ShimAnswer::Hello { pid, network: self.network.clone() },
+            ShimRequest::Channel => return self.pass_channel(connection),
+            ShimRequest::Signal(number) => done(
+                channel::send(&self.init, &Order::Signal(number), &[])
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+            ),
+            ShimRequest::Kill => done(pidfd_send_signal(&self.begun.pidfd, Signal::KILL)),
+            ShimRequest::Usage => ShimAnswer::Usage(usage::usage(pid, &self.begun.cgroup)),
+            ShimRequest::Listening => ShimAnswer::Listening(usage::listening(pid, self.network.catch_all_port)),
+            ShimRequest::Watch => {
+                connection.watches = true;
+                return true;
+            }
+        };
+        channel::send(&connection.socket, &answer, &[]).is_ok()
+    }
+
+    fn pass_channel(&self, connection: &Connection) -> bool {
+        let Ok((theirs, inits)) = channel::pair() else { return false };
+        channel::send(&self.init, &Order::Serve, &[inits.as_fd()]).is_ok()
+            && channel::send(&connection.socket, &ShimAnswer::Channel, &[theirs.as_fd()]).is_ok()
+    }
+
+    /// The box is dead: empties the pipes, writes down how it ended, tells who waits.
+    fn finish(mut self, outcome: Option<Outcome>, buffer: &mut [u8], connections: &[Connection]) -> i32 {
+        // Reaps it; its state is known from its report.
+        let _ = rustix::io::retry_on_intr(|| waitpid(Some(self.begun.init), WaitOptions::empty()));
+        let outcome = outcome.or_else(|| self.last_report());
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while self.read(stream, buffer) {}
+        }
+        self.log.finish();
+        let record = self.exit_record(outcome);
+        self.begun.cgroup.remove();
+        let written = self.folder.write_exit(&record);
+        for connection in connections.iter().filter(|connection| connection.watches) {
+            // Whoever left is told by the record.
+            let _ = channel::send(&connection.socket, &ShimAnswer::Exited(record.clone()), &[]);
+        }
+        i32::from(written.is_err())
+    }
+
+    /// A report that arrived together with the end.
+    fn last_report(&self) -> Option<Outcome> {
+        rustix::io::ioctl_fionbio(&self.init, true).ok()?;
+        while let Ok(Some((report, _))) = channel::receive::<Report>(&self.init) {
+            match report {
+                Report::Ended(outcome) => return Some(outcome),
+                Report::Built { .. } | Report::Started { .. } | Report::Launched | Report::Failed(_) => {}
+            }
+        }
+        None
+    }
+
+    fn exit_record(&self, outcome: Option<Outcome>) -> ExitRecord {
+        const KILL: i32 = 9;
+        // Without a report init itself was killed: by us, or by the kernel for memory.
+        let (code, signal) = outcome.map_or((None, Some(KILL)), |outcome| (outcome.code, outcome.signal));
+        let oom = signal == Some(KILL) && self.begun.cgroup.out_of_memory();
+        let reason = match (oom, code, signal) {
+            (true, _, _) => match self.memory_limit_bytes {
+                Some(limit) => format!("killed: over its {} memory limit", size(limit)),
+                None => "killed: the machine was out of memory".to_owned(),
+            },
+            (false, Some(code), _) => format!("exited with {code}"),
+            (false, None, Some(signal)) => format!("killed by {}", names::signal(signal)),
+            (false, None, None) => "ended".to_owned(),
+        };
+        ExitRecord { code, signal, oom, reason, at_ms: clock::unix_ms() }
+    }
+}
+
+/// `64 MiB`; bytes when it is no round number.
+fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    UNITS
+        .iter()
+        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit))
+        .map_or_else(|| format!("{bytes} bytes"), |(name, unit)| format!("{} {name}", bytes / unit))
+}

@@ -1,0 +1,95 @@
+//! The spawner: forked while the agent still has one thread, so that boxes are born from a small process without
+//! locks. Starts shims, which it forgets, and keeps parked boxes, which die with it. It dies with the agent.
+
+use crate::build::{self, Begun};
+use crate::channel;
+use crate::client::SpawnerClient;
+use crate::protocol::{Report, SpawnRequest};
+use crate::spec::{BoxSpec, ShimStart, Trust, User};
+use crate::{seccomp, shim, sys};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitOptions, waitpid};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A running spawner; [`Spawner::client`] makes it usable once there is a runtime.
+#[derive(Debug)]
+pub struct Spawner {
+    channel: OwnedFd,
+}
+
+impl Spawner {
+    /// Forks the spawner. Call it before any other thread exists; it ends when this process does.
+    pub fn start() -> io::Result<Spawner> {
+        let (ours, theirs) = channel::pair()?;
+        sys::fork(|| run(theirs.as_fd()))?;
+        Ok(Spawner { channel: ours })
+    }
+
+    /// # Panics
+    /// Outside a runtime.
+    pub fn client(self) -> io::Result<SpawnerClient> {
+        SpawnerClient::new(self.channel)
+    }
+}
+
+fn run(channel: BorrowedFd<'_>) -> i32 {
+    let Ok([channel]) = sys::keep_only([channel]) else { return 1 };
+    // The end of the channel says the same; this also holds while a request is being served.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    // Only a name for `ps`.
+    let _ = rustix::thread::set_name(c"bramble-spawner");
+    // So that all children have them compiled. What fails here fails again, and is told, when it is needed.
+    for trust in [Trust::Service, Trust::Untrusted] {
+        let _ = seccomp::filters(trust);
+    }
+    let mut parked: Vec<Begun> = Vec::new();
+    loop {
+        let mut fds = vec![PollFd::new(&channel, PollFlags::IN)];
+        fds.extend(parked.iter().map(|begun| PollFd::new(&begun.pidfd, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(_) => return 1,
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for (index, _) in ready[1..].iter().enumerate().rev().filter(|(_, ended)| **ended) {
+            parked.swap_remove(index).abandon();
+        }
+        if ready[0] {
+            let Ok(Some((request, mut fds))) = channel::receive::<SpawnRequest>(&channel) else { return 0 };
+            let Some(reply) = fds.pop() else { continue };
+            match request {
+                SpawnRequest::Shim(start) => start_shim(&start, &reply),
+                SpawnRequest::Park(spec) => parked.extend(park(&spec, reply)),
+            }
+        }
+    }
+}
+
+/// Forks twice, so that the shim is nobody's child here: it outlives the spawner, and the machine's init reaps it.
+fn start_shim(start: &ShimStart, reply: &OwnedFd) {
+    let middle = sys::fork(|| {
+        let shim = sys::fork(|| shim::run(start, reply.as_fd()));
+        i32::from(shim.is_err())
+    });
+    // A shim that could not be made closes `reply` unanswered, which the agent sees.
+    if let Ok(middle) = middle {
+        let _ = rustix::io::retry_on_intr(|| waitpid(Some(middle), WaitOptions::empty()));
+    }
+}
+
+fn park(spec: &BoxSpec, reply: OwnedFd) -> Option<Begun> {
+    let told = reply.try_clone();
+    match build::begin(spec, &User::default(), reply) {
+        Ok(begun) => Some(begun),
+        Err(failure) => {
+            if let Ok(told) = told {
+                // An agent that is gone needs no answer.
+                let _ = channel::send(told, &Report::Failed(failure), &[]);
+            }
+            None
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The kernel calls that no safe wrapper offers: processes born with namespaces, mount attributes, exec, signals.
+//!
+//! Owns all `unsafe` of the crate. Each function is safe to call when its own doc says from where.
+#![expect(unsafe_code, reason = "the one place for system calls that rustix leaves out")]
+
+mod mount;
+mod process;
+mod watch;
+
+pub(crate) use mount::{MountChange, mount_setattr};
+pub(crate) use process::{
+    close_on_exec_from, drain_signals, exec, fork, fork_into, install_filter, keep_only, reset_signals,
+    signal_fd_of_children, used_by_children,
+};
+pub(crate) use watch::watch;

@@ -1,0 +1,182 @@
+//! Processes: fork, clone3 into namespaces, exec, signals, seccomp.
+
+use super::mount::last_errno;
+use rustix::io::Errno;
+use rustix::process::Pid;
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a child of ours exits with when it panicked.
+const EXIT_PANICKED: i32 = 101;
+
+/// Runs `child` in a forked process and returns its id. Call it from a process with one thread: the child has only
+/// the calling one, and a lock another thread held would stay locked.
+pub(crate) fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
+    // SAFETY: `fork` has no memory effects in the caller; the child runs a copy of this thread and ends in `_exit`.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => run_to_exit(child),
+        pid => Ok(Pid::from_raw(pid).expect("fork returns a positive id to the parent")),
+    }
+}
+
+/// As [`fork`], with the child in new namespaces (`CLONE_NEW…`) and a descriptor of it for the parent.
+pub(crate) fn fork_into(namespaces: i32, child: impl FnOnce() -> i32) -> Result<(Pid, OwnedFd), Errno> {
+    let mut pidfd: RawFd = -1;
+    let mut arguments = libc::clone_args {
+        flags: u64::try_from(namespaces | libc::CLONE_PIDFD).expect("flags are not negative"),
+        pidfd: &raw mut pidfd as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: u64::try_from(libc::SIGCHLD).expect("signals are not negative"),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    // SAFETY: without CLONE_VM and with no stack given the child goes on on a copy of this stack, as after fork. The
+    // kernel writes only `pidfd`, which outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    match i32::try_from(result).expect("process ids fit") {
+        -1 => Err(last_errno()),
+        0 => run_to_exit(child),
+        pid => {
+            let pid = Pid::from_raw(pid).expect("clone3 returns a positive id to the parent");
+            // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+            Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+        }
+    }
+}
+
+fn run_to_exit(child: impl FnOnce() -> i32) -> ! {
+    let code = catch_unwind(AssertUnwindSafe(child)).unwrap_or(EXIT_PANICKED);
+    // SAFETY: ends the process without running the parent's exit handlers.
+    unsafe { libc::_exit(code) }
+}
+
+/// Replaces this process's program; returns only when that failed. Each string goes as it is.
+pub(crate) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
+    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: all strings end in NUL and live through the call, both lists end in a null pointer.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    last_errno()
+}
+
+/// Gives all signals their default action and unblocks them: what a program expects to start with.
+pub(crate) fn reset_signals() {
+    // SAFETY: the set is initialised by sigemptyset before use; SIG_DFL is a valid action for every signal, and the
+    // calls that may not change one (KILL, STOP) only answer an error.
+    unsafe {
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Blocks SIGCHLD and returns a descriptor that is readable when a child changed, non-blocking.
+pub(crate) fn signal_fd_of_children() -> Result<OwnedFd, Errno> {
+    // SAFETY: the set is initialised before use; the returned descriptor is ours alone.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(last_errno());
+        }
+        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(last_errno()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Closes every descriptor but standard input, output and error (which become `/dev/null`) and `kept`, which come back
+/// under new numbers. Only for a process of ours that starts to live on its own and uses no value from before.
+pub(crate) fn keep_only<const N: usize>(kept: [BorrowedFd<'_>; N]) -> Result<[OwnedFd; N], Errno> {
+    // Above all that is open for sure: the copies must not be hit while the low numbers are filled.
+    const ASIDE: i32 = 512;
+    const FIRST: i32 = 3;
+    let check = |result: i32| if result == -1 { Err(last_errno()) } else { Ok(result) };
+    // SAFETY: descriptors are plain numbers here. Values from before that own one of them are never used again, which
+    // the caller promises; the new numbers are owned by the returned values alone.
+    unsafe {
+        let mut aside = [0; N];
+        for (place, fd) in aside.iter_mut().zip(kept) {
+            *place = check(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, ASIDE))?;
+        }
+        for (number, fd) in (FIRST..).zip(aside) {
+            check(libc::dup3(fd, number, libc::O_CLOEXEC))?;
+        }
+        let count = i32::try_from(N).map_err(|_too_many| Errno::INVAL)?;
+        let first = u32::try_from(FIRST + count).map_err(|_too_many| Errno::INVAL)?;
+        let null = check(libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC))?;
+        for standard in 0..FIRST {
+            check(libc::dup2(null, standard))?;
+        }
+        if libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) != 0 {
+            return Err(last_errno());
+        }
+        let mut number = FIRST;
+        Ok(std::array::from_fn(|_index| {
+            number += 1;
+            OwnedFd::from_raw_fd(number - 1)
+        }))
+    }
+}
+
+/// Installs a seccomp filter for good, for this process and all it starts.
+pub(crate) fn install_filter(filter: &[seccompiler::sock_filter]) -> Result<(), Errno> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(|_too_long| Errno::INVAL)?,
+        filter: filter.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+    };
+    // SAFETY: `seccompiler::sock_filter` is repr(C) with the fields of the kernel's; the kernel copies the program and
+    // writes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// What ended and waited-for children used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    pub(crate) cpu_usec: u64,
+    pub(crate) peak_bytes: u64,
+}
+
+pub(crate) fn used_by_children() -> Used {
+    // SAFETY: all zeroes is a valid rusage, and the kernel fills in the one given.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    let usec = |time: libc::timeval| u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0);
+    Used {
+        cpu_usec: usec(usage.ru_utime) + usec(usage.ru_stime),
+        peak_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
+    }
+}
+
+/// Marks every descriptor from `first` on to be closed by exec.
+pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: closes nothing and takes no pointers.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
+
+/// Empties a descriptor of [`signal_fd_of_children`].
+pub(crate) fn drain_signals(signals: &OwnedFd) {
+    let mut records = [0; 8 * size_of::<libc::signalfd_siginfo>()];
+    while rustix::io::read(signals, &mut records).is_ok_and(|count| count == records.len()) {}
+}

@@ -1,0 +1,4 @@
+//! Boxes for real: what the agent asks for is what runs. Every test runs twice, as root and as an ordinary user.
+
+mod service;
+mod world;
