@@ -88,12 +88,12 @@ impl Alerts {
         &self.rules
     }
 
-    /// Looks at the series as they are at `now_ms`; says what began to fire and what ended.
+    /// Judges the series, last recorded at `now_ms`; says what began to fire and what ended.
     pub fn step(&mut self, now_ms: u64, store: &Store) -> Vec<Change> {
         let mut changes = Vec::new();
         let mut before = std::mem::take(&mut self.held);
         for (at, rule) in self.rules.iter().enumerate() {
-            for (labels, value) in rule.expression.evaluate(store, now_ms, rule.by) {
+            for (labels, value) in rule.expression.evaluate(store, rule.by) {
                 if !rule.holds.holds(value) || self.held.len() >= ALERTS_MAX {
                     continue;
                 }

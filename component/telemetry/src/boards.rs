@@ -181,7 +181,9 @@ const BOARDS: &[Board] = &[
             ),
             panel("One sample takes", Unit::Seconds, &[line("bramble_telemetry_sample_seconds", "{quantile}")]),
             panel("Alerts", Unit::Count, &[line("bramble_alerts_firing", "{alert}")]),
-            panel("Old logs removed", Unit::BytesPerSecond, &[line("bramble_telemetry_logs_freed_bytes_total", "")]),
+            panel("Logs", Unit::Bytes, &[line("bramble_telemetry_logs_bytes", "kept")]),
+            panel("Logs removed", Unit::BytesPerSecond, &[line("bramble_telemetry_logs_freed_bytes_total", "removed")]),
+            panel("Logs followed", Unit::Count, &[line("bramble_telemetry_follows", "readers")]),
         ],
     },
 ];

@@ -159,6 +159,11 @@ impl Logs {
         prune::prune(&self.root, now_ms, keep)
     }
 
+    /// How many follow a log now.
+    pub fn follows(&self) -> usize {
+        FOLLOWS_MAX - self.follows.available_permits()
+    }
+
     fn service_dir(&self, stack: &str, service: &str) -> Result<PathBuf, QueryError> {
         Ok(self.root.join(name(stack)?).join(name(service)?))
     }

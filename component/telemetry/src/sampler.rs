@@ -90,6 +90,8 @@ struct Own {
     streams: Gauge,
     refused: Counter,
     sample_seconds: Histogram,
+    follows: Gauge,
+    logs_bytes: Gauge,
     logs_freed_bytes: Counter,
     prune_failures: Counter,
 }
@@ -105,6 +107,8 @@ impl Own {
                 &[],
                 SAMPLE_SECONDS,
             ),
+            follows: meter.gauge("bramble_telemetry_follows", "Logs being followed.", &[]),
+            logs_bytes: meter.gauge("bramble_telemetry_logs_bytes", "What all logs take, as last pruned.", &[]),
             logs_freed_bytes: meter.counter("bramble_telemetry_logs_freed_bytes_total", "Old logs removed.", &[]),
             prune_failures: meter.counter("bramble_telemetry_prune_failures_total", "Old logs not removed.", &[]),
         }
@@ -200,6 +204,8 @@ async fn prune(shared: &Arc<Shared>, now_ms: u64, keep: Vec<Keep>) {
     let logs = shared.logs.clone();
     let Ok(pruned) = tokio::task::spawn_blocking(move || logs.prune(now_ms, &keep)).await else { return };
     shared.own.logs_freed_bytes.add(pruned.freed_bytes);
+    #[expect(clippy::cast_precision_loss, reason = "nobody reads the last byte of a petabyte")]
+    shared.own.logs_bytes.set(pruned.kept_bytes as f64);
     shared.own.prune_failures.add(pruned.failed);
     if pruned.freed_bytes > 0 {
         tracing::debug!(instances = pruned.instances, files = pruned.files, bytes = pruned.freed_bytes, "pruned logs");
@@ -226,6 +232,8 @@ impl Shared {
         self.own.refused.add(state.store.refused() - state.refused);
         state.refused = state.store.refused();
         drop(guard);
+        #[expect(clippy::cast_precision_loss, reason = "bounded by FOLLOWS_MAX")]
+        self.own.follows.set(self.logs.follows() as f64);
         for (alert, count) in firing {
             let help = "Alerts that fire now.";
             #[expect(clippy::cast_precision_loss, reason = "bounded by ALERTS_MAX")]

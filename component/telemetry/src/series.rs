@@ -20,6 +20,10 @@ pub const POINTS: usize = 720;
 /// Most streams kept; a counter or gauge is one, a histogram four.
 pub const STREAMS_MAX: usize = 2_500;
 
+/// Most points one question is answered with, all series together: 2 MB here, some 5 MB as JSON, and still
+/// the full hour of a hundred series. Graphs have fewer pixels.
+pub const ANSWER_POINTS_MAX: usize = 100_000;
+
 /// The quantiles kept of a histogram, by the label that names them.
 pub const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
 
@@ -149,12 +153,18 @@ impl Store {
     /// The series called `name` whose labels hold all of `filters`, with their points from `since_ms` on.
     ///
     /// Counters come as rates per second. A histogram `x` comes as `x` with a label `quantile` (`p50`,
-    /// `p95`, `p99`), and the rate of its observations as `x_count`.
+    /// `p95`, `p99`), and the rate of its observations as `x_count`. An answer of more than
+    /// [`ANSWER_POINTS_MAX`] points is thinned: each is then the mean of several.
     pub fn query(&self, name: &str, filters: &[(String, String)], since_ms: u64) -> Vec<wire::api::Series> {
+        let wanted = |view: View<'_>| filters.iter().all(|(label, value)| view.label(label) == Some(value));
+        let mut matching = 0;
+        self.each(name, &mut |view| matching += usize::from(wanted(view)));
+        let slots = self.slots().filter(|slot| self.times[*slot] >= since_ms).count();
+        let stride = (matching * slots).div_ceil(ANSWER_POINTS_MAX).max(1);
         let mut found = Vec::new();
         self.each(name, &mut |view| {
-            if filters.iter().all(|(label, value)| view.label(label) == Some(value)) {
-                let points = self.points(view, since_ms);
+            if wanted(view) {
+                let points = self.points(view, since_ms, stride);
                 if !points.is_empty() {
                     found.push(wire::api::Series { name: name.to_owned(), labels: view.owned_labels(), points });
                 }
@@ -212,33 +222,46 @@ impl Store {
     }
 
     /// The newest value of the last `within_ms`.
-    pub(crate) fn latest(&self, view: View<'_>, now_ms: u64, within_ms: u64) -> Option<f64> {
-        self.newest_first(now_ms, within_ms).find_map(|slot| view.ring.get(slot))
+    pub(crate) fn latest(&self, view: View<'_>, within_ms: u64) -> Option<f64> {
+        self.newest_first(within_ms).find_map(|slot| view.ring.get(slot))
     }
 
     /// How much a counter grew in the last `over_ms`.
-    pub(crate) fn growth(&self, view: View<'_>, now_ms: u64, over_ms: u64) -> f64 {
-        self.newest_first(now_ms, over_ms).filter_map(|slot| view.ring.get(slot)).sum()
+    pub(crate) fn growth(&self, view: View<'_>, over_ms: u64) -> f64 {
+        self.newest_first(over_ms).filter_map(|slot| view.ring.get(slot)).sum()
     }
 
-    fn newest_first(&self, now_ms: u64, within_ms: u64) -> impl Iterator<Item = usize> {
-        let from = now_ms.saturating_sub(within_ms);
-        let oldest = self.ticks.saturating_sub(POINTS as u64);
-        (oldest..self.ticks).rev().map(slot).take_while(move |slot| self.times[*slot] > from)
+    fn slots(&self) -> impl DoubleEndedIterator<Item = usize> {
+        (self.ticks.saturating_sub(POINTS as u64)..self.ticks).map(slot)
     }
 
-    fn points(&self, view: View<'_>, since_ms: u64) -> Vec<(u64, f64)> {
-        let oldest = self.ticks.saturating_sub(POINTS as u64);
-        let mut points = Vec::new();
-        for slot in (oldest..self.ticks).map(slot) {
-            let time_ms = self.times[slot];
-            let Some(value) = view.ring.get(slot).filter(|_| time_ms >= since_ms) else { continue };
-            let span = f64::from(self.spans[slot]);
-            match (view.growth, span > 0.0) {
-                (false, _) => points.push((time_ms, value)),
-                (true, true) => points.push((time_ms, value / span)),
-                // Two samples at one instant say nothing about speed.
-                (true, false) => {}
+    /// Slots of the last so much time, by the clock that never jumps.
+    fn newest_first(&self, within_ms: u64) -> impl Iterator<Item = usize> {
+        #[expect(clippy::cast_precision_loss, reason = "an hour at most")]
+        let within = within_ms as f64 / 1_000.0;
+        let mut age = 0.0;
+        self.slots().rev().take_while(move |slot| {
+            let near = age < within;
+            age += f64::from(self.spans[*slot]);
+            near
+        })
+    }
+
+    /// The points of a stream since then, `stride` of them as one: their mean, at the time of the last.
+    fn points(&self, view: View<'_>, since_ms: u64, stride: usize) -> Vec<(u64, f64)> {
+        let slots: Vec<usize> = self.slots().filter(|slot| self.times[*slot] >= since_ms).collect();
+        let mut points = Vec::with_capacity(slots.len() / stride + 1);
+        for slots in slots.rchunks(stride).rev() {
+            let (mut time_ms, mut sum, mut weight) = (0, 0.0, 0.0);
+            for slot in slots {
+                let Some(value) = view.ring.get(*slot) else { continue };
+                time_ms = self.times[*slot];
+                sum += value;
+                weight += if view.growth { f64::from(self.spans[*slot]) } else { 1.0 };
+            }
+            // Two samples at one instant say nothing about speed.
+            if weight > 0.0 {
+                points.push((time_ms, sum / weight));
             }
         }
         points

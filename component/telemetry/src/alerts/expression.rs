@@ -1,4 +1,5 @@
-//! What a rule computes from the series. Pure: series and time in, one value per group of labels out.
+//! What a rule computes from the series. Pure: series in, one value per group of labels out; the present is
+//! the newest sample.
 
 use super::AlertLabels;
 use crate::series::{Store, View};
@@ -51,11 +52,9 @@ impl Select {
 type Groups = BTreeMap<AlertLabels, f64>;
 
 impl Expression {
-    pub(crate) fn evaluate(&self, store: &Store, now_ms: u64, by: &[&str]) -> Groups {
-        let latest =
-            |select: &Select, within_ms| groups(store, select, by, &|view| store.latest(view, now_ms, within_ms));
-        let growth =
-            |select: &Select, over_ms| groups(store, select, by, &|view| Some(store.growth(view, now_ms, over_ms)));
+    pub(crate) fn evaluate(&self, store: &Store, by: &[&str]) -> Groups {
+        let latest = |select: &Select, within_ms| groups(store, select, by, &|view| store.latest(view, within_ms));
+        let growth = |select: &Select, over_ms| groups(store, select, by, &|view| Some(store.growth(view, over_ms)));
         match self {
             Expression::Latest { of, within_ms } => latest(of, *within_ms),
             Expression::Growth { of, over_ms } => growth(of, *over_ms),

@@ -85,7 +85,7 @@ fn machine() -> Vec<Rule> {
     vec![
         Rule {
             name: "disk_nearly_full",
-            summary: "{value} of the disk of the data folder is free: remove images (`bramble image prune`), volumes \
+            summary: "{value} of the disk of the data folder is free: remove unused images, volumes \
                       or other files",
             expression: Expression::Share {
                 part: Select::all("bramble_node_disk_available_bytes"),
@@ -147,7 +147,8 @@ fn own(memory_budget_bytes: u64) -> Vec<Rule> {
         },
         Rule {
             name: "agent_memory",
-            summary: "the agent holds {value}, more than its budget: please report it with `bramble doctor`",
+            summary: "the agent holds {value}, more than its budget: restarting it stops no container; please \
+                      report it",
             expression: Expression::Latest {
                 of: Select { name: "bramble_process_resident_bytes", labels: agent },
                 within_ms: RECENT_MS,
@@ -156,6 +157,28 @@ fn own(memory_budget_bytes: u64) -> Vec<Rule> {
             holds: Holds::Above(budget),
             for_ms: 5 * MINUTE_MS,
             unit: Unit::Bytes,
+        },
+        Rule {
+            name: "series_refused",
+            summary: "there are more series than are kept: graphs and alerts miss some, remove services that are not \
+                      needed",
+            expression: Expression::Growth { of: Select::all("bramble_telemetry_refused_total"), over_ms: MINUTE_MS },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            for_ms: MINUTE_MS,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "logs_not_pruned",
+            summary: "old logs could not be removed {value} times in ten minutes: see the agent's log for the folder",
+            expression: Expression::Growth {
+                of: Select::all("bramble_telemetry_prune_failures_total"),
+                over_ms: 10 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
         },
     ]
 }

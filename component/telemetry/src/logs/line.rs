@@ -29,6 +29,10 @@ impl Stream {
             Stream::Bramble => "bramble",
         }
     }
+
+    pub(super) fn line(self, instance: &str, time_ms: u64, text: String) -> LogLine {
+        LogLine { time_ms, instance: instance.to_owned(), stream: self.name().to_owned(), line: text }
+    }
 }
 
 impl<'a> Line<'a> {
@@ -43,10 +47,6 @@ impl<'a> Line<'a> {
     pub(super) fn text(&self) -> String {
         let text = String::from_utf8_lossy(self.text);
         if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text.into_owned() }
-    }
-
-    pub(super) fn into_wire(self, instance: &str, time_ms: u64, text: String) -> LogLine {
-        LogLine { time_ms, instance: instance.to_owned(), stream: self.stream.name().to_owned(), line: text }
     }
 }
 

@@ -7,9 +7,11 @@ use super::backwards::Backwards;
 use super::filter::Filter;
 use super::line::{Line, Stream};
 use super::{ANSWER_BYTES_MAX, CURRENT, PREVIOUS, QueryError};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use wire::api::LogLine;
 
@@ -56,10 +58,15 @@ impl Chain {
 impl Piece {
     /// `None` when there is no such file.
     pub(super) fn open(path: &Path) -> std::io::Result<Option<Piece>> {
-        let file = match File::open(path) {
+        // No link is followed, and a pipe somebody put there does not hold us up.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = match File::options().read(true).custom_flags(flags).open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => {
+                let nothing =
+                    error.kind() == std::io::ErrorKind::NotFound || Errno::from_io_error(&error) == Some(Errno::LOOP);
+                return if nothing { Ok(None) } else { Err(error) };
+            }
         };
         let data = file.metadata()?;
         if !data.is_file() {
@@ -145,6 +152,6 @@ impl Source {
 
     fn take(&mut self) -> LogLine {
         let (time_ms, stream, text) = self.found.take().expect("advance said that there is a line");
-        Line { time_ms: Some(time_ms), stream, text: &[] }.into_wire(&self.instance, time_ms, text)
+        stream.line(&self.instance, time_ms, text)
     }
 }

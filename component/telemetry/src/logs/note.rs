@@ -2,6 +2,7 @@
 //! never mix within a line.
 
 use super::CURRENT;
+use rustix::fs::OFlags;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -23,7 +24,9 @@ pub(super) fn append(dir: &Path, now_ms: u64, text: &str) -> Result<(), NoteErro
     let write = || {
         // Programs print secrets: logs are for their owner.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path)?;
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(flags).open(&path)?;
         let torn = match file.metadata()?.len().checked_sub(1) {
             Some(last) => {
                 let mut byte = [0];

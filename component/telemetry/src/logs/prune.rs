@@ -29,6 +29,8 @@ pub struct Pruned {
     pub instances: u64,
     pub files: u64,
     pub freed_bytes: u64,
+    /// What all logs take now.
+    pub kept_bytes: u64,
     /// Deletions that failed; each is logged.
     pub failed: u64,
 }
@@ -40,6 +42,12 @@ struct Found {
     current_bytes: u64,
     previous_bytes: u64,
     written_ms: u64,
+}
+
+impl Found {
+    fn bytes(&self) -> u64 {
+        self.current_bytes.saturating_add(self.previous_bytes)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +63,7 @@ pub(super) fn prune(root: &Path, now_ms: u64, keep: &[Keep]) -> Pruned {
     for (stack, stack_dir) in folders(root) {
         for (service, service_dir) in folders(&stack_dir) {
             let found: Vec<Found> = folders(&service_dir).iter().map(|(name, dir)| look(name, dir)).collect();
+            pruned.kept_bytes += found.iter().map(Found::bytes).sum::<u64>();
             let wanted = keep.get(&(stack.as_str(), service.as_str())).copied();
             for step in plan(now_ms, wanted, found) {
                 carry_out(&service_dir, &step, &mut pruned);
@@ -71,20 +80,19 @@ pub(super) fn prune(root: &Path, now_ms: u64, keep: &[Keep]) -> Pruned {
 /// What to delete of one service, in this order. Pure.
 fn plan(now_ms: u64, keep: Option<&Keep>, mut found: Vec<Found>) -> Vec<Step> {
     found.sort_by(|a, b| a.written_ms.cmp(&b.written_ms).then_with(|| a.name.cmp(&b.name)));
-    let bytes = |found: &Found| found.current_bytes + found.previous_bytes;
     let Some(keep) = keep else {
         let gone = found.iter().filter(|found| now_ms.saturating_sub(found.written_ms) > GONE_KEPT_MS);
-        return gone.map(|found| Step::RemoveInstance(found.name.clone(), bytes(found))).collect();
+        return gone.map(|found| Step::RemoveInstance(found.name.clone(), found.bytes())).collect();
     };
     let (live, dead): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|found| keep.live.contains(&found.name));
-    let mut total: u64 = live.iter().chain(&dead).map(bytes).sum();
+    let mut total: u64 = live.iter().chain(&dead).map(Found::bytes).sum();
     let mut dead_left = dead.len();
     let mut steps = Vec::new();
     for found in &dead {
         if total > keep.size_bytes_max || dead_left > DEAD_INSTANCES_MAX {
-            total -= bytes(found);
+            total -= found.bytes();
             dead_left -= 1;
-            steps.push(Step::RemoveInstance(found.name.clone(), bytes(found)));
+            steps.push(Step::RemoveInstance(found.name.clone(), found.bytes()));
         }
     }
     for found in &live {
@@ -112,6 +120,7 @@ fn carry_out(service_dir: &Path, step: &Step, pruned: &mut Pruned) {
     match (result, step) {
         (Ok(()), step) => {
             pruned.freed_bytes += bytes;
+            pruned.kept_bytes -= bytes;
             match step {
                 Step::RemoveInstance(..) => pruned.instances += 1,
                 Step::RemovePrevious(..) => pruned.files += 1,

@@ -3,7 +3,7 @@
 use super::{POINTS, QUANTILES};
 use meter::Value;
 
-/// Points by slot; NaN where there was none.
+/// Points by slot; NaN where there was none. What is not finite is no point: JSON cannot say it.
 #[derive(Debug)]
 pub(crate) struct Ring(Box<[f32]>);
 
@@ -19,7 +19,7 @@ impl Ring {
 
     pub(super) fn get(&self, slot: usize) -> Option<f64> {
         let value = self.0[slot];
-        (!value.is_nan()).then(|| f64::from(value))
+        value.is_finite().then(|| f64::from(value))
     }
 }
 

@@ -234,6 +234,35 @@ fn an_agent_over_its_memory_budget() {
     assert_eq!(bed.changed(), ["-agent_memory()"]);
 }
 
+#[test]
+fn series_that_are_not_kept() {
+    let mut bed = Bed::built_in();
+    bed.pass_with(120_000, |meter| meter.counter("bramble_telemetry_refused_total", "R.", &[]).inc());
+    assert_eq!(bed.changed(), ["+series_refused()"]);
+    bed.pass(60_000);
+    assert_eq!(bed.changed(), ["-series_refused()"]);
+}
+
+#[test]
+fn logs_that_cannot_be_removed() {
+    let mut bed = Bed::built_in();
+    bed.meter.counter("bramble_telemetry_prune_failures_total", "F.", &[]).inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+logs_not_pruned()"]);
+    bed.pass(10 * 60_000);
+    assert_eq!(bed.changed(), ["-logs_not_pruned()"]);
+}
+
+#[test]
+fn every_built_in_rule_has_a_test_above() {
+    let tested = include_str!("alerts.rs");
+    for rule in built_in(BUDGET_BYTES) {
+        for sign in ['+', '-'] {
+            assert!(tested.contains(&format!("\"{sign}{}(", rule.name)), "{sign}{}", rule.name);
+        }
+    }
+}
+
 /// `x` above 1 for a minute, per `a`.
 fn rule() -> Rule {
     Rule {

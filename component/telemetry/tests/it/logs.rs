@@ -122,6 +122,18 @@ fn links_are_not_followed() {
 }
 
 #[test]
+fn what_is_no_file_is_no_log() {
+    let bed = Bed::new();
+    bed.append("a", "previous", "1 o mine\n");
+    fs::create_dir(bed.path("a", "current")).expect("makes a folder");
+    fs::create_dir_all(bed.path("b", "")).expect("makes a folder");
+    std::os::unix::fs::symlink("/etc/passwd", bed.path("b", "current")).expect("links");
+    fs::write(bed.dir.path().join("logs/stack/web/file"), "2 o x\n").expect("writes");
+    assert_eq!(bed.texts(everything()), ["mine"]);
+    bed.logs.note("stack", "web", "b", "x").expect_err("a link is not written through");
+}
+
+#[test]
 fn hostile_bytes_do_no_harm() {
     let bed = Bed::new();
     let mut content = b"5 o \xff\xfe\0nul\n".to_vec();

@@ -1,7 +1,7 @@
 //! Series as they are sampled and asked for.
 
 use meter::{LATENCY_SECONDS, Meter};
-use telemetry::series::{POINTS, STREAMS_MAX, Store};
+use telemetry::series::{ANSWER_POINTS_MAX, POINTS, STREAMS_MAX, Store};
 
 const STEP_MS: u64 = 5_000;
 
@@ -156,6 +156,35 @@ fn a_full_store_refuses_new_streams_and_counts_them() {
     bed.tick();
     assert_eq!((bed.store.streams(), bed.store.refused()), (4, 2));
     assert_eq!(bed.values("a", &[]), [1.0, 1.0]);
+}
+
+#[test]
+fn what_json_cannot_say_is_no_point() {
+    let mut bed = Bed::new();
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, 2.0] {
+        bed.meter.gauge("g", "G.", &[]).set(value);
+        bed.tick();
+    }
+    assert_eq!(bed.values("g", &[]), [2.0]);
+}
+
+#[test]
+fn a_large_answer_is_thinned_to_means() {
+    let mut bed = Bed::new();
+    let count = 2 * ANSWER_POINTS_MAX / POINTS;
+    let name = |at: usize| at.to_string();
+    for tick in 0..POINTS {
+        for at in 0..count {
+            bed.meter.gauge("g", "G.", &[("i", &name(at))]).set(if tick % 2 == 0 { 1.0 } else { 3.0 });
+        }
+        bed.tick();
+    }
+    let series = bed.store.query("g", &[], 0);
+    assert_eq!(series.len(), count);
+    assert!(series.iter().all(|series| series.points.len() == POINTS / 2));
+    assert!(series.iter().flat_map(|series| &series.points).all(|(_, value)| *value == 2.0));
+    assert_eq!(series[0].points.last().map(|last| last.0), Some(bed.now_ms));
+    assert_eq!(bed.values("g", &[("i", "7")]).len(), POINTS);
 }
 
 fn resident_bytes() -> u64 {

@@ -169,3 +169,48 @@ async fn follows_are_bounded_and_a_dropped_one_makes_room() {
         tokio::task::yield_now().await;
     }
 }
+
+/// A writer that never waits, as shims do: whatever the reader misses is mentioned, the rest is in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_rotates_all_the_time_is_followed() {
+    const LINES: usize = 20_000;
+    let bed = Bed::new();
+    bed.append("a", "current", "1 o first\n");
+    let mut lines = follow(&bed, everything());
+    check(&mut lines, &["first"]).await;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for from in (0..LINES).step_by(100) {
+                let text: String = (from..from + 100).map(|at| format!("2 o {at}\n")).collect();
+                bed.append("a", "current", text);
+                if from % 1_000 == 900 {
+                    bed.rotate("a");
+                }
+            }
+            bed.append("a", "current", "3 o end\n");
+        });
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            runtime.block_on(async {
+                let mut expected = 0;
+                loop {
+                    let line = next(&mut lines).await;
+                    if line == "end" {
+                        break;
+                    }
+                    if line.starts_with("lines were missed") {
+                        expected = usize::MAX;
+                        continue;
+                    }
+                    let at: usize = line.parse().expect("a number");
+                    assert!(
+                        at == expected || (expected == usize::MAX && at.is_multiple_of(1_000)),
+                        "{at} after {expected}"
+                    );
+                    expected = at + 1;
+                }
+                assert!(expected == LINES || expected == usize::MAX, "{expected}");
+            });
+        });
+    });
+}
