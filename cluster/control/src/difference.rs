@@ -62,7 +62,8 @@ fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
         return;
     }
     // A secret's bytes are never shown, not even as base 64.
-    let (old, new) = if path.starts_with("files") { ("changed".into(), "content".into()) } else { (show(old), show(new)) };
+    let (old, new) =
+        if path.starts_with("files") { ("changed".into(), "content".into()) } else { (show(old), show(new)) };
     changes.push(format!("{path}: {old} -> {new}"));
 }
 

@@ -9,14 +9,18 @@ mod alone;
 mod board;
 mod codec;
 mod command;
+pub mod difference;
 mod entry;
 mod error;
 mod keyspace;
 mod leases;
+pub mod planner;
 mod soft;
 mod space;
+pub mod stacks;
 mod state;
 mod txn;
+pub mod view;
 mod watch;
 
 pub use entry::{Entry, Event, Listing};

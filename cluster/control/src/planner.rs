@@ -77,12 +77,7 @@ fn decide(snapshot: &Snapshot, now_ms: u64) -> scheduler::Plan {
 }
 
 /// Writes steps in as few transactions as fit. Answers the revision of the last one.
-async fn carry_out(
-    space: &Space,
-    snapshot: &Snapshot,
-    steps: Vec<Step>,
-    now_ms: u64,
-) -> Result<u64, SpaceError> {
+async fn carry_out(space: &Space, snapshot: &Snapshot, steps: Vec<Step>, now_ms: u64) -> Result<u64, SpaceError> {
     let mut reached = 0;
     let mut txn = Txn::new();
     let mut count = 0;
@@ -150,15 +145,15 @@ fn instance(snapshot: &Snapshot, new: New, now_ms: u64) -> Instance {
     let id = format!("{}.{}.{}.{}", new.stack, new.service, new.slot, world::random::word(6));
     let hostname = snapshot.machines.get(&new.node).map_or_else(String::new, |machine| machine.node.hostname.clone());
     let context = stackfile::TemplateContext {
-        stack: new.stack.clone(),
-        service: new.service.clone(),
+        stack: &new.stack,
+        service: &new.service,
         slot: new.slot,
-        task_id: id.clone(),
-        node_id: new.node.clone(),
-        node_hostname: hostname,
+        task_id: &id,
+        node_id: &new.node,
+        node_hostname: &hostname,
     };
     // The parser has refused templates that cannot be filled in; an unknown one is kept as written.
-    let spec = stackfile::fill_templates(&new.spec, &context).unwrap_or(new.spec);
+    let spec = stackfile::fill_templates(&new.spec, &context).unwrap_or_else(|_| new.spec.clone());
     Instance {
         id,
         stack: new.stack,

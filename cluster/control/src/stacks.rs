@@ -143,12 +143,15 @@ impl Stacks {
     /// Makes an earlier revision's content wanted again; without a number the one before the current.
     pub async fn revert(&self, name: &str, to: Option<u64>, now_ms: u64) -> Result<Applied, ApplyError> {
         let (head, _) = self.current(name).await?;
-        let number = match to {
-            Some(number) => number,
-            None => self.history(name).await?.into_iter().map(|old| old.number).find(|old| *old < head.revision).ok_or(
-                ApplyError::NoRevision { stack: name.to_owned(), number: head.revision.saturating_sub(1) },
-            )?,
-        };
+        let number =
+            match to {
+                Some(number) => number,
+                None => {
+                    self.history(name).await?.into_iter().map(|old| old.number).find(|old| *old < head.revision).ok_or(
+                        ApplyError::NoRevision { stack: name.to_owned(), number: head.revision.saturating_sub(1) },
+                    )?
+                }
+            };
         let old = self.revision(name, number).await?;
         self.apply(old.stack, &old.source, &format!("revert to {number}"), now_ms).await
     }
@@ -189,7 +192,7 @@ impl Stacks {
                 return Ok(());
             }
             let head = StackHead { removing: true, ..head };
-            let txn = Txn::new().when(Compare::mod_revision(&key::stack(name), at)).put_json(key::stack(name), &head);
+            let txn = Txn::new().when(Compare::mod_revision(key::stack(name), at)).put_json(key::stack(name), &head);
             if self.space.commit(txn).await?.succeeded {
                 return Ok(());
             }
@@ -261,7 +264,7 @@ pub(crate) fn advance(head_at: u64, revision: &StackRevision) -> Txn {
     let name = &revision.stack.name;
     let head = StackHead { name: name.clone(), revision: revision.number, removing: false };
     let mut txn = Txn::new()
-        .when(Compare::mod_revision(&key::stack(name), head_at))
+        .when(Compare::mod_revision(key::stack(name), head_at))
         .put_json(key::stack(name), &head)
         .put_json(key::revision(name, revision.number), revision);
     if let Some(old) = revision.number.checked_sub(REVISIONS_MAX).filter(|old| *old > 0) {
@@ -278,9 +281,11 @@ fn find<'a>(stack: &'a mut Stack, service: &str) -> Result<&'a mut wire::spec::S
 
 /// Starts from a place the names decide, so that the same stack tends to get the same addresses everywhere.
 fn free_address(stack: &str, service: &str, taken: &BTreeSet<String>) -> Option<String> {
-    let start = stack.bytes().chain([b'/']).chain(service.bytes()).fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let start = stack
+        .bytes()
+        .chain([b'/'])
+        .chain(service.bytes())
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     (0..ADDRESSES)
         .map(|step| std::net::Ipv4Addr::from(ADDRESS_FIRST + (start % ADDRESSES + step) % ADDRESSES).to_string())
         .find(|ip| !taken.contains(ip))

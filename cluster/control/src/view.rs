@@ -87,7 +87,6 @@ async fn keep(
         (snapshot, durable, reported) = loop {
             match read(&space, &soft).await {
                 Ok(read) => break read,
-                Err(SpaceError::Closed) => return,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the space");
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -145,9 +144,8 @@ impl Snapshot {
         let parts: Vec<&str> = at.split('/').collect();
         match parts[..] {
             ["stack", name] => {
-                let wanted = value.map(|value| {
-                    serde_json::from_slice(value).map(|head| Wanted { head, mod_revision: revision })
-                });
+                let wanted = value
+                    .map(|value| serde_json::from_slice(value).map(|head| Wanted { head, mod_revision: revision }));
                 put(&mut self.stacks, name.to_owned(), at, wanted);
             }
             ["revision", stack, number] => {
@@ -200,7 +198,6 @@ impl Snapshot {
         self.machines.insert(id.to_owned(), machine);
     }
 }
-
 
 fn json<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(value)
