@@ -9,6 +9,9 @@ use maud::{Markup, html};
 /// How far ahead the end of a span is looked for. Without it, a text of opening brackets takes its length squared.
 const SPAN_BYTES_MAX: usize = 600;
 
+/// Three lines of a list. The store hands out a little more, so that a cut word is never shown.
+const EXCERPT_BYTES_MAX: usize = 240;
+
 #[derive(Debug, PartialEq, Eq)]
 enum Block<'a> {
     Paragraph(String),
@@ -43,18 +46,23 @@ pub(crate) fn render(text: &str) -> Markup {
     }
 }
 
-/// The beginning of a text without its signs, for lists.
-pub(crate) fn plain(text: &str) -> String {
+/// The beginning of a text without its signs, for lists; cut between two words.
+pub(crate) fn excerpt(text: &str) -> String {
     let mut out = String::new();
-    for span in text.lines().map(|line| line.trim_start_matches(['#', '>', '-', '`', ' '])).flat_map(|line| {
-        let mut spans = spans(line);
-        spans.push(Span::Text(" "));
-        spans
-    }) {
-        match span {
-            Span::Text(text) | Span::Strong(text) | Span::Emphasis(text) | Span::Code(text) => out.push_str(text),
-            Span::Link { label, .. } => out.push_str(label),
-            Span::Picture { .. } => {}
+    for line in text.lines().filter(|line| !line.starts_with("```")) {
+        let line = ["## ", "### ", "- ", "> "].into_iter().find_map(|sign| line.strip_prefix(sign)).unwrap_or(line);
+        for span in spans(line) {
+            match span {
+                Span::Text(text) | Span::Strong(text) | Span::Emphasis(text) | Span::Code(text) => out.push_str(text),
+                Span::Link { label, .. } => out.push_str(label),
+                Span::Picture { .. } => {}
+            }
+        }
+        out.push(' ');
+        if out.len() > EXCERPT_BYTES_MAX {
+            let cut = &out[..out.floor_char_boundary(EXCERPT_BYTES_MAX)];
+            let words = cut.rsplit_once(' ').map_or(cut, |(words, _)| words);
+            return format!("{} …", words.trim());
         }
     }
     out.trim().to_owned()
@@ -181,7 +189,7 @@ fn bracketed(text: &str) -> Option<(&str, &str, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{plain, render};
+    use super::{excerpt, render};
 
     fn check(text: &str, expected: &str) {
         assert_eq!(render(text).into_string(), expected);
@@ -231,7 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn lists_show_words_only() {
-        assert_eq!(plain("## A *b*\n- [c](/d) ![e](/pictures/0123456789abcdef.png)"), "A b c");
+    fn lists_show_whole_words_only() {
+        assert_eq!(excerpt("## A *b*\n- [c](/d) ![e](/pictures/0123456789abcdef.png)\n```\nf"), "A b c  f");
+        let long = excerpt(&"wörter ".repeat(60));
+        assert!(long.ends_with("wörter …") && long.len() < 250, "{long}");
     }
 }

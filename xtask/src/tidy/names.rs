@@ -4,7 +4,7 @@ use super::Finding;
 use super::tree::Tree;
 use std::collections::BTreeSet;
 
-const EMPTY: [&str; 9] = ["utils", "util", "common", "helpers", "helper", "misc", "manager", "managers", "shared"];
+const EMPTY: [&str; 8] = ["utils", "util", "common", "helpers", "helper", "misc", "manager", "managers"];
 /// File types whose names we choose; a tool chooses those of its own configuration.
 const OURS: [&str; 4] = [".rs", ".ts", ".mjs", ".svelte"];
 

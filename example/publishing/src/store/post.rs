@@ -131,7 +131,7 @@ pub(crate) fn find(tx: &Transaction<'_>, id: i64) -> rusqlite::Result<Option<Pos
 
 /// The newest published ones of everybody.
 pub(crate) fn latest(tx: &Transaction<'_>, number: u32) -> rusqlite::Result<Page> {
-    let sql = "SELECT p.id, u.name, p.title, substr(p.body, 1, 300), strftime(?1, p.published_ms / 1000, 'unixepoch')
+    let sql = "SELECT p.id, u.name, p.title, substr(p.body, 1, 400), strftime(?1, p.published_ms / 1000, 'unixepoch')
                FROM posts p JOIN users u ON u.id = p.author_id WHERE p.published_ms IS NOT NULL
                ORDER BY p.published_ms DESC, p.id DESC LIMIT ?2 OFFSET ?3";
     let (number, skip) = place(number);
@@ -144,7 +144,7 @@ pub(crate) fn latest(tx: &Transaction<'_>, number: u32) -> rusqlite::Result<Page
 
 /// One author's, newest change first; drafts only when asked for.
 pub(crate) fn of_author(tx: &Transaction<'_>, author_id: i64, drafts: bool, number: u32) -> rusqlite::Result<Page> {
-    let sql = "SELECT p.id, u.name, p.title, substr(p.body, 1, 300), strftime(?1, p.published_ms / 1000, 'unixepoch')
+    let sql = "SELECT p.id, u.name, p.title, substr(p.body, 1, 400), strftime(?1, p.published_ms / 1000, 'unixepoch')
                FROM posts p JOIN users u ON u.id = p.author_id
                WHERE p.author_id = ?2 AND (?3 OR p.published_ms IS NOT NULL)
                ORDER BY coalesce(p.published_ms, p.changed_ms) DESC, p.id DESC LIMIT ?4 OFFSET ?5";

@@ -104,7 +104,7 @@ pub(crate) fn post_form(frame: &Frame<'_>, session: &Session, form: &PostForm<'_
             (csrf(&session.csrf))
             label { "Title" input name="title" value=(form.title) required maxlength="200"; }
             // A line end right after the tag is dropped by browsers, so that the text's own first one stays.
-            label { "Text" textarea name="body" rows="18" required { "\n" (form.body) } }
+            label { "Text" textarea name="body" rows="14" required { "\n" (form.body) } }
             p.hint { "## heading, - list, > quote, **strong**, *emphasis*, `code`, [link](https://…). Pictures: upload them at your desk." }
             div.tools {
                 @if form.is_published {
@@ -132,7 +132,7 @@ fn entry(summary: &Summary) -> Markup {
                 a href=(author_path(&summary.author)) { (summary.author) }
                 @if let Some(day) = &summary.published { ", " time datetime=(day) { (day) } }
             }
-            p { (marked(&prose::plain(&summary.excerpt))) }
+            p { (marked(&prose::excerpt(&summary.excerpt))) }
         }
     }
 }
