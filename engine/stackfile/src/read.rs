@@ -32,8 +32,11 @@ impl<'n> At<'n> {
     }
 
     fn of_entry(path: &str, entry: &'n Entry) -> At<'n> {
-        // A value that is missing has no place of its own worth pointing at: its key has.
-        let spot = if matches!(entry.value.value, Value::Null) { entry.spot } else { entry.value.spot };
+        // What is said about a whole list or map, or about nothing, is said at its key.
+        let spot = match entry.value.value {
+            Value::Text { .. } => entry.value.spot,
+            Value::Null | Value::List(_) | Value::Map(_) => entry.spot,
+        };
         At { place: Place { spot, path: joined(path, &entry.key) }, node: &entry.value }
     }
 

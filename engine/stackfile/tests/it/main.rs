@@ -1,4 +1,5 @@
 //! What stack files become, seen from outside.
 
+mod keys;
 mod samples;
 mod support;
