@@ -138,7 +138,7 @@ impl Logs {
     }
 
     /// The lines asked for, then every new one as it is written, of instances there are and will be. Needs a
-    /// runtime; ends when it is dropped.
+    /// runtime, and asks the kernel for a few watches before it returns. Ends when it is dropped.
     pub fn follow(&self, stack: &str, service: &str, query: Query) -> Result<Follow, QueryError> {
         let filter = Filter::new(&query)?;
         let only = query.instance.as_deref().map(name).transpose()?.map(str::to_owned);

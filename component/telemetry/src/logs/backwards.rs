@@ -112,6 +112,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_end_of_a_huge_file_costs_one_block() {
+        const HUGE: u64 = 1 << 40;
+        let mut file = tempfile::tempfile().expect("makes a file");
+        file.set_len(HUGE).expect("makes a hole");
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).expect("seeks");
+        file.write_all(b"\nfirst\nlast\n").expect("writes");
+        let mut reader = Backwards::new(file, HUGE + 12);
+        let mut line = Vec::new();
+        for expected in ["last", "first"] {
+            assert!(reader.next(&mut line).expect("reads"));
+            assert_eq!(line, expected.as_bytes());
+        }
+        assert_eq!(reader.unread, HUGE + 12 - BLOCK_BYTES as u64);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 

@@ -95,7 +95,7 @@ async fn run(
             more = !lines.is_empty() || !seen.changed.is_empty();
         }
         lines = Vec::new();
-        seen = wait(&follower, &ready).await?;
+        seen = wait(&mut follower, &ready).await?;
     }
 }
 
@@ -111,8 +111,9 @@ async fn on_disk<T: Send + 'static>(
     run.await.unwrap_or(Err(QueryError::GivenUp))
 }
 
-async fn wait(follower: &Follower, ready: &AsyncFd<Arc<OwnedFd>>) -> Result<Seen, QueryError> {
-    let failed = |source| QueryError::Watch { path: follower.place.root.clone(), source };
+async fn wait(follower: &mut Follower, ready: &AsyncFd<Arc<OwnedFd>>) -> Result<Seen, QueryError> {
+    let root = follower.place.root.clone();
+    let failed = |source| QueryError::Watch { path: root.clone(), source };
     loop {
         let mut guard = ready.readable().await.map_err(failed)?;
         if let Ok(seen) = guard.try_io(|events| follower.watch.take(events.get_ref())) {
@@ -143,7 +144,9 @@ impl Follower {
         if seen.anything {
             let now_ms = world::clock::unix_ms();
             for instance in self.watch.look(&self.events)? {
-                self.cursors.insert(instance.clone(), Cursor::new(&dir, &instance, now_ms));
+                // One whose folder went and came back has a cursor, which finds the new files by itself.
+                let cursor = || Cursor::new(&dir, &instance, now_ms);
+                self.cursors.entry(instance.clone()).or_insert_with(cursor);
             }
             changed.extend(self.cursors.keys().cloned());
         }

@@ -86,7 +86,7 @@ impl Watch {
     }
 
     /// Takes the events that wait; none is [`std::io::ErrorKind::WouldBlock`].
-    pub(super) fn take(&self, events: &OwnedFd) -> std::io::Result<Seen> {
+    pub(super) fn take(&mut self, events: &OwnedFd) -> std::io::Result<Seen> {
         let mut seen = Seen::default();
         let mut buffer = [MaybeUninit::uninit(); EVENTS_BYTES];
         let mut reader = inotify::Reader::new(events, &mut buffer);
@@ -101,13 +101,22 @@ impl Watch {
                 Err(error) => return Err(error.into()),
             };
             any = true;
-            match self.instances.get(&event.wd()) {
+            let (watch, what) = (event.wd(), event.events());
+            match self.instances.get(&watch) {
                 Some(instance) => {
                     seen.changed.insert(instance.clone());
                 }
                 None => seen.anything = true,
             }
-            if event.events().intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED | ReadFlags::DELETE_SELF) {
+            if what.contains(ReadFlags::IGNORED) {
+                // The folder is gone and the watch with it. One of the same name may be there already: it
+                // needs a watch of its own.
+                seen.anything = true;
+                if let Some(instance) = self.instances.remove(&watch) {
+                    self.known.remove(&instance);
+                }
+            }
+            if what.contains(ReadFlags::QUEUE_OVERFLOW) {
                 seen.anything = true;
             }
         }

@@ -91,6 +91,13 @@ async fn logs_that_were_removed_and_come_back_are_followed() {
     fs::remove_dir_all(bed.dir.path().join("logs/stack")).expect("removes");
     bed.append("a", "current", "2 o two\n");
     check(&mut lines, &["two"]).await;
+    for round in 0..50 {
+        fs::remove_dir_all(bed.dir.path().join("logs/stack/web/a")).expect("removes");
+        bed.append("a", "current", format!("3 o new {round}\n"));
+        check(&mut lines, &[&format!("new {round}")]).await;
+        bed.append("a", "current", format!("4 o more {round}\n"));
+        check(&mut lines, &[&format!("more {round}")]).await;
+    }
 }
 
 #[tokio::test]

@@ -17,8 +17,34 @@ fn instance() -> impl Strategy<Value = Instance> {
         .prop_map(|(steps, in_previous)| Instance { in_previous: in_previous.min(steps.len()), steps })
 }
 
+/// Bytes that are sometimes nearly lines.
+fn junk() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        Just(b"\n".to_vec()),
+        Just(b"12 o ".to_vec()),
+        Just(b"18446744073709551615 e ".to_vec()),
+        Just(b"0 b".to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..6),
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_bytes_are_lines(previous in junk(), current in junk(), other in junk()) {
+        let bed = Bed::new();
+        bed.append("a", "previous", &previous);
+        bed.append("a", "current", &current);
+        bed.append("b", "current", &other);
+        let lines = |bytes: &[u8]| match bytes {
+            [] => 0,
+            [.., b'\n'] => bytes.split(|byte| *byte == b'\n').count() - 1,
+            _ => bytes.split(|byte| *byte == b'\n').count(),
+        };
+        prop_assert_eq!(bed.texts(everything()).len(), lines(&previous) + lines(&current) + lines(&other));
+    }
 
     #[test]
     fn it_finds_what_sorting_everything_finds(
