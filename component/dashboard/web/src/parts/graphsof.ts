@@ -39,6 +39,7 @@ export function ofService(stack: string, service: string): Wanted[] {
       series: [ofStack("bramble_instance_memory_bytes")],
       lines: perSlot,
       format: format.bytes,
+      binary: true,
       atLeast: 1 << 20,
     },
     {
@@ -46,6 +47,7 @@ export function ofService(stack: string, service: string): Wanted[] {
       series: [ofStack("bramble_instance_received_bytes_total"), ofStack("bramble_instance_sent_bytes_total")],
       lines: both(["received", "sent"]),
       format: format.bytesPerSecond,
+      binary: true,
       atLeast: 1024,
     },
     {
@@ -53,6 +55,7 @@ export function ofService(stack: string, service: string): Wanted[] {
       series: [ofStack("bramble_instance_read_bytes_total"), ofStack("bramble_instance_written_bytes_total")],
       lines: both(["read", "written"]),
       format: format.bytesPerSecond,
+      binary: true,
       atLeast: 1024,
     },
   ];
@@ -78,12 +81,19 @@ export function ofNode(node: string): Wanted[] {
       format: format.percent,
       atLeast: 0.1,
     },
-    { title: "Load, 1 minute", series: [{ name: "bramble_node_load1" }], lines: one("load"), format: format.cores, atLeast: 1 },
+    {
+      title: "Load, 1 minute",
+      series: [{ name: "bramble_node_load1" }],
+      lines: one("load"),
+      format: format.cores,
+      atLeast: 1,
+    },
     {
       title: "Memory available",
       series: [{ name: "bramble_node_memory_available_bytes" }],
       lines: one("available"),
       format: format.bytes,
+      binary: true,
       atLeast: 1 << 20,
     },
     {
@@ -91,6 +101,7 @@ export function ofNode(node: string): Wanted[] {
       series: [{ name: "bramble_node_disk_available_bytes" }],
       lines: one("available"),
       format: format.bytes,
+      binary: true,
       atLeast: 1 << 20,
     },
   ];

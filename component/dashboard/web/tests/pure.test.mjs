@@ -1,0 +1,103 @@
+/** The page's pure parts, without a browser. */
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { createServer } from "vite";
+
+let vite;
+const parts = {};
+
+before(async () => {
+  vite = await createServer({ root: fileURLToPath(new URL("..", import.meta.url)), logLevel: "error", server: { middlewareMode: true, hmr: false, ws: false, watch: null }, appType: "custom" });
+  for (const name of ["format", "ansi", "samples", "stackfile"]) parts[name] = await vite.ssrLoadModule(`/src/${name}.ts`);
+});
+after(() => vite?.close());
+
+function check(name, call, cases) {
+  test(name, () => {
+    for (const [input, expected] of cases) assert.deepEqual(call(input), expected, JSON.stringify(input));
+  });
+}
+
+check("sizes keep three digits that matter", (value) => parts.format.bytes(value), [
+  [0, "0 B"], [1, "1 B"], [1023, "1023 B"], [1024, "1 KiB"], [1536, "1.5 KiB"], [1_048_575, "1 MiB"], [268_435_456, "256 MiB"], [17_179_869_184, "16 GiB"], [2 ** 60, "1024 PiB"],
+]);
+check("counts shorten from a thousand on", (value) => parts.format.count(value), [[0, "0"], [0.25, "0.3"], [7, "7"], [999, "999"], [1200, "1.2k"], [999_999, "1M"]]);
+check("shares are percents", (value) => parts.format.percent(value), [[0, "0 %"], [0.0004, "<0.1 %"], [0.034, "3.4 %"], [0.87, "87 %"], [1, "100 %"]]);
+check("latencies choose their unit", (value) => parts.format.seconds(value), [[0, "0 s"], [0.00085, "850 µs"], [0.0012, "1.2 ms"], [0.031, "31 ms"], [1.44, "1.4 s"]]);
+check("times are relative, in one unit", ([at, now]) => parts.format.ago(at, now), [
+  [[0, 5], "never"], [[10_000, 11_000], "just now"], [[12_000, 10_000], "just now"], [[1, 12_001], "12 s ago"], [[1, 240_001], "4 min ago"], [[1, 7_200_001], "2 h ago"], [[1, 3 * 86_400_000], "2 d ago"],
+]);
+check("durations keep a second unit where it matters", (ms) => parts.format.duration(ms), [[-5, "0 s"], [59_999, "59 s"], [3_660_000, "1 h 1 min"], [3_600_000, "1 h"], [90_000_000, "1 d 1 h"]]);
+check("states fall into word and reason", (state) => parts.format.splitState(state), [
+  ["running", { word: "running", reason: "" }], ["failed: no room: at all", { word: "failed", reason: "no room: at all" }],
+]);
+
+const looks = (line) => parts.ansi.runs(line).map(({ text, classes, colour }) => [text, classes, colour].filter(Boolean).join("|"));
+check("colours become classes, everything else of an escape goes", looks, [
+  ["plain", ["plain"]],
+  ["\u001b[31mred\u001b[0m no", ["red|fg-1", " no"]],
+  ["\u001b[1;4;32mx\u001b[22;24my", ["x|fg-2 bold underline", "y|fg-2"]],
+  ["\u001b[94;41mx\u001b[39my", ["x|fg-12 bg-1", "y|bg-1"]],
+  ["\u001b[38;5;9mx", ["x|fg-9"]],
+  ["\u001b[38;5;196mx", ["x|rgb(255 0 0)"]],
+  ["\u001b[38;5;244mx", ["x|rgb(128 128 128)"]],
+  ["\u001b[38;2;1;2;999mx", ["x|rgb(1 2 255)"]],
+  ["\u001b[38;2;1;2;3;1mx", ["x|bold|rgb(1 2 3)"]],
+  ["\u001b[mx\u001b[Ky\u001b[2Jz", ["x", "y", "z"]],
+  ["a\u001b]8;;http://example.org\u001b\\link\u001b]8;;\u001b\\b", ["a", "link", "b"]],
+  ["a\u0007\u0000\tb\r", ["a", "\tb"]],
+  ["cut off \u001b[3", ["cut off ", "3"]],
+  ["", []],
+]);
+test("no line can make anything but text of itself, however broken", () => {
+  const alphabet = ["\u001b", "[", "]", "3", "8", ";", "5", "m", ":", "\u0007", "\u009b", "x", "<", "é", "\u001b\\", "999999999999"];
+  let seed = 7;
+  const next = () => (seed = (seed * 48_271) % 2_147_483_647);
+  for (let round = 0; round < 2_000; round += 1) {
+    const line = Array.from({ length: next() % 24 }, () => alphabet[next() % alphabet.length]).join("");
+    for (const run of parts.ansi.runs(line)) {
+      assert.doesNotMatch(run.text, /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/, JSON.stringify(line));
+      assert.match(run.classes, /^[a-z0-9 -]*$/, JSON.stringify(line));
+      assert.match(run.colour ?? "", /^(rgb\(\d+ \d+ \d+\))?$/, JSON.stringify(line));
+    }
+  }
+});
+
+test("lines that miss a sample are joined, lines that were away are not", () => {
+  const [times, a, b] = parts.samples.columns([
+    { label: "a", points: [[5_000, 1], [10_000, 2], [15_000, 3]] },
+    { label: "b", points: [[5_000, 7], [40_000, 8]] },
+  ]);
+  assert.deepEqual(times, [5, 5.001, 10, 15, 40]);
+  assert.deepEqual(a, [1, undefined, 2, 3, undefined]);
+  assert.deepEqual(b, [7, null, undefined, undefined, 8]);
+});
+
+test("samples add up by label, in the order of people", () => {
+  const series = (code, instance, value) => ({ name: "n", labels: { code, instance }, points: [[5_000, value]] });
+  assert.deepEqual(parts.samples.sumBy([series("10", "a", 1), series("9", "a", 2), series("10", "b", 3), series("x", "a", 9)], ({ code }) => (code === "x" ? undefined : code)), [
+    { label: "9", points: [[5_000, 2]] },
+    { label: "10", points: [[5_000, 4]] },
+  ]);
+});
+
+check("the name of a stack file is its top-level one", (source) => parts.stackfile.nameIn(source), [
+  ["services:\n  web:\n    name: no\n", undefined], ["# name: no\nname: 'my-stack' # yes\n", "my-stack"], ["name: ${X}\n", undefined],
+]);
+check("variables are found once, with their fallback", (source) => parts.stackfile.variablesIn(source), [
+  ["a: ${X:-1} $Y ${X} $$Z ${W?say it}", [{ name: "X", fallback: "1" }, { name: "Y", fallback: undefined }, { name: "W", fallback: undefined }]],
+  ["# $X\n", []],
+  ["price: 5$ and ${} and $1", []],
+]);
+check("relative paths are noticed", (source) => parts.stackfile.hasRelativePaths(source), [
+  ["- ./data:/data", true], ["build: ../x", true], ["volumes: [\"./a:/a\"]", true], ["image: a/../b", false], ["# ./data", false], ["- data:/data", false],
+]);
+check("an env file is names and values", (text) => parts.stackfile.environmentIn(text), [
+  ["A=1\r\n export B = 'two words' \n#C=3\nD=\n=5\nE=\"x", { A: "1", B: "two words", D: "", E: "\"x" }],
+]);
+test("colouring a line loses no character of it", () => {
+  for (const line of ["", "  - key: \"va#lue\" # comment", "image: a#b ${X:-y}", "- 'it''s'", "\tx: [1, \"two\"]", "a: \"open", "# only"]) {
+    assert.equal(parts.stackfile.pieces(line).map((piece) => piece.text).join(""), line);
+  }
+});
