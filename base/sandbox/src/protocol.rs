@@ -17,7 +17,8 @@ pub(crate) enum SpawnRequest {
 /// Owner (shim, or the agent for a parked box) to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Starts the box's program; standard input, output and error come with it.
+    /// Starts the box's program. Standard input, output and error come with it; if not, init makes them, owned by the
+    /// program's user, so that `/dev/stdout` can be opened by name.
     Launch {
         command: Command,
         limits: RunLimits,
@@ -39,6 +40,7 @@ pub(crate) enum Report {
         network: NetworkReport,
     },
     Failed(Failure),
+    /// With what init made: the reading ends of standard output and error, or one end of a terminal.
     Launched,
     /// The program ended; init ends next, and everything in the box with it.
     Ended(Outcome),

@@ -120,6 +120,11 @@ fn validate(spec: &BoxSpec) -> Result<(), Failure> {
             return invalid(format!("the capability `{name}` for a box at this level of trust"));
         }
     }
+    for (name, _) in &spec.sysctls {
+        if !crate::build::confine::sysctl_is_namespaced(name) {
+            return Err(Failure::plain(Step::Sysctl, name));
+        }
+    }
     for (name, soft, hard) in &spec.limits.rlimits {
         if crate::names::resource(name).is_none() || soft > hard {
             return invalid(format!("the limit `{name}` of {soft} to {hard}"));

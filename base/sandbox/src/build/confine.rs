@@ -22,11 +22,20 @@ pub(crate) fn sysctls(spec: &BoxSpec) -> Result<(), Failure> {
     spec.sysctls.iter().try_for_each(|(name, value)| write_sysctl(name, value))
 }
 
+/// Whether a sysctl is of a namespace the box has for itself. All others are the machine's, and a file's owner (real
+/// root, should it ever get here) may write them.
+pub(crate) fn sysctl_is_namespaced(name: &str) -> bool {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) && !name.contains("..");
+    let message_queues = "fs.mqueue.";
+    plain
+        && (name.starts_with("net.")
+            || name.starts_with(message_queues)
+            || name.starts_with("kernel.msg")
+            || name.starts_with("kernel.shm")
+            || name == "kernel.sem")
+}
+
 fn write_sysctl(name: &str, value: &str) -> Result<(), Failure> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte));
-    if !plain || name.contains("..") {
-        return Err(Failure::plain(Step::Invalid, format!("the sysctl `{name}`")));
-    }
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
         .and_then(|fd| rustix::io::write(fd, value.as_bytes()))

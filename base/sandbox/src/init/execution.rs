@@ -1,6 +1,6 @@
 //! A program run beside the box's own for whoever asked: its output's end, its deadline, its answer.
 
-use super::launch;
+use super::{launch, streams};
 use crate::channel;
 use crate::clock;
 use crate::failure::{During, Failure, Step};
@@ -36,7 +36,7 @@ impl Execution {
         channel: OwnedFd,
     ) -> Result<Execution, (Failure, OwnedFd)> {
         let start = || -> Result<(Pid, OwnedFd), Failure> {
-            let null = launch::null()?;
+            let null = streams::null()?;
             let (output, written) = pipe_with(PipeFlags::CLOEXEC).during(Step::Program, || "pipe".to_owned())?;
             rustix::io::ioctl_fionbio(&output, true).during(Step::Program, || "pipe".to_owned())?;
             let plain = Command { tty: false, ..command.clone() };

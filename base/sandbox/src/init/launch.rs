@@ -5,14 +5,13 @@ use crate::failure::{During, Failure, Step};
 use crate::names;
 use crate::spec::{BoxSpec, Command, Trust};
 use crate::sys;
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{Gid, Uid};
 use std::ffi::CString;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 /// Where programs are looked for when the environment does not say.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -151,19 +150,5 @@ fn set_user(spec: &BoxSpec, command: &Command) -> Result<(), Failure> {
         privileges::keep(privileges::allowed(spec))
     } else {
         privileges::keep(0)
-    }
-}
-
-/// `/dev/null` for a program that gets no input.
-pub(super) fn null() -> Result<OwnedFd, Failure> {
-    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .during(Step::Program, || "/dev/null".to_owned())
-}
-
-/// Standard streams that came with an order.
-pub(super) fn borrow(stdio: &[OwnedFd]) -> Option<[BorrowedFd<'_>; 3]> {
-    match stdio {
-        [stdin, stdout, stderr] => Some([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]),
-        _fewer_or_more => None,
     }
 }

@@ -7,6 +7,7 @@ mod door;
 mod execution;
 mod launch;
 mod serve;
+mod streams;
 
 use crate::build::network::{self, DoorSockets};
 use crate::build::sources::{self, Sources};

@@ -1,6 +1,7 @@
 //! The loop of process 1: orders of the owner, ends of children, requests at the door.
 
 use super::execution::Execution;
+use super::streams::Streams;
 use super::{door, launch};
 use crate::build::network::DoorSockets;
 use crate::channel;
@@ -133,11 +134,14 @@ impl Init<'_> {
         let Ok(Some((order, fds))) = channel::receive::<Order>(&self.owner) else { return false };
         match order {
             Order::Launch { command, limits } => {
-                let report = match self.launch(&command, &limits, &fds) {
-                    Ok(()) => Report::Launched,
-                    Err(failure) => Report::Failed(failure),
+                let sent = match self.launch(&command, &limits, fds) {
+                    Ok(outside) => {
+                        let outside: Vec<_> = outside.iter().map(AsFd::as_fd).collect();
+                        channel::send(&self.owner, &Report::Launched, &outside)
+                    }
+                    Err(failure) => channel::send(&self.owner, &Report::Failed(failure), &[]),
                 };
-                channel::send(&self.owner, &report, &[]).is_ok()
+                sent.is_ok()
             }
             Order::Serve => {
                 if self.channels.len() + self.executions.len() >= CHANNELS_MAX && !self.channels.is_empty() {
@@ -157,15 +161,16 @@ impl Init<'_> {
         }
     }
 
-    fn launch(&mut self, command: &Command, limits: &RunLimits, fds: &[OwnedFd]) -> Result<(), Failure> {
+    /// Returns the outer ends of the streams it made.
+    fn launch(&mut self, command: &Command, limits: &RunLimits, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
         if self.program.is_some() {
             return Err(Failure::plain(Step::Invalid, "a second program for one box"));
         }
-        let stdio = launch::borrow(fds).ok_or_else(|| Failure::plain(Step::Invalid, "not three standard streams"))?;
-        let pid = launch::launch(self.spec, command, stdio)?;
+        let streams = if fds.is_empty() { Streams::make(command)? } else { Streams::given(fds)? };
+        let pid = launch::launch(self.spec, command, streams.inside())?;
         let wall = limits.wall_ms.map_or(u64::MAX, |wall| clock::monotonic_ms().saturating_add(wall));
         self.program = Some(Program { pid, wall_deadline_ms: wall, verdict: Verdict::Exited });
-        Ok(())
+        Ok(streams.outside)
     }
 
     fn serve_channel(&mut self, index: usize) {

@@ -17,10 +17,8 @@ use crate::spec::ShimStart;
 use crate::sys;
 use log::Log;
 use record::Folder;
-use rustix::fs::{Mode, OFlags};
-use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What a running shim holds.
 struct Shim {
@@ -29,7 +27,7 @@ struct Shim {
     init: OwnedFd,
     listener: OwnedFd,
     network: NetworkReport,
-    /// Closed one by one as the box closes them.
+    /// Closed one by one as the box closes them. A terminal is standard output alone.
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     log: Log,
@@ -68,17 +66,20 @@ fn begin(start: &ShimStart) -> Result<Shim, Failure> {
     let (ours, theirs) = channel::pair().during(Step::Namespaces, || "channel".to_owned())?;
     let begun = build::begin(&start.spec, &start.command.user, theirs)?;
     match launch(start, &folder, &begun, &ours) {
-        Ok((network, stdout, stderr)) => Ok(Shim {
-            folder,
-            begun,
-            init: ours,
-            listener,
-            network,
-            stdout: Some(stdout),
-            stderr: Some(stderr),
-            log,
-            memory_limit_bytes: start.spec.limits.memory_bytes,
-        }),
+        Ok((network, streams)) => {
+            let mut streams = streams.into_iter();
+            Ok(Shim {
+                folder,
+                begun,
+                init: ours,
+                listener,
+                network,
+                stdout: streams.next(),
+                stderr: streams.next(),
+                log,
+                memory_limit_bytes: start.spec.limits.memory_bytes,
+            })
+        }
         Err(failure) => {
             begun.abandon();
             folder.clear();
@@ -92,8 +93,8 @@ fn launch(
     folder: &Folder,
     begun: &Begun,
     init: &OwnedFd,
-) -> Result<(NetworkReport, OwnedFd, OwnedFd), Failure> {
-    let network = match answer(init)? {
+) -> Result<(NetworkReport, Vec<OwnedFd>), Failure> {
+    let network = match answer(init)?.0 {
         Report::Built { network } => network,
         Report::Failed(failure) => return Err(failure),
         Report::Launched | Report::Started { .. } | Report::Ended(_) => {
@@ -101,19 +102,17 @@ fn launch(
         }
     };
     folder.write_state(begun, &network)?;
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).during(Step::Program, || "pipe".to_owned());
-    let (stdout, stdout_inside) = pipe()?;
-    let (stderr, stderr_inside) = pipe()?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .during(Step::Program, || "/dev/null".to_owned())?;
     let order = Order::Launch { command: start.command.clone(), limits: RunLimits::default() };
-    channel::send(init, &order, &[null.as_fd(), stdout_inside.as_fd(), stderr_inside.as_fd()])
-        .during(Step::Program, || "init".to_owned())?;
-    for pipe in [&stdout, &stderr] {
-        rustix::io::ioctl_fionbio(pipe, true).during(Step::Program, || "pipe".to_owned())?;
-    }
-    match answer(init)? {
-        Report::Launched => Ok((network, stdout, stderr)),
+    channel::send(init, &order, &[]).during(Step::Program, || "init".to_owned())?;
+    let (report, streams) = answer(init)?;
+    match report {
+        Report::Launched => {
+            for fd in streams.iter().chain([init]) {
+                // From here on nothing in the box may make the shim wait.
+                rustix::io::ioctl_fionbio(fd, true).during(Step::Program, || "standard streams".to_owned())?;
+            }
+            Ok((network, streams))
+        }
         Report::Failed(failure) => Err(failure),
         Report::Built { .. } | Report::Started { .. } | Report::Ended(_) => {
             Err(Failure::plain(Step::Died, "init said something else"))
@@ -121,9 +120,9 @@ fn launch(
     }
 }
 
-fn answer(init: &OwnedFd) -> Result<Report, Failure> {
+fn answer(init: &OwnedFd) -> Result<(Report, Vec<OwnedFd>), Failure> {
     match channel::receive::<Report>(init) {
-        Ok(Some((report, _))) => Ok(report),
+        Ok(Some(answer)) => Ok(answer),
         Ok(None) => Err(Failure::plain(Step::Died, "init ended while it built the box")),
         Err(error) => Err(Failure::io(Step::Died, "init", &error)),
     }

@@ -8,7 +8,7 @@ use crate::names;
 use crate::protocol::{ExitRecord, Order, Outcome, Report, ShimAnswer, ShimRequest};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -145,6 +145,8 @@ impl Shim {
         let record = self.exit_record(outcome);
         self.begun.cgroup.remove();
         let written = self.folder.write_exit(&record);
+        // Whoever is told below may remove the folder, which is refused while somebody listens in it.
+        let _ = shutdown(&self.listener, Shutdown::Both);
         for connection in connections.iter().filter(|connection| connection.watches) {
             // Whoever left is told by the record.
             let _ = channel::send(&connection.socket, &ShimAnswer::Exited(record.clone()), &[]);

@@ -1,4 +1,6 @@
 //! Boxes for real: what the agent asks for is what runs. Every test runs twice, as root and as an ordinary user.
 
+mod network;
+mod parked;
 mod service;
 mod world;

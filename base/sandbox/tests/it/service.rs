@@ -1,5 +1,6 @@
-use crate::world::{host_box, log_lines, shell, with_world};
-use sandbox::{Found, Shim, StartError};
+use crate::world::{World, host_box, log_lines, overlay_box, said, shell, until, with_world};
+use sandbox::{File, Found, Mount, MountSource, RequestError, Shim, StartError};
+use std::time::Duration;
 
 #[test]
 fn a_service_runs_says_something_and_its_end_is_written_down() {
@@ -28,5 +29,188 @@ fn a_missing_program_is_told_apart() {
         let error = world.spawner.start(start).await.unwrap_err();
         assert!(matches!(&error, StartError::NoSuchProgram { program } if program == "no-such-program"), "{error:?}");
         assert!(matches!(Shim::connect(&dir).await.unwrap(), Found::Nothing));
+    });
+}
+
+#[test]
+fn an_overlay_keeps_changes_in_its_upper_folder_with_owners_translated() {
+    with_world(|world| async move {
+        let spec = overlay_box(&world, "overlay");
+        let line =
+            "cat /etc/from-image; stat -c %u /etc/from-image; echo new >/etc/new; rm /etc/from-image; id -u; ls /";
+        let (lines, reason) = said(&world, spec, line).await;
+        assert_eq!(reason, "exited with 0", "{lines:?}");
+        assert_eq!(lines[0], "o image0");
+        assert_eq!(lines[1], "o 0");
+        assert!(lines.contains(&"o proc".to_owned()), "{lines:?}");
+        let new = std::fs::metadata(world.path("overlay.upper/etc/new")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&new), rustix::process::geteuid().as_raw());
+        assert!(world.path("overlay.lower/etc/from-image").exists());
+    });
+}
+
+#[test]
+fn a_bind_mount_belongs_to_container_root() {
+    with_world(|world| async move {
+        let data = world.path("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("file"), "").unwrap();
+        for (spec, name) in [(overlay_box(&world, "range"), "range"), (host_box("single"), "single")] {
+            let mut spec = spec;
+            // Below a folder that the host's root has, since that cannot get new ones.
+            spec.mounts.push(Mount {
+                source: MountSource::Bind(data.clone()),
+                target: "/tmp/data".into(),
+                read_only: false,
+            });
+            let (lines, reason) =
+                said(&world, spec, &format!("stat -c %u /tmp/data/file; echo x >/tmp/data/{name}")).await;
+            assert_eq!((lines, reason.as_str()), (vec!["o 0".to_owned()], "exited with 0"));
+            let made = std::fs::metadata(data.join(name)).unwrap();
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), rustix::process::geteuid().as_raw());
+        }
+    });
+}
+
+#[test]
+fn files_are_laid_over_the_root() {
+    with_world(|world| async move {
+        let mut spec = overlay_box(&world, "files");
+        let file = |target: &str, content: &[u8], mode| File {
+            target: target.into(),
+            content: content.to_vec(),
+            mode,
+            uid: 0,
+            gid: 0,
+        };
+        spec.files =
+            vec![file("/run/secrets/key", b"s3cret\n", 0o400), file("/etc/from-image", &[b'x'; 20_000], 0o644)];
+        let line = "cat /run/secrets/key; stat -c %a /run/secrets/key; wc -c </etc/from-image; ls /dev/shm | wc -l";
+        let (lines, reason) = said(&world, spec, line).await;
+        assert_eq!(lines, ["o s3cret", "o 400", "o 20000", "o 0"]);
+        assert_eq!(reason, "exited with 0");
+        assert_eq!(std::fs::read(world.path("files.upper/run/secrets/key")).unwrap(), b"");
+    });
+}
+
+#[test]
+fn a_box_outlives_its_spawner_and_is_found_again() {
+    with_world(|world| async move {
+        let start = world.start(host_box("survivor"), shell("echo $$; trap 'exit 7' TERM; while :; do sleep 1; done"));
+        let dir = start.dir.clone();
+        let pid = world.spawner.start(start).await.unwrap().pid();
+        let World { spawner, dir: folder } = world;
+        drop(spawner);
+        let Found::Alive(shim) = Shim::connect(&dir).await.unwrap() else { panic!("not found") };
+        assert_eq!(shim.pid(), pid);
+        assert!(sandbox::forget(&dir).is_err());
+        // Only once the trap is set would the signal have the code; its line says nothing about that, so ask twice.
+        let result = shim.exec(shell("echo hi; echo there >&2; exit 4"), Duration::from_secs(10)).await.unwrap();
+        assert_eq!((result.code, result.timed_out), (4, false));
+        assert_eq!(result.output, b"hi\nthere\n");
+        shim.kill().await.unwrap();
+        let record = shim.exited().await;
+        assert_eq!(record.reason, "killed by SIGKILL");
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        sandbox::forget(&dir).unwrap();
+        drop(folder);
+    });
+}
+
+#[test]
+fn a_signal_reaches_the_program() {
+    with_world(|world| async move {
+        let start = world.start(
+            host_box("signal"),
+            shell("trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.05; done"),
+        );
+        let dir = start.dir.clone();
+        let shim = world.spawner.start(start).await.unwrap();
+        until(|| log_lines(&dir).contains(&"o ready".to_owned())).await;
+        shim.signal(15).await.unwrap();
+        assert_eq!(shim.exited().await.code, Some(7));
+        assert_eq!(log_lines(&dir), ["o ready", "o got it"]);
+    });
+}
+
+#[test]
+fn an_execution_over_its_time_is_killed() {
+    with_world(|world| async move {
+        let shim = world.spawner.start(world.start(host_box("exec"), shell("sleep 1000"))).await.unwrap();
+        let result = shim.exec(shell("echo before; sleep 1000"), Duration::from_millis(200)).await.unwrap();
+        assert!(result.timed_out);
+        assert_eq!(result.output, b"before\n");
+        let mut missing = shell("");
+        missing.argv = vec!["/no/such".to_owned()];
+        let error = shim.exec(missing, Duration::from_secs(1)).await.unwrap_err();
+        assert!(matches!(error, RequestError::Start(StartError::NoSuchProgram { .. })), "{error:?}");
+        shim.kill().await.unwrap();
+        shim.exited().await;
+    });
+}
+
+#[test]
+fn the_box_dies_with_its_shim() {
+    with_world(|world| async move {
+        let start = world.start(host_box("killed"), shell("sleep 1000"));
+        let dir = start.dir.clone();
+        let shim = world.spawner.start(start).await.unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("state.json")).unwrap()).unwrap();
+        let owner = i32::try_from(state["shim_pid"].as_i64().unwrap()).unwrap();
+        let owner = rustix::process::Pid::from_raw(owner).unwrap();
+        rustix::process::kill_process(owner, rustix::process::Signal::KILL).unwrap();
+        let init = std::path::PathBuf::from(format!("/proc/{}", shim.pid()));
+        until(|| !init.exists()).await;
+        assert_eq!(shim.exited().await.signal, Some(9));
+        assert!(matches!(Shim::connect(&dir).await.unwrap(), Found::Exited(record) if record.signal == Some(9)));
+        sandbox::forget(&dir).unwrap();
+    });
+}
+
+#[test]
+fn standard_output_can_be_opened_by_name_by_any_user() {
+    with_world(|world| async move {
+        let spec = overlay_box(&world, "named");
+        let mut command = shell("echo by name >/dev/stdout; id -u; id -g; id -G");
+        if rustix::process::geteuid().is_root() {
+            command.user = sandbox::User { uid: 999, gid: 998, groups: vec![997] };
+        }
+        let start = world.start(spec, command.clone());
+        let dir = start.dir.clone();
+        let shim = world.spawner.start(start).await.unwrap();
+        assert_eq!(shim.exited().await.reason, "exited with 0", "{:?}", log_lines(&dir));
+        let groups = if command.user.uid == 0 { "o 0 65534" } else { "o 998 997" };
+        let lines = log_lines(&dir);
+        assert_eq!(
+            lines[..3],
+            ["o by name".to_owned(), format!("o {}", command.user.uid), format!("o {}", command.user.gid)]
+        );
+        assert!(lines[3] == groups || lines[3] == "o 0", "{lines:?}");
+    });
+}
+
+#[test]
+fn a_terminal_is_one() {
+    with_world(|world| async move {
+        let mut command = shell("tty; stty size; test -t 0 && test -t 2 && echo all");
+        command.tty = true;
+        let start = world.start(host_box("tty"), command);
+        let dir = start.dir.clone();
+        world.spawner.start(start).await.unwrap().exited().await;
+        assert_eq!(log_lines(&dir), ["o /dev/pts/0", "o 24 80", "o all"]);
+    });
+}
+
+#[test]
+fn a_sysctl_of_the_machine_is_refused() {
+    with_world(|world| async move {
+        let mut spec = host_box("sysctl");
+        spec.sysctls = vec![("kernel.core_pattern".to_owned(), "|/bin/true".to_owned())];
+        let error = world.spawner.start(world.start(spec, shell("true"))).await.unwrap_err();
+        assert!(matches!(error, StartError::Sysctl { .. }), "{error:?}");
+        let mut spec = host_box("own");
+        spec.sysctls = vec![("net.core.somaxconn".to_owned(), "77".to_owned())];
+        let (lines, _) = said(&world, spec, "cat /proc/sys/net/core/somaxconn").await;
+        assert_eq!(lines, ["o 77"]);
     });
 }
