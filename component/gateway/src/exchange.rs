@@ -15,7 +15,7 @@ use crate::search::Search;
 use crate::session::{Session, Switch};
 use crate::upstream::{Lease, Upstream};
 use balancer::Outcome;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HOST, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -107,6 +107,9 @@ fn admit(
         }
     };
     target.policy.admit(upstream)?;
+    if head.uri.authority().is_some() {
+        head.headers.insert(HOST, asked.host.clone());
+    }
     head.uri = origin_form(head.uri, prefix);
     head.version = Version::HTTP_11;
     header::to_instance(&mut head.headers, &session.name, &asked.host, prefix, || session.roll());

@@ -103,7 +103,7 @@ pub(crate) async fn serve(session: Session, stream: ClientStream, mut phase: wat
         async move { Ok::<_, Infallible>(exchange::answer(session, request).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(BUFFER_BYTES_MAX).max_header_size(limits.head_bytes_max).pipeline_flush(true);
+    builder.max_buf_size(BUFFER_BYTES_MAX).max_header_size(limits.head_bytes_max);
     // hyper's own timer makes and drops one per request; the pulse costs none.
     builder.header_read_timeout(None);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());

@@ -1,0 +1,6 @@
+//! The gateway from outside: real sockets on both sides, instances that behave as a test wants.
+
+#[cfg(test)]
+mod bed;
+#[cfg(test)]
+mod proxy;
