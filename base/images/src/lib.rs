@@ -9,8 +9,10 @@ mod compression;
 mod digest;
 mod download;
 mod error;
+mod import;
 mod layer;
 mod manifest;
+mod merged;
 mod pull;
 mod record;
 mod reference;
@@ -20,6 +22,7 @@ mod store;
 mod tape;
 mod tree;
 mod unpack;
+mod user;
 
 pub use error::{Fault, ImportError, OpenError, PullError, RemoveError, UserError};
 pub use manifest::{Healthcheck, ImageConfig};

@@ -23,6 +23,13 @@ use tokio::sync::watch;
 /// How often a watcher learns of new bytes: often enough for a bar that moves.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
+/// What a name stands for.
+enum Answer {
+    /// An image that is here already, under whatever name.
+    Here(Image),
+    There(Found),
+}
+
 /// A manifest found, and by which way.
 struct Found {
     /// Of what the name stands for: the index, if there is one.
@@ -58,7 +65,13 @@ impl Store {
         let written = reference.to_string();
         let repository = Repository { path: &reference.repository, reference: &written };
         let sources = self.inner.registry.sources(&reference.registry);
-        let found = self.inner.find_manifest(&sources, repository, reference.selector()).await?;
+        let found = match self.inner.find_manifest(&sources, repository, reference).await? {
+            Answer::Here(image) => {
+                progress.send_modify(|progress| progress.step = Step::Done);
+                return Ok(image);
+            }
+            Answer::There(found) => found,
+        };
         let configuration = self.inner.configuration(&found, repository).await?;
         let plan = plan(&written, &found.manifest, configuration.diff_ids)?;
         let pin = self.inner.pin(&plan.diff_ids);
@@ -84,14 +97,14 @@ impl Store {
 
 impl Inner {
     async fn find_manifest(
-        &self,
+        self: &Arc<Self>,
         sources: &[Source],
         repository: Repository<'_>,
-        selector: &str,
-    ) -> Result<Found, PullError> {
+        reference: &Reference,
+    ) -> Result<Answer, PullError> {
         let mut failure = None;
         for source in sources {
-            match self.manifest_from(source, repository, selector).await {
+            match self.manifest_from(source, repository, reference).await {
                 Ok(found) => return Ok(found),
                 Err(error) => {
                     tracing::debug!(?source, %error, "no manifest from here");
@@ -103,17 +116,22 @@ impl Inner {
     }
 
     async fn manifest_from(
-        &self,
+        self: &Arc<Self>,
         source: &Source,
         repository: Repository<'_>,
-        selector: &str,
-    ) -> Result<Found, PullError> {
-        let mut fetched = self.registry.manifest(source, repository, selector).await?;
+        reference: &Reference,
+    ) -> Result<Answer, PullError> {
+        let mut fetched = self.registry.manifest(source, repository, reference.selector()).await?;
         let digest = fetched.digest.clone();
+        if let Some(image) = self.rename(reference, &digest).await? {
+            return Ok(Answer::Here(image));
+        }
         for _ in 0..INDEX_DEPTH_MAX {
             let document = manifest::parse(repository.reference, fetched.content_type.as_deref(), &fetched.bytes)?;
             let entries = match document {
-                Document::Image(manifest) => return Ok(Found { digest, manifest, source: source.clone() }),
+                Document::Image(manifest) => {
+                    return Ok(Answer::There(Found { digest, manifest, source: source.clone() }));
+                }
                 Document::Index(entries) => entries,
             };
             let entry = choose(repository.reference, &entries, &Platform::here())?;

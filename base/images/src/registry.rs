@@ -215,7 +215,7 @@ impl Registry {
             }
             None => request,
         };
-        request.send().await.map_err(|error| unreachable(ask.source, &error))
+        request.send().await.map_err(|error| unanswered(ask, &error))
     }
 
     /// Finds what a challenge asks for; `None` when we have nothing to show.
@@ -266,7 +266,7 @@ impl Registry {
         if let Some(credentials) = credentials {
             request = request.basic_auth(&credentials.username, Some(&credentials.password));
         }
-        let response = request.send().await.map_err(|error| unreachable(ask.source, &error))?;
+        let response = request.send().await.map_err(|error| unanswered(ask, &error))?;
         let response = accept(Ask { what: "a token", ..ask }, response)?;
         let bytes = read_bounded(ask.source, "a token", response, TOKEN_BYTES_MAX).await?;
         let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| malformed("it is not JSON"))?;
@@ -355,9 +355,19 @@ fn mismatch(what: &str, expected: &str, found: &Digest) -> PullError {
     PullError::DigestMismatch { what: what.to_owned(), expected: expected.to_owned(), found: found.to_string() }
 }
 
-fn unreachable(source: &Source, error: &reqwest::Error) -> PullError {
-    let why = if error.is_timeout() { "no answer in time".to_owned() } else { innermost(error) };
-    PullError::Unreachable { registry: source.name.clone(), why }
+/// A request that brought no answer.
+fn unanswered(ask: Ask<'_>, error: &reqwest::Error) -> PullError {
+    let registry = ask.source.name.clone();
+    if error.is_redirect() {
+        return PullError::Malformed { what: format!("the answer of {registry}"), why: innermost(error) };
+    }
+    if error.is_timeout() {
+        return PullError::Unreachable { registry, why: "no answer in time".to_owned() };
+    }
+    if error.is_connect() {
+        return PullError::Unreachable { registry, why: innermost(error) };
+    }
+    ask.source.cut(ask.what, error)
 }
 
 /// The last cause says what happened (`connection refused`); those before it say in which library.

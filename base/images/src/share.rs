@@ -72,16 +72,22 @@ async fn fetch(inner: Arc<Inner>, wanted: Wanted, arrived: Arc<AtomicU64>) -> Re
     let path = inner.downloads.join(format!("{}.part", wanted.blob.digest.short()));
     let repository = Repository { path: &wanted.repository, reference: &wanted.reference };
     download(&inner.registry, &wanted.sources, repository, &wanted.blob, &path, &arrived).await?;
-    unpack(&inner, &wanted.diff_id, &path).await?;
-    // Only now: until the layer is complete, its blob is what a restart goes on from.
-    if let Err(error) = std::fs::remove_file(&path) {
+    let unpacked = unpack(&inner, &wanted.diff_id, &path).await;
+    let keep = match &unpacked {
+        // Until the layer is complete, its blob is what a restart goes on from. A full disk needs the room, though,
+        // and a blob that is checked but bad stays bad.
+        Err(PullError::DiskFull { .. }) => false,
+        Err(error) => error.is_retryable() && !matches!(error, PullError::DigestMismatch { .. }),
+        Ok(()) => false,
+    };
+    if !keep && let Err(error) = std::fs::remove_file(&path) {
         tracing::debug!(path = %path.display(), %error, "cannot remove an unpacked download");
     }
-    Ok(())
+    unpacked
 }
 
 /// Stops the blocking thread when whoever waits for it goes away.
-struct Cancel(Arc<AtomicBool>);
+pub(crate) struct Cancel(pub(crate) Arc<AtomicBool>);
 
 impl Drop for Cancel {
     fn drop(&mut self) {
@@ -95,14 +101,7 @@ pub(crate) async fn unpack(inner: &Arc<Inner>, diff_id: &Digest, archive: &Path)
     let (cancelled, inner) = (cancel.0.clone(), inner.clone());
     let (diff_id, archive) = (diff_id.clone(), archive.to_owned());
     let path = archive.clone();
-    let added = tokio::task::spawn_blocking(move || {
-        let added = inner.layers.add(&archive, &diff_id, &cancelled);
-        if let Err(PullError::DiskFull { .. } | PullError::DigestMismatch { .. }) = added {
-            // A full disk needs the room; a blob that is not what it says would fail again for ever.
-            let _ = std::fs::remove_file(&archive);
-        }
-        added
-    });
+    let added = tokio::task::spawn_blocking(move || inner.layers.add(&archive, &diff_id, &cancelled));
     let added = added.await.map_err(|error| PullError::disk(&path, std::io::Error::other(error)))?;
     added.map(drop)
 }

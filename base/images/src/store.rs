@@ -79,7 +79,7 @@ impl Store {
     /// The image of this name, when it is here as a whole.
     pub fn find(&self, reference: &Reference) -> Option<Image> {
         let digest = self.inner.digest_of(reference)?;
-        self.inner.image(reference, &digest)
+        self.inner.complete(&digest).map(|record| self.inner.as_image(reference, record))
     }
 
     /// Every name, and every image that has lost its name but not its place.
@@ -147,12 +147,13 @@ impl Inner {
     }
 
     /// The image of this digest, when all its layers are here.
-    pub(crate) fn image(&self, reference: &Reference, digest: &Digest) -> Option<Image> {
+    fn complete(&self, digest: &Digest) -> Option<ImageRecord> {
         let record = self.state().records.images.get(digest)?.clone();
-        if !record.layers.iter().all(|layer| self.layers.find(layer).is_some()) {
-            return None;
-        }
-        Some(self.as_image(reference, record))
+        self.has_layers(&record).then_some(record)
+    }
+
+    fn has_layers(&self, record: &ImageRecord) -> bool {
+        record.layers.iter().all(|layer| self.layers.find(layer).is_some())
     }
 
     fn as_image(&self, reference: &Reference, record: ImageRecord) -> Image {
@@ -163,6 +164,21 @@ impl Inner {
             config: record.config,
             size_bytes: record.size_bytes,
         }
+    }
+
+    /// Gives an image that is here a name; `None` when it is not here as a whole.
+    pub(crate) async fn rename(
+        self: &Arc<Self>,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Result<Option<Image>, PullError> {
+        let Some(record) = self.state().records.images.get(digest).cloned() else { return Ok(None) };
+        // Pinned before it is looked at: what is found stays until the name is on disk.
+        let _pin = self.pin(&record.layers);
+        if !self.has_layers(&record) {
+            return Ok(None);
+        }
+        self.record(reference, record).await.map(Some)
     }
 
     /// Makes the image known, on disk first.
