@@ -25,10 +25,12 @@ pub use line::LINE_BYTES_MAX;
 pub use note::{NOTE_BYTES_MAX, NoteError};
 pub use prune::{DEAD_INSTANCES_MAX, GONE_KEPT_MS, Keep, Pruned};
 
+use backwards::Search;
 use filter::Filter;
 use merge::Chain;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 use watch::Place;
 use wire::api::LogLine;
@@ -38,6 +40,13 @@ pub const LINES_MAX: usize = 10_000;
 
 /// Most text one query answers: what a page can hold, and no query can make the agent hold.
 pub const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// Most of the logs one query looks through: a fraction of a second, and all of the logs of a service with
+/// anything like the usual bound. One that would go on says where it stopped.
+pub const SEARCH_BYTES_MAX: u64 = 256 << 20;
+
+/// Queries that search at a time; more wait. They read a disk, which others need too.
+pub const QUERIES_MAX: usize = 4;
 
 /// Most follows at a time. Each holds an inotify instance, of which a user has 128 for all programs.
 pub const FOLLOWS_MAX: usize = 64;
@@ -51,6 +60,19 @@ const PREVIOUS: &str = "previous";
 pub struct Logs {
     root: PathBuf,
     follows: Arc<Semaphore>,
+    queries: Arc<Semaphore>,
+}
+
+/// Held by whoever waits for an answer; dropped, the search for it is given up.
+#[derive(Debug, Default)]
+struct Wanted {
+    given_up: Arc<AtomicBool>,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Which lines; the default is the newest [`LINES_MAX`] of everything.
@@ -108,7 +130,8 @@ impl QueryError {
 
 impl Logs {
     pub fn new(root: &Path) -> Logs {
-        Logs { root: root.to_owned(), follows: Arc::new(Semaphore::new(FOLLOWS_MAX)) }
+        let (follows, queries) = (Semaphore::new(FOLLOWS_MAX), Semaphore::new(QUERIES_MAX));
+        Logs { root: root.to_owned(), follows: Arc::new(follows), queries: Arc::new(queries) }
     }
 
     /// Where the shim of an instance writes.
@@ -119,22 +142,38 @@ impl Logs {
     /// The lines asked for, oldest first. A service without logs has none. Blocks on the disk: see
     /// [`Logs::query`].
     pub fn query_blocking(&self, stack: &str, service: &str, query: &Query) -> Result<Vec<LogLine>, QueryError> {
+        self.search(stack, service, query, Arc::default())
+    }
+
+    fn search(
+        &self,
+        stack: &str,
+        service: &str,
+        query: &Query,
+        given_up: Arc<AtomicBool>,
+    ) -> Result<Vec<LogLine>, QueryError> {
+        let _span = tracing::debug_span!("logs query", stack, service).entered();
         let filter = Filter::new(query)?;
         let dir = self.service_dir(stack, service)?;
         let instances = match &query.instance {
             Some(instance) => vec![name(instance)?.to_owned()],
             None => instances(&dir)?,
         };
-        merge::newest(chains(&dir, &instances)?, &filter)
+        merge::newest(chains(&dir, &instances)?, &filter, Search { bytes_left: SEARCH_BYTES_MAX, given_up })
     }
 
-    /// [`Logs::query_blocking`] on a thread that may block. Dropped, the search still runs to its end, which
-    /// the bound on a service's logs puts within reach.
+    /// [`Logs::query_blocking`] on a thread that may block, when it is its turn. May be dropped anywhere: a
+    /// search that runs is given up at its next read.
     pub async fn query(&self, stack: &str, service: &str, query: Query) -> Result<Vec<LogLine>, QueryError> {
+        let permit = self.queries.clone().acquire_owned().await.map_err(|_| QueryError::GivenUp)?;
         let (logs, stack, service) = (self.clone(), stack.to_owned(), service.to_owned());
-        tokio::task::spawn_blocking(move || logs.query_blocking(&stack, &service, &query))
-            .await
-            .unwrap_or(Err(QueryError::GivenUp))
+        let wanted = Wanted::default();
+        let given_up = wanted.given_up.clone();
+        let search = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            logs.search(&stack, &service, &query, given_up)
+        });
+        search.await.unwrap_or(Err(QueryError::GivenUp))
     }
 
     /// The lines asked for, then every new one as it is written, of instances there are and will be. Needs a

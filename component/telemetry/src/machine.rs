@@ -149,6 +149,7 @@ impl Shared {
         let ticks = self.read("stat").as_deref().and_then(procfs::cpu_ticks);
         let cpu_busy = match (state.cpu, ticks) {
             (Some(before), Some(now)) => busy_share(before, now),
+            // The first reading says how it was since boot.
             (None, Some(now)) => busy_share(CpuTicks::default(), now),
             (Some(_) | None, None) => None,
         };

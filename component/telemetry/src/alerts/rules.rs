@@ -37,7 +37,7 @@ fn services() -> Vec<Rule> {
         },
         Rule {
             name: "service_degraded",
-            summary: "{stack}/{service} has {value} ready instances less than it should: see its instances' messages",
+            summary: "{stack}/{service} lacks {value} of its instances: their messages say what they wait for",
             expression: Expression::Shortfall {
                 wanted: Select::all("bramble_service_instances_wanted"),
                 present: Select::all("bramble_service_instances_ready"),

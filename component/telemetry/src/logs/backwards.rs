@@ -4,9 +4,39 @@
 use super::line::LINE_BYTES_MAX;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One read: some hundred lines, and small enough to hold one per instance.
 const BLOCK_BYTES: usize = 64 << 10;
+
+/// How far a search may go, over all its files.
+#[derive(Debug)]
+pub(super) struct Search {
+    pub(super) bytes_left: u64,
+    /// Set by whoever does not want the answer any more.
+    pub(super) given_up: Arc<AtomicBool>,
+}
+
+impl Search {
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    fn may_read(&self) -> bool {
+        self.bytes_left > 0 && !self.is_given_up()
+    }
+}
+
+/// What the file had to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Line,
+    /// There is nothing before the last line handed out.
+    End,
+    /// The search may go no further.
+    Stopped,
+}
 
 #[derive(Debug)]
 pub(super) struct Backwards {
@@ -29,11 +59,11 @@ impl Backwards {
     }
 
     /// The line before the one handed out last, without its line feed; of a line longer than
-    /// [`LINE_BYTES_MAX`] the begin. `None` before the first line. A last line without an end is a line.
-    pub(super) fn next(&mut self, line: &mut Vec<u8>) -> std::io::Result<bool> {
+    /// [`LINE_BYTES_MAX`] the begin. A last line without an end is a line.
+    pub(super) fn next(&mut self, line: &mut Vec<u8>, search: &mut Search) -> std::io::Result<Next> {
         line.clear();
         if self.done {
-            return Ok(false);
+            return Ok(Next::End);
         }
         loop {
             if let Some(at) = self.held[..self.searched].iter().rposition(|byte| *byte == b'\n') {
@@ -48,13 +78,17 @@ impl Backwards {
                 self.done = true;
                 break;
             }
-            self.read_block()?;
+            if !search.may_read() {
+                return Ok(Next::Stopped);
+            }
+            let size = self.read_block()?;
+            search.bytes_left = search.bytes_left.saturating_sub(size);
         }
         line.truncate(LINE_BYTES_MAX);
-        Ok(true)
+        Ok(Next::Line)
     }
 
-    fn read_block(&mut self) -> std::io::Result<()> {
+    fn read_block(&mut self) -> std::io::Result<u64> {
         let size = usize::try_from(self.unread).map_or(BLOCK_BYTES, |unread| unread.min(BLOCK_BYTES));
         let from = self.unread - size as u64;
         let mut block = vec![0; size];
@@ -72,7 +106,7 @@ impl Backwards {
         self.held.truncate(LINE_BYTES_MAX);
         block.append(&mut self.held);
         self.held = block;
-        Ok(())
+        Ok(size as u64)
     }
 }
 
@@ -82,12 +116,17 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write;
 
+    fn search(bytes_left: u64) -> Search {
+        Search { bytes_left, given_up: Arc::default() }
+    }
+
     fn lines(content: &[u8]) -> Vec<Vec<u8>> {
         let mut file = tempfile::tempfile().expect("makes a file");
         file.write_all(content).expect("writes");
         let mut reader = Backwards::new(file, content.len() as u64);
         let (mut found, mut line) = (Vec::new(), Vec::new());
-        while reader.next(&mut line).expect("reads") {
+        let mut search = search(u64::MAX);
+        while reader.next(&mut line, &mut search).expect("reads") == Next::Line {
             found.push(line.clone());
         }
         found.reverse();
@@ -121,11 +160,15 @@ mod tests {
         file.write_all(b"\nfirst\nlast\n").expect("writes");
         let mut reader = Backwards::new(file, HUGE + 12);
         let mut line = Vec::new();
+        let mut search = search(3 * BLOCK_BYTES as u64);
         for expected in ["last", "first"] {
-            assert!(reader.next(&mut line).expect("reads"));
+            assert_eq!(reader.next(&mut line, &mut search).expect("reads"), Next::Line);
             assert_eq!(line, expected.as_bytes());
         }
         assert_eq!(reader.unread, HUGE + 12 - BLOCK_BYTES as u64);
+        // The hole is one line without an end in sight.
+        assert_eq!(reader.next(&mut line, &mut search).expect("reads"), Next::Stopped);
+        assert_eq!(reader.unread, HUGE + 12 - 3 * BLOCK_BYTES as u64);
     }
 
     proptest! {

@@ -4,10 +4,11 @@
 //! when the channel is full: then the files keep what is not read yet, and only rotation bounds that. It ends
 //! when the [`Follow`] is dropped (waiting may be dropped anywhere) or when its files cannot be read.
 
+use super::backwards::Search;
 use super::cursor::{Cursor, Turn};
 use super::filter::Filter;
 use super::watch::{self, Place, Seen, Watch};
-use super::{QueryError, chains, merge};
+use super::{QueryError, SEARCH_BYTES_MAX, chains, merge};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -133,7 +134,8 @@ impl Follower {
                 .map_err(|source| QueryError::Read { path: dir.join(&chain.instance), source })?;
             self.cursors.insert(chain.instance.clone(), cursor);
         }
-        merge::newest(chains, &self.filter)
+        let search = Search { bytes_left: SEARCH_BYTES_MAX, given_up: Arc::default() };
+        merge::newest(chains, &self.filter, search)
     }
 
     /// Reads a piece of every instance that changed. What comes back is what was found, and which instances

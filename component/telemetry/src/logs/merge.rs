@@ -3,7 +3,7 @@
 //! A wall clock may be set back, so the times within one file need not rise. Order within an instance is
 //! never touched: going backwards, a line counts as no younger than the one after it.
 
-use super::backwards::Backwards;
+use super::backwards::{Backwards, Next, Search};
 use super::filter::Filter;
 use super::line::{Line, Stream};
 use super::{ANSWER_BYTES_MAX, CURRENT, PREVIOUS, QueryError};
@@ -14,6 +14,9 @@ use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use wire::api::LogLine;
+
+const STOPPED: &str =
+    "the search stopped here, there was too much to look through: ask for lines until this time to go on";
 
 /// One instance's files as they were found: bytes behind `length` are not looked at.
 pub(super) struct Chain {
@@ -79,24 +82,38 @@ impl Piece {
 }
 
 /// The newest lines `filter` wants of all chains, oldest first.
-pub(super) fn newest(chains: Vec<Chain>, filter: &Filter) -> Result<Vec<LogLine>, QueryError> {
+///
+/// A search that may go no further ends with a line that says so, in place of what is before it.
+pub(super) fn newest(chains: Vec<Chain>, filter: &Filter, mut search: Search) -> Result<Vec<LogLine>, QueryError> {
     let mut sources: Vec<Source> = chains.into_iter().map(Source::new).collect();
     let mut heads = BinaryHeap::new();
-    for (at, source) in sources.iter_mut().enumerate() {
-        if source.advance(filter)? {
-            heads.push((source.key, at));
-        }
-    }
     let mut found = VecDeque::new();
     let mut room = ANSWER_BYTES_MAX;
-    while found.len() < filter.lines_max {
+    // Whose next line is not known; at first nobody's is.
+    let mut unknown: Vec<usize> = if filter.lines_max > 0 { (0..sources.len()).collect() } else { Vec::new() };
+    loop {
+        for at in unknown.drain(..) {
+            match sources[at].advance(filter, &mut search)? {
+                Next::Line => heads.push((sources[at].key, at)),
+                Next::End => {}
+                Next::Stopped if search.is_given_up() => return Err(QueryError::GivenUp),
+                // What the others hold may be older than what this one was not asked for.
+                Next::Stopped => {
+                    found.push_front(sources[at].stopped());
+                    return Ok(found.into());
+                }
+            }
+        }
+        if found.len() >= filter.lines_max {
+            break;
+        }
         let Some((_, at)) = heads.pop() else { break };
         let line = sources[at].take();
         let Some(left) = room.checked_sub(line.line.len() + line.instance.len()) else { break };
         room = left;
         found.push_front(line);
-        if sources[at].advance(filter)? {
-            heads.push((sources[at].key, at));
+        if found.len() < filter.lines_max {
+            unknown.push(at);
         }
     }
     Ok(found.into())
@@ -123,13 +140,17 @@ impl Source {
         Source { instance: chain.instance, files, bytes: Vec::new(), key: u64::MAX, found: None, written_ms }
     }
 
-    /// Goes back to the next line wanted; false when there is none.
-    fn advance(&mut self, filter: &Filter) -> Result<bool, QueryError> {
+    /// Goes back to the next line wanted.
+    fn advance(&mut self, filter: &Filter, search: &mut Search) -> Result<Next, QueryError> {
         while let Some((path, file)) = self.files.last_mut() {
-            let more = file.next(&mut self.bytes).map_err(|source| QueryError::Read { path: path.clone(), source })?;
-            if !more {
-                self.files.pop();
-                continue;
+            let next = file.next(&mut self.bytes, search);
+            match next.map_err(|source| QueryError::Read { path: path.clone(), source })? {
+                Next::Line => {}
+                Next::Stopped => return Ok(Next::Stopped),
+                Next::End => {
+                    self.files.pop();
+                    continue;
+                }
             }
             let line = Line::parse(&self.bytes);
             // A line without a time is as old as its neighbour.
@@ -143,11 +164,17 @@ impl Source {
                 let text = line.text();
                 if filter.wants(&text) {
                     self.found = Some((time_ms, line.stream, text));
-                    return Ok(true);
+                    return Ok(Next::Line);
                 }
             }
         }
-        Ok(false)
+        Ok(Next::End)
+    }
+
+    /// Stands for everything before the place the search got to.
+    fn stopped(&self) -> LogLine {
+        let time_ms = if self.key == u64::MAX { self.written_ms } else { self.key };
+        Stream::Bramble.line(&self.instance, time_ms, STOPPED.to_owned())
     }
 
     fn take(&mut self) -> LogLine {

@@ -1,9 +1,10 @@
 //! Logs as they are asked for and followed.
 
 use std::fs::{self, OpenOptions};
+use std::future::Future;
 use std::io::Write;
 use std::path::PathBuf;
-use telemetry::logs::{Keep, LINES_MAX, Logs, Query, QueryError};
+use telemetry::logs::{Keep, LINES_MAX, Logs, QUERIES_MAX, Query, QueryError, SEARCH_BYTES_MAX};
 use tempfile::TempDir;
 use wire::api::LogLine;
 
@@ -184,6 +185,42 @@ fn an_answer_is_bounded() {
     let found = bed.query(Query { instance: Some("b".to_owned()), ..everything() });
     let bytes: usize = found.iter().map(|line| line.line.len()).sum();
     assert!(bytes <= 8 << 20 && found.last().is_some_and(|line| line.time_ms == 999));
+}
+
+#[test]
+fn a_search_through_too_much_says_where_it_stopped() {
+    let bed = Bed::new();
+    bed.append("a", "current", "1 o before\n");
+    let path = bed.path("a", "current");
+    // A hole is read as zeros: one line that never ends.
+    let file = OpenOptions::new().write(true).open(&path).expect("opens");
+    file.set_len(SEARCH_BYTES_MAX + (1 << 20)).expect("makes a hole");
+    bed.append("a", "current", "\n7 o after\n");
+    bed.append("b", "current", "1 o older than anybody knows\n9 o newest\n");
+    let found: Vec<_> =
+        bed.query(everything()).into_iter().map(|line| (line.time_ms, line.stream, line.line)).collect();
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!((found[0].0, found[0].1.as_str()), (7, "bramble"));
+    assert!(found[0].2.starts_with("the search stopped here"));
+    assert_eq!((found[1].2.as_str(), found[2].2.as_str()), ("after", "newest"));
+}
+
+#[tokio::test]
+async fn queries_that_nobody_waits_for_make_room() {
+    let bed = Bed::new();
+    bed.append("a", "current", "1 o x\n");
+    for _ in 0..QUERIES_MAX * 4 {
+        let query = bed.logs.query("stack", "web", everything());
+        // Asked once, then dropped: its search has begun.
+        let mut query = std::pin::pin!(query);
+        std::future::poll_fn(|context| {
+            let _ = query.as_mut().poll(context);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    let found = bed.logs.query("stack", "web", everything()).await.expect("can be read");
+    assert_eq!(found.len(), 1);
 }
 
 #[test]
