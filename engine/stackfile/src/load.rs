@@ -10,6 +10,7 @@ use crate::read::{At, shortened};
 use crate::stack::SERVICES_MAX;
 use crate::yaml::{self, Entry, Node, Value};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 /// Files one stack may consist of, and how deep they may bring in each other.
 const FILES_MAX: usize = 64;
@@ -30,7 +31,7 @@ pub(crate) struct Loader<'i> {
     unset: BTreeSet<String>,
     filled_bytes: usize,
     copied_nodes: usize,
-    loaded: BTreeMap<String, Option<Node>>,
+    loaded: BTreeMap<String, Option<Rc<Node>>>,
 }
 
 /// Reads the main file and everything it brings in.
@@ -178,7 +179,10 @@ impl Loader<'_> {
         let outer = std::mem::replace(&mut self.variables, variables);
         for (place, path) in paths {
             let Some(included) = self.file(path, &place, findings) else { continue };
-            let Some(included) = self.complete(included, depth + 1, findings) else { continue };
+            if !self.may_copy(&included, &place, findings) {
+                return;
+            }
+            let Some(included) = self.complete(Node::clone(&included), depth + 1, findings) else { continue };
             add_sections(root, included, findings);
         }
         self.variables = outer;
@@ -203,7 +207,7 @@ impl Loader<'_> {
     }
 
     /// Another file's document, variables filled in.
-    fn file(&mut self, path: &str, place: &Place, findings: &mut Findings) -> Option<Node> {
+    fn file(&mut self, path: &str, place: &Place, findings: &mut Findings) -> Option<Rc<Node>> {
         let folder = findings.folder(place.spot).to_string();
         let Some(content) = crate::files::find(self.input, &folder, path) else {
             let message = format!("the file `{}` is not there", shortened(path));
@@ -219,7 +223,7 @@ impl Loader<'_> {
             return None;
         }
         let number = findings.add_file(&full, place.spot);
-        let node = self.document(content, number, findings);
+        let node = self.document(content, number, findings).map(Rc::new);
         self.loaded.insert(full, node.clone());
         node
     }
@@ -233,12 +237,12 @@ impl Loader<'_> {
             // The section's own reader says so.
             return root;
         }
-        let before = services.clone();
-        let resolved: Vec<Entry> = before
+        let document = Rc::new(root.clone());
+        let resolved: Vec<Entry> = services
             .entries()
             .iter()
             .map(|entry| {
-                let value = self.extended(&before, entry, &mut Vec::new(), findings);
+                let value = self.extended(&document, entry, &mut Vec::new(), findings);
                 Entry { key: entry.key.clone(), spot: entry.spot, value }
             })
             .collect();
@@ -248,10 +252,10 @@ impl Loader<'_> {
         root
     }
 
-    /// The service with what it extends laid under it.
+    /// The service with what it extends laid under it; as it is, `extends` included, if that cannot be had.
     fn extended(
         &mut self,
-        services: &Node,
+        document: &Rc<Node>,
         entry: &Entry,
         chain: &mut Vec<(u16, String)>,
         findings: &mut Findings,
@@ -260,39 +264,59 @@ impl Loader<'_> {
         let Value::Map(entries) = &mut own.value else { return own };
         let Some(index) = entries.iter().position(|entry| entry.key == "extends") else { return own };
         let extends = entries.remove(index).value;
-        let link = (entry.value.spot.file, entry.key.clone());
         let path = format!("services.{}.extends", shortened(&entry.key));
         let at = At { place: Place { spot: extends.spot, path }, node: &extends };
-        if chain.contains(&link) {
-            let ring: Vec<String> = chain.iter().map(|(_, name)| name.clone()).chain([link.1]).collect();
-            findings.error(&at.place, format!("services extend each other in a ring: {}", ring.join(" -> ")), "");
-            return own;
+        let link = (entry.value.spot.file, entry.key.clone());
+        if let Some(start) = chain.iter().position(|known| *known == link) {
+            // Those before the ring only lead into it; each ring is reported at its own services.
+            if start == 0 {
+                let ring: Vec<String> = chain.iter().map(|(_, name)| name.clone()).chain([link.1]).collect();
+                findings.error(&at.place, format!("services extend each other in a ring: {}", ring.join(" -> ")), "");
+            }
+            return entry.value.clone();
         }
         if chain.len() >= CHAIN_MAX {
             findings.error(&at.place, format!("services extend each other more than {CHAIN_MAX} deep"), "");
-            return own;
+            return entry.value.clone();
         }
-        let Some((file, name)) = extends_target(&at, findings) else { return own };
-        let other = match file {
-            Some((place, file)) => match self.file(&file, &place, findings) {
-                Some(document) => document.get("services").cloned().unwrap_or_else(|| Node::null(at.place.spot)),
-                None => return own,
-            },
-            None => services.clone(),
-        };
-        let Some(base) = other.entries().iter().find(|entry| entry.key == name) else {
-            findings.error(&at.place, format!("`extends` names `{}`, which is no service there", shortened(&name)), "");
-            return own;
-        };
         chain.push(link);
-        let base = self.extended(&other, base, chain, findings);
+        let base = self.base(document, &at, chain, findings);
         chain.pop();
-        self.copied_nodes += node_count(&base);
-        if self.copied_nodes > COPIED_NODES_MAX {
-            findings.error(&at.place, "the file grows too large when `extends` is resolved", "");
-            return own;
+        match base {
+            Some(base) => laid_over(base, own, ""),
+            None => entry.value.clone(),
         }
-        laid_over(base, own, "")
+    }
+
+    /// What `extends` names, itself extended.
+    fn base(
+        &mut self,
+        document: &Rc<Node>,
+        at: &At<'_>,
+        chain: &mut Vec<(u16, String)>,
+        findings: &mut Findings,
+    ) -> Option<Node> {
+        let (file, name) = extends_target(at, findings)?;
+        let other = match file {
+            Some((place, file)) => self.file(&file, &place, findings)?,
+            None => document.clone(),
+        };
+        let services = other.get("services").map(Node::entries).unwrap_or_default();
+        let Some(base) = services.iter().find(|entry| entry.key == name) else {
+            findings.error(&at.place, format!("`extends` names `{}`, which is no service there", shortened(&name)), "");
+            return None;
+        };
+        let base = self.extended(&other, base, chain, findings);
+        self.may_copy(&base, &at.place, findings).then_some(base)
+    }
+
+    fn may_copy(&mut self, node: &Node, place: &Place, findings: &mut Findings) -> bool {
+        self.copied_nodes += node_count(node);
+        let fits = self.copied_nodes <= COPIED_NODES_MAX;
+        if !fits {
+            findings.error(place, "the stack grows too large when `extends` and `include` are resolved", "");
+        }
+        fits
     }
 }
 

@@ -404,8 +404,15 @@ mod tests {
         check("", Err("not a rule"));
         check("PathPrefix(`/{id}`)", Err("plain path"));
         check(&"(".repeat(100), Err("too deep"));
-        let many = vec!["(Host(`a`)||Host(`b`)||Host(`c`))"; 1].join("")
-            + &"&& (PathPrefix(`/a`)||PathPrefix(`/b`))".repeat(1);
-        assert_eq!(parse_rule(&many).expect("six").len(), 6);
+        let doubling = "(PathPrefix(`/a`) || PathPrefix(`/b`))";
+        check(&[doubling; 3].join(" && "), Err("two paths"));
+        let hosts = ["(Host(`a`) || Host(`b`))"; 40].join(" || ");
+        check(&hosts, Err("too many"));
+    }
+
+    #[test]
+    fn alternatives_multiply() {
+        let many = "(Host(`a`) || Host(`b`) || Host(`c`)) && (PathPrefix(`/a`) || PathPrefix(`/b`))";
+        assert_eq!(parse_rule(many).expect("six").len(), 6);
     }
 }

@@ -73,11 +73,9 @@ pub(crate) fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
 fn distance(left: &str, right: &str) -> usize {
     let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
     let mut rows = vec![vec![0usize; right.len() + 1]; left.len() + 1];
+    rows[0] = (0..=right.len()).collect();
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;
-    }
-    for j in 0..=right.len() {
-        rows[0][j] = j;
     }
     for i in 1..=left.len() {
         for j in 1..=right.len() {

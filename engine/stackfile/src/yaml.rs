@@ -43,10 +43,6 @@ pub(crate) struct Entry {
 }
 
 impl Node {
-    pub(crate) fn null(spot: Spot) -> Node {
-        Node { spot, value: Value::Null }
-    }
-
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.value)
     }
@@ -202,6 +198,8 @@ impl<'f> Builder<'f> {
                 }
                 Ok(())
             }
+            // Quoted, `\0` writes what the bytes of the file must not hold: no path or variable can have it.
+            Event::Scalar(text, ..) if text.contains('\0') => self.stop(spot, "the text holds a NUL character", ""),
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && tag.is_none();
                 let value = match text.as_ref() {
@@ -221,7 +219,10 @@ impl<'f> Builder<'f> {
                 }
                 None => self.stop(spot, "the alias stands inside what it refers to", "an anchor cannot hold itself"),
             },
-            // Stream marks, document ends, comments and what later versions of the reader may tell.
+            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            // Told only when asked for, which the options do not.
+            Event::Anchor(..) | Event::UnresolvedAlias(_) => Ok(()),
+            // What later versions of the parser may tell.
             _ => Ok(()),
         }
     }

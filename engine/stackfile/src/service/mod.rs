@@ -156,6 +156,8 @@ impl Reader<'_, '_> {
     }
 
     fn image(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
+        // What is left of `extends` could not be resolved, which was said: what is missing would have come from there.
+        let unresolved = fields.take("extends").is_some();
         let image = fields.take("image");
         let build = fields.take("build");
         match (&image, &build) {
@@ -181,6 +183,7 @@ impl Reader<'_, '_> {
                 let hint = "build it, push it to a registry, and set `image:` to its name there";
                 findings.warn(&build.place, message, hint);
             }
+            (None, None) if unresolved => {}
             (None, None) => {
                 let message = format!("the service `{}` has no image", shortened(self.name));
                 findings.error(

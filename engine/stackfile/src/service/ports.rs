@@ -131,7 +131,11 @@ fn short_ports(text: &str) -> Result<Vec<Port>, &'static str> {
         None => None,
     };
     let targets = range(target)?;
-    let Some(published) = published_range(published)? else {
+    let published = published_range(published)?;
+    if targets.clone().count() > PORTS_MAX {
+        return Err("the range holds more than 1000 ports");
+    }
+    let Some(published) = published else {
         return Ok(targets
             .map(|target| Port { host_ip: host_ip.clone(), published: None, target, protocol })
             .collect());
@@ -162,9 +166,6 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
     }
     if first > last {
         return Err("the range ends before it begins");
-    }
-    if usize::from(last - first) >= PORTS_MAX {
-        return Err("the range holds more than 1000 ports");
     }
     Ok(first..=last)
 }

@@ -1,5 +1,9 @@
 //! What stack files become, seen from outside.
 
+mod forms;
+mod hostile;
 mod keys;
+mod refusals;
 mod samples;
+mod several_files;
 mod support;
