@@ -4,6 +4,7 @@ mod browser;
 mod journey;
 mod refusal;
 mod sharing;
+mod stack;
 
 /// What a form of a logged-in writer sends to save a post.
 fn post_fields<'a>(title: &'a str, body: &'a str, then: &'a str) -> [(&'a str, &'a str); 3] {

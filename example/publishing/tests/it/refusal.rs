@@ -88,6 +88,26 @@ fn guessing_passwords_ends_soon() {
 }
 
 #[test]
+fn behind_a_proxy_clients_are_told_apart_by_the_last_address() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let instance = Instance::start_with(folder.path(), |config| config.trust_forwarded = true);
+    drop(Browser::signed_up(&instance, "ada"));
+    let login = |password: &str, forwarded: &str| {
+        let mut browser = Browser::new(&instance);
+        let token = browser.token("/login");
+        let body = format!("csrf={token}&name=ada&password={}", password.replace(' ', "%20"));
+        let form = ("Content-Type", "application/x-www-form-urlencoded");
+        browser.request("POST", "/login", &[form, ("X-Forwarded-For", forwarded)], body.as_bytes()).status
+    };
+    for number in 0..6 {
+        // What the client itself wrote in front changes nothing.
+        assert_eq!(login("wrong horse", &format!("10.0.0.{number}, 192.0.2.1")), 422);
+    }
+    assert_eq!(login(PASSWORD, "192.0.2.1"), 429);
+    assert_eq!(login(PASSWORD, "192.0.2.2"), 303);
+}
+
+#[test]
 fn names_are_taken_once_and_have_their_form() {
     let (instance, _folder) = blog();
     drop(Browser::signed_up(&instance, "ada"));
