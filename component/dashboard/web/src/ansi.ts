@@ -22,8 +22,9 @@ interface Look {
 
 const PLAIN: Look = { fg: undefined, bg: undefined, bold: false, dim: false, italic: false, underline: false };
 
-/** Escape sequences (CSI, OSC and the short ones), or a control character other than tab. */
-const ESCAPE = /\u001b\[([0-9;:]*)([ -/]*[@-~])|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|\u001b[@-Z\\-_]?|[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g;
+/** Escape sequences (CSI, also cut off; OSC; the short ones), or a control character other than tab. */
+const ESCAPE =
+  /(?:\u001b\[|\u009b)([0-?]*)([ -/]*[@-~])?|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|\u001b[@-Z\\-_]?|[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g;
 
 export function runs(line: string): Run[] {
   const out: Run[] = [];

@@ -47,7 +47,8 @@ check("colours become classes, everything else of an escape goes", looks, [
   ["\u001b[mx\u001b[Ky\u001b[2Jz", ["x", "y", "z"]],
   ["a\u001b]8;;http://example.org\u001b\\link\u001b]8;;\u001b\\b", ["a", "link", "b"]],
   ["a\u0007\u0000\tb\r", ["a", "\tb"]],
-  ["cut off \u001b[3", ["cut off ", "3"]],
+  ["cut off \u001b[3", ["cut off "]],
+  ["\u001b[?25lhidden\u001b[?25h \u009b32mgreen", ["hidden", " ", "green|fg-2"]],
   ["", []],
 ]);
 test("no line can make anything but text of itself, however broken", () => {

@@ -44,8 +44,16 @@ export function use() {
 }
 
 export async function go(page, place) {
-  await page.evaluate((to) => (location.hash = `#/${to}`), place);
-  await page.getByText("Loading…").waitFor({ state: "detached" });
+  await page.evaluate(
+    (to) =>
+      new Promise((resolve) => {
+        if (location.hash === to) return resolve();
+        addEventListener("hashchange", () => setTimeout(resolve), { once: true });
+        location.hash = to;
+      }),
+    `#/${place}`,
+  );
+  await page.waitForFunction(() => !document.body.innerText.includes("Loading…"));
 }
 
 /** Waits until it can be seen; the error names what was missing. */
