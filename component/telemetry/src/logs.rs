@@ -61,6 +61,7 @@ pub struct Logs {
     root: PathBuf,
     follows: Arc<Semaphore>,
     queries: Arc<Semaphore>,
+    search_bytes_max: u64,
 }
 
 /// Held by whoever waits for an answer; dropped, the search for it is given up.
@@ -130,8 +131,13 @@ impl QueryError {
 
 impl Logs {
     pub fn new(root: &Path) -> Logs {
+        Logs::bounded(root, SEARCH_BYTES_MAX)
+    }
+
+    /// Logs of which a query looks through `search_bytes_max` instead of [`SEARCH_BYTES_MAX`].
+    pub fn bounded(root: &Path, search_bytes_max: u64) -> Logs {
         let (follows, queries) = (Semaphore::new(FOLLOWS_MAX), Semaphore::new(QUERIES_MAX));
-        Logs { root: root.to_owned(), follows: Arc::new(follows), queries: Arc::new(queries) }
+        Logs { root: root.to_owned(), follows: Arc::new(follows), queries: Arc::new(queries), search_bytes_max }
     }
 
     /// Where the shim of an instance writes.
@@ -159,7 +165,7 @@ impl Logs {
             Some(instance) => vec![name(instance)?.to_owned()],
             None => instances(&dir)?,
         };
-        merge::newest(chains(&dir, &instances)?, &filter, Search { bytes_left: SEARCH_BYTES_MAX, given_up })
+        merge::newest(chains(&dir, &instances)?, &filter, Search { bytes_left: self.search_bytes_max, given_up })
     }
 
     /// [`Logs::query_blocking`] on a thread that may block, when it is its turn. May be dropped anywhere: a

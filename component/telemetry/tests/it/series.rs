@@ -172,12 +172,15 @@ fn what_json_cannot_say_is_no_point() {
 fn a_large_answer_is_thinned_to_means() {
     let mut bed = Bed::new();
     let count = 2 * ANSWER_POINTS_MAX / POINTS;
-    let name = |at: usize| at.to_string();
-    for tick in 0..POINTS {
+    let samples = [1.0, 3.0].map(|value| {
         for at in 0..count {
-            bed.meter.gauge("g", "G.", &[("i", &name(at))]).set(if tick % 2 == 0 { 1.0 } else { 3.0 });
+            bed.meter.gauge("g", "G.", &[("i", &at.to_string())]).set(value);
         }
-        bed.tick();
+        bed.meter.samples()
+    });
+    for tick in 0..POINTS {
+        bed.now_ms += STEP_MS;
+        bed.store.record(bed.now_ms, STEP_MS, &samples[tick % 2]);
     }
     let series = bed.store.query("g", &[], 0);
     assert_eq!(series.len(), count);
