@@ -96,7 +96,12 @@ impl Drop for Ending {
 /// A body of the gateway's own, or one that an instance sends.
 pub(crate) enum AnswerBody {
     Own(Bytes),
-    Instance { body: Incoming, ending: Ending },
+    Instance {
+        body: Incoming,
+        ending: Ending,
+        /// How the instance broke off, kept back until the client has what came before.
+        broken: Option<hyper::Error>,
+    },
 }
 
 impl AnswerBody {
@@ -105,7 +110,7 @@ impl AnswerBody {
     }
 
     pub(crate) fn from_instance(body: Incoming, ending: Ending) -> AnswerBody {
-        AnswerBody::Instance { body, ending }
+        AnswerBody::Instance { body, ending, broken: None }
     }
 }
 
@@ -117,7 +122,10 @@ impl Body for AnswerBody {
         match &mut *self {
             AnswerBody::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             AnswerBody::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            AnswerBody::Instance { body, ending } => {
+            AnswerBody::Instance { body, ending, broken } => {
+                if let Some(error) = broken.take() {
+                    return Poll::Ready(Some(Err(error)));
+                }
                 let frame = match Pin::new(&mut *body).poll_frame(cx) {
                     Poll::Ready(frame) => frame,
                     Poll::Pending => {
@@ -125,12 +133,20 @@ impl Body for AnswerBody {
                         ready!(Pin::new(&mut *body).poll_frame(cx))
                     }
                 };
-                match &frame {
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) => ending.cut(),
-                    None => ending.complete(),
+                match frame {
+                    Some(Err(error)) => {
+                        ending.cut();
+                        // Told at once, the server would drop what it has not written yet; a pause lets it.
+                        *broken = Some(error);
+                        cx.waker().wake_by_ref();
+                        Poll::Pending
+                    }
+                    Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+                    None => {
+                        ending.complete();
+                        Poll::Ready(None)
+                    }
                 }
-                Poll::Ready(frame)
             }
         }
     }
@@ -153,7 +169,7 @@ impl Body for AnswerBody {
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         // The server asks no further once a body of known length is through.
-        if let AnswerBody::Instance { body, ending } = self
+        if let AnswerBody::Instance { body, ending, .. } = self
             && body.is_end_stream()
         {
             ending.complete();

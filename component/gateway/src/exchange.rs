@@ -7,6 +7,7 @@
 use crate::answer::{Refusal, echo};
 use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending, Record};
+use crate::guard::Framing;
 use crate::header;
 use crate::link::{Link, RequestBody, Sent};
 use crate::listener::{Target, TargetKind};
@@ -48,11 +49,15 @@ enum Answered {
 pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Response<AnswerBody> {
     let started = world::clock::monotonic();
     let has_body = !request.body().is_end_stream();
-    session.pulse.request_begins(has_body);
+    let framing = session.pulse.request_begins(has_body);
     let target = session.target.get();
     let chunked = has_body && request.body().size_hint().exact().is_none();
     let mut record = Record::new(Arc::clone(&target.meters), request.method().clone(), started);
-    let answered = match admit(&session, &target, request, started) {
+    let admitted = match framing {
+        Framing::Double => Err(Refusal::Malformed("both a content-length and a transfer-encoding")),
+        Framing::Plain | Framing::Unknown => admit(&session, &target, request, started),
+    };
+    let answered = match admitted {
         Ok(errand) => {
             record.meters = Arc::clone(&errand.upstream.meters);
             run(&session, errand).await
@@ -77,9 +82,9 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
             refusal.response().map(AnswerBody::own)
         }
     };
-    if chunked {
-        // hyper forgets a content-length beside a chunked coding. A sender that meant the length is out of step
-        // from here on (RFC 9112, section 6.1), so nothing more is read from this connection.
+    if chunked && framing == Framing::Unknown {
+        // There may have been a length beside the coding. A sender that meant it is out of step from here on
+        // (RFC 9112, section 6.1), so nothing more is read from this connection.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -17,6 +17,7 @@ mod budget;
 mod detect;
 mod exchange;
 mod gateway;
+mod guard;
 mod header;
 mod link;
 mod listener;

@@ -3,13 +3,14 @@
 //! Owns the judgement whether a client is too slow, made from a few marks that cost next to nothing per byte
 //! moved, and looked at once in a while. Does not know HTTP: it is told where a request begins and ends.
 
+use crate::guard::{Framing, Guard};
 use crate::metrics::ConnectionMeters;
 use crate::settings::Limits;
 use bytes::Bytes;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,6 +33,7 @@ pub(crate) struct Pulse {
     moved_ms: AtomicU64,
     /// The client has not sent all of a request's body.
     uploading: AtomicBool,
+    guard: Mutex<Guard>,
     /// The last read found nothing, the last write found no room.
     read_waits: AtomicBool,
     write_waits: AtomicBool,
@@ -45,15 +47,26 @@ impl Pulse {
             head_ms: AtomicU64::new(0),
             moved_ms: AtomicU64::new(0),
             uploading: AtomicBool::new(false),
+            guard: Mutex::new(Guard::default()),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
         }
     }
 
-    /// A request's head is complete.
-    pub(crate) fn request_begins(&self, has_body: bool) {
+    /// A request's head is complete. Tells what was seen of its framing.
+    pub(crate) fn request_begins(&self, has_body: bool) -> Framing {
         self.state.store(REQUEST, Ordering::Relaxed);
         self.uploading.store(has_body, Ordering::Relaxed);
+        self.guard().take()
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read is to be read again.
+    fn begin_again(&self) {
+        *self.guard() = Guard::default();
     }
 
     /// The request's body is through.
@@ -92,7 +105,12 @@ impl Pulse {
         left.filter(|left| !left.is_zero()).map(|left| left.min(limits.head_deadline))
     }
 
-    fn received(&self) {
+    fn received(&self, bytes: &[u8]) {
+        if self.state.load(Ordering::Relaxed) == REQUEST {
+            self.guard().lose();
+        } else {
+            self.guard().scan(bytes);
+        }
         let now_ms = self.now_ms();
         self.moved_ms.store(now_ms, Ordering::Relaxed);
         self.read_waits.store(false, Ordering::Relaxed);
@@ -130,6 +148,7 @@ impl ClientStream {
 
     /// Puts back bytes that were read, to be read again before all others.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
+        self.pulse.begin_again();
         if self.early.is_empty() {
             self.early = bytes;
         } else if !bytes.is_empty() {
@@ -148,8 +167,9 @@ impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.early.is_empty() {
             let length = self.early.len().min(out.remaining());
-            out.put_slice(&self.early.split_to(length));
-            self.pulse.received();
+            let early = self.early.split_to(length);
+            out.put_slice(&early);
+            self.pulse.received(&early);
             return Poll::Ready(Ok(()));
         }
         let before = out.filled().len();
@@ -157,10 +177,10 @@ impl AsyncRead for ClientStream {
         match &polled {
             Poll::Pending => self.pulse.read_waits.store(true, Ordering::Relaxed),
             Poll::Ready(_) => {
-                let length = out.filled().len() - before;
-                if length > 0 {
-                    self.pulse.received();
-                    self.meters.bytes_in.add(u64::try_from(length).unwrap_or(0));
+                let read = out.filled().get(before..).unwrap_or_default();
+                if !read.is_empty() {
+                    self.pulse.received(read);
+                    self.meters.bytes_in.add(u64::try_from(read.len()).unwrap_or(0));
                 }
             }
         }

@@ -3,4 +3,10 @@
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod change;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod proxy;
+#[cfg(test)]
+mod published;

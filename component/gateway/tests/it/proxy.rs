@@ -95,13 +95,17 @@ async fn chunks_stream_through_as_they_come() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_goes_up_and_the_connection_closes_after_it() {
+async fn a_chunked_body_goes_up() {
     let mirror = Instance::mirror().await;
     let bed = Bed::new(&[("a", &mirror)]).await;
     let mut client = bed.client().await;
-    let request = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
-    let answer = client.ask(request).await;
+    let head = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = client.ask(format!("{head}3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")).await;
     assert!(answer.text().ends_with("\nabcde"), "{}", answer.text());
+    assert_eq!(answer.headers.get("connection"), None);
+    // Where this second head begins is the parser's secret, so what framing it names is not known for sure.
+    let answer = client.ask(format!("{head}3\r\nabc\r\n0\r\n\r\n")).await;
+    assert!(answer.text().ends_with("\nabc"), "{}", answer.text());
     assert_eq!(answer.headers["connection"], "close");
     assert!(client.rest().await.is_empty());
 }
