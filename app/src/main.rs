@@ -1,3 +1,23 @@
-//! The binary `bramble`.
+//! The binary `bramble`: a machine's node (`up`) and the command line that speaks to it.
 
-fn main() {}
+mod api;
+mod boot;
+mod cli;
+mod config;
+mod serve;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let line = cli::Line::parse();
+    // Both need it, and TLS without it would panic at the first connection.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        eprintln!("error: the TLS provider is set already");
+        return ExitCode::FAILURE;
+    }
+    match line.command {
+        cli::Command::Up(args) => boot::up(&args),
+        command => cli::run(&line.shared, command),
+    }
+}

@@ -1,1 +1,21 @@
-//! A machine's agent: instances of this node.
+//! A machine's agent: makes the instances of this node so.
+//!
+//! Owns, per instance, one task ([`life`]) that brings it from nothing to serving and back: image, box, health,
+//! restarts; and the door: names and sockets between its box and the rest. Promises: an instance outlives the agent
+//! and is found again; what no record names is stopped; a status tells a person what is going on.
+//! Never knows why an instance is wanted or who asks for it.
+
+mod agent;
+mod blueprint;
+mod dial;
+mod door;
+mod error;
+mod health;
+mod life;
+mod restart;
+mod shared;
+mod usage;
+
+pub use agent::{Agent, Parts};
+pub use error::{BuildError, StartupError};
+pub use shared::Hooks;

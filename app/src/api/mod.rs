@@ -1,0 +1,89 @@
+//! The HTTP API under `/v1`: what the command line and the dashboard speak, and nothing they can go around.
+//!
+//! Every handler reads the view or asks a component, and answers a body of `wire::api`. Every refusal is a
+//! [`problem::Refusal`] with a code. Never decides anything itself.
+
+mod auth;
+mod images;
+mod instances;
+mod nodes;
+mod openapi;
+mod page;
+mod problem;
+mod seen;
+mod services;
+mod stacks;
+mod summary;
+mod watch;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+use control::stacks::Stacks;
+use control::view::View;
+use control::{Soft, Space};
+use std::sync::Arc;
+
+/// A stack file of 10 MiB is refused by the parser with a hint; what it refers to may come with it.
+const BODY_BYTES_MAX: usize = 24 << 20;
+
+/// What handlers use.
+pub struct Parts {
+    pub token: String,
+    pub node: String,
+    pub space: Space,
+    pub soft: Soft,
+    pub stacks: Stacks,
+    pub view: View,
+    pub agent: Arc<containers::Agent>,
+
+    pub images: ::images::Store,
+    pub telemetry: Arc<telemetry::Telemetry>,
+    pub meter: meter::Meter,
+    /// Where the gateway's shared HTTP port listens, as people reach it.
+    pub http: String,
+}
+
+pub(crate) type App = Arc<Parts>;
+
+/// The whole API.
+pub fn router(parts: Parts) -> Router {
+    let app: App = Arc::new(parts);
+    let guarded = Router::new()
+        .route("/metrics", get(seen::metrics))
+        .route("/v1/openapi.json", get(openapi::document))
+        .route("/v1/stacks", get(stacks::list))
+        .route("/v1/stacks/check", post(stacks::check))
+        .route("/v1/stacks/{name}", get(stacks::show).put(stacks::deploy).delete(stacks::remove))
+        .route("/v1/stacks/{name}/plan", post(stacks::plan))
+        .route("/v1/stacks/{name}/revisions", get(stacks::history))
+        .route("/v1/stacks/{name}/revisions/{number}", get(stacks::revision))
+        .route("/v1/stacks/{name}/diff", get(stacks::diff))
+        .route("/v1/stacks/{name}/revert", post(stacks::revert))
+        .route("/v1/services", get(services::list))
+        .route("/v1/services/{stack}/{service}", get(services::show).delete(services::remove))
+        .route("/v1/services/{stack}/{service}/scale", post(services::scale))
+        .route("/v1/services/{stack}/{service}/restart", post(services::restart))
+        .route("/v1/services/{stack}/{service}/logs", get(seen::logs))
+        .route("/v1/instances", get(instances::list))
+        .route("/v1/instances/{id}", get(instances::show))
+        .route("/v1/instances/{id}/kill", post(instances::kill))
+        .route("/v1/nodes", get(nodes::list))
+        .route("/v1/nodes/{id}", get(nodes::show))
+        .route("/v1/images", get(images::list).delete(images::remove))
+        .route("/v1/images/pull", post(images::pull))
+        .route("/v1/images/prune", post(images::prune))
+        .route("/v1/series", get(seen::series))
+        .route("/v1/boards", get(seen::boards))
+        .route("/v1/alerts", get(seen::alerts))
+        .route("/v1/watch", get(watch::changes))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require));
+    Router::new()
+        .route("/healthz", get(nodes::healthz))
+        .merge(guarded)
+        .fallback(page::serve)
+        .method_not_allowed_fallback(problem::wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(app)
+}

@@ -1,0 +1,123 @@
+//! Stacks, services and instances as people want to see them at a glance, made from one snapshot. Pure.
+
+use control::view::Snapshot;
+use std::sync::Arc;
+use wire::api::{InstanceDetail, ServiceSummary, StackSummary, Usage};
+use wire::resource::{Instance, Phase, Rollout, RolloutState, Wanted};
+use wire::spec::{Mode, Protocol, Service};
+
+/// A service's instances that are wanted, the ready ones first counted.
+fn counts(snapshot: &Snapshot, stack: &str, service: &str, spec: &Service) -> (u32, u32) {
+    let status = |instance: &Arc<Instance>| snapshot.statuses.get(&instance.id).cloned();
+    let mut ready = 0;
+    let mut present = 0;
+    for instance in snapshot.instances_of(stack, service).filter(|instance| instance.wanted == Wanted::Running) {
+        present += 1;
+        let Some(status) = status(instance) else { continue };
+        let done = status.phase == Phase::Exited && status.exit.as_ref().is_some_and(|exit| exit.code == 0);
+        ready += u32::from(status.ready || done);
+    }
+    let wanted = match spec.mode {
+        Mode::Replicated | Mode::ReplicatedJob => spec.replicas,
+        Mode::Global => present,
+    };
+    (ready.min(wanted), wanted)
+}
+
+pub(super) fn service(snapshot: &Snapshot, stack: &str, name: &str, spec: &Service, http: &str) -> ServiceSummary {
+    let (ready, wanted) = counts(snapshot, stack, name, spec);
+    let at = (stack.to_owned(), name.to_owned());
+    let rollout = snapshot.rollouts.get(&at);
+    ServiceSummary {
+        stack: stack.to_owned(),
+        service: name.to_owned(),
+        image: spec.image.clone(),
+        instances_ready: ready,
+        instances_wanted: wanted,
+        state: service_state(rollout, ready, wanted),
+        endpoints: endpoints(spec, http),
+        address: snapshot.addresses.get(&at).map(|address| address.ip.clone()).unwrap_or_default(),
+        revision: rollout.map_or(0, |rollout| rollout.revision),
+    }
+}
+
+fn service_state(rollout: Option<&Rollout>, ready: u32, wanted: u32) -> String {
+    let because =
+        |word: &str, reason: &str| if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") };
+    match rollout.map(|rollout| (rollout.state, rollout.reason.as_str())) {
+        None => "waiting".to_owned(),
+        Some((RolloutState::Paused, reason)) => because("paused", reason),
+        Some((RolloutState::Failed, reason)) => because("failed", reason),
+        // The new instances are watched for a while after they serve; that is no reason to call it unfinished.
+        Some((RolloutState::Running, reason)) if ready < wanted || !reason.is_empty() => because("updating", reason),
+        Some((RolloutState::Running | RolloutState::Done, _)) if ready < wanted => "degraded".to_owned(),
+        Some((RolloutState::Running | RolloutState::Done, _)) => "running".to_owned(),
+    }
+}
+
+/// Where the gateway serves it. The shared port's host names carry that port unless it is the usual one.
+fn endpoints(spec: &Service, http: &str) -> Vec<String> {
+    let mut endpoints = Vec::new();
+    for port in &spec.ports {
+        let Some(published) = port.published else { continue };
+        let host = port.host_ip.as_deref().filter(|ip| *ip != "0.0.0.0").unwrap_or("localhost");
+        endpoints.push(match port.protocol {
+            Protocol::Tcp => format!("http://{host}:{published}"),
+            Protocol::Udp => format!("udp://{host}:{published}"),
+        });
+    }
+    let port = http.rsplit_once(':').map_or("80", |(_, port)| port);
+    let suffix = if port == "80" { String::new() } else { format!(":{port}") };
+    for route in &spec.routes {
+        let path = if route.path_prefix == "/" { "" } else { &route.path_prefix };
+        for host in &route.hosts {
+            endpoints.push(format!("http://{host}{suffix}{path}"));
+        }
+        if route.hosts.is_empty() {
+            endpoints.push(format!("http://localhost{suffix}{path}"));
+        }
+    }
+    endpoints
+}
+
+pub(super) fn services(snapshot: &Snapshot, stack: Option<&str>, http: &str) -> Vec<ServiceSummary> {
+    snapshot
+        .services()
+        .filter(|(of, _, _)| stack.is_none_or(|stack| stack == *of))
+        .map(|(of, name, spec)| service(snapshot, of, name, spec, http))
+        .collect()
+}
+
+pub(super) fn stack(snapshot: &Snapshot, name: &str, http: &str) -> Option<StackSummary> {
+    let wanted = snapshot.stacks.get(name)?;
+    let revision = snapshot.current(name)?;
+    let services = services(snapshot, Some(name), http);
+    let ready = services.iter().map(|service| service.instances_ready).sum();
+    let all = services.iter().map(|service| service.instances_wanted).sum();
+    let worst = |word: &str| services.iter().find(|service| service.state.starts_with(word));
+    let state = if wanted.head.removing {
+        "removing".to_owned()
+    } else if let Some(failed) = worst("failed").or_else(|| worst("paused")) {
+        failed.state.clone()
+    } else if worst("updating").or_else(|| worst("waiting")).is_some() {
+        "deploying".to_owned()
+    } else if worst("degraded").is_some() {
+        "degraded".to_owned()
+    } else {
+        "running".to_owned()
+    };
+    Some(StackSummary {
+        name: name.to_owned(),
+        revision: wanted.head.revision,
+        services: u32::try_from(services.len()).unwrap_or(u32::MAX),
+        instances_ready: ready,
+        instances_wanted: all,
+        state,
+        changed_ms: revision.created_ms,
+    })
+}
+
+pub(super) fn instance(snapshot: &Snapshot, instance: &Arc<Instance>, usage: Usage) -> InstanceDetail {
+    let status = snapshot.statuses.get(&instance.id).map(|status| status.as_ref().clone()).unwrap_or_default();
+    InstanceDetail { instance: instance.as_ref().clone(), status, usage }
+}

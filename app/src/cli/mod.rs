@@ -1,0 +1,118 @@
+//! The command line: noun, then verb; the common ones short. Data on standard output, the rest on standard error.
+//!
+//! Exit codes: 0 done, 1 failed, 2 used wrongly. `--json` on every command prints what the API answered.
+
+mod completion;
+mod failure;
+mod image;
+mod node;
+mod remote;
+mod service;
+mod shown;
+mod stack;
+
+pub use failure::chain;
+
+use clap::{Args, Parser, Subcommand};
+use failure::Failure;
+use remote::Remote;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Turns the machines you have into a cloud.
+#[derive(Parser)]
+#[command(name = "bramble", version, arg_required_else_help = true, propagate_version = true)]
+pub struct Line {
+    #[command(flatten)]
+    pub shared: Shared,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Args)]
+pub struct Shared {
+    /// Where the API is [env: BRAMBLE_API] [default: http://127.0.0.1:7700]
+    #[arg(long = "server", global = true, value_name = "URL")]
+    server: Option<String>,
+    /// Print the API's answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run this machine's node in the foreground; founds a cluster of one
+    Up(UpArgs),
+    /// Deploy a stack file (short for `stack deploy`)
+    Deploy(stack::deploy::Arguments),
+    /// List services (short for `service ls`)
+    Ps,
+    /// Stacks: services deployed, changed and reverted together
+    #[command(subcommand)]
+    Stack(stack::Verb),
+    /// Services and their instances
+    #[command(subcommand)]
+    Service(service::Verb),
+    /// Show and follow a service's log (short for `service logs`)
+    Logs(service::logs::Arguments),
+    /// Machines
+    #[command(subcommand)]
+    Node(node::Verb),
+    /// Images
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// Print a completion script for a shell
+    Completion(completion::Arguments),
+}
+
+/// How this machine's node runs.
+#[derive(Args)]
+pub struct UpArgs {
+    /// Folder for all data [default: $XDG_DATA_HOME/bramble, as root /var/lib/bramble]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where the API and the dashboard listen
+    #[arg(long, value_name = "ADDR", default_value = crate::config::API_DEFAULT)]
+    pub api: String,
+    /// Where requests by host name are served
+    #[arg(long, value_name = "ADDR", default_value = crate::config::HTTP_DEFAULT)]
+    pub http: String,
+    /// Where requests by host name are served with TLS
+    #[arg(long, value_name = "ADDR")]
+    pub https: Option<String>,
+    /// A label of this machine, for placement constraints; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// Where images of a registry are looked for first, as docker.io=http://localhost:5000; may be repeated
+    #[arg(long, value_name = "REGISTRY=URL")]
+    pub mirror: Vec<String>,
+}
+
+/// Runs one command against the API.
+pub fn run(shared: &Shared, command: Command) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::local(format!("start the runtime: {error}")).show(shared.json),
+    };
+    let remote = Remote::new(crate::config::client(shared.server.as_deref(), None), shared.json);
+    match runtime.block_on(perform(&remote, command)) {
+        Ok(code) => code,
+        Err(failure) => failure.show(shared.json),
+    }
+}
+
+async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        // `main` has taken it before.
+        Command::Up(_) => Ok(ExitCode::from(2)),
+        Command::Deploy(arguments) => stack::deploy::run(remote, arguments).await,
+        Command::Ps => service::ls::run(remote).await,
+        Command::Stack(verb) => stack::run(remote, verb).await,
+        Command::Service(verb) => service::run(remote, verb).await,
+        Command::Logs(arguments) => service::logs::run(remote, arguments).await,
+        Command::Node(verb) => node::run(remote, verb).await,
+        Command::Image(verb) => image::run(remote, verb).await,
+        Command::Completion(arguments) => Ok(completion::run(&arguments)),
+    }
+}

@@ -1,0 +1,73 @@
+//! `bramble node …`.
+
+use super::failure::Failure;
+use super::remote::Remote;
+use super::shown;
+use clap::{Args, Subcommand};
+use std::process::ExitCode;
+use wire::api::NodeDetail;
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// List machines
+    Ls,
+    /// Show a machine: what it is, how busy it is, what it cannot do
+    Show(Arguments),
+}
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The machine's id or host name
+    node: String,
+}
+
+pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure> {
+    match verb {
+        Verb::Ls => ls(remote).await,
+        Verb::Show(arguments) => show(remote, &arguments).await,
+    }
+}
+
+async fn ls(remote: &Remote) -> Result<ExitCode, Failure> {
+    let nodes: Vec<NodeDetail> = remote.get("/v1/nodes").await?;
+    if remote.json {
+        shown::json(&nodes);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = nodes.into_iter().map(|one| {
+        let cpu = format!("{:.0}% of {}", one.load.cpu_busy * 100.0, one.node.cores);
+        let used = one.node.memory_bytes.saturating_sub(one.load.memory_available_bytes);
+        let memory = format!("{} of {}", shown::size(used), shown::size(one.node.memory_bytes));
+        let instances = one.instances.to_string();
+        vec![one.node.id, one.node.hostname, one.node.role, instances, cpu, memory, shown::age(one.node.started_ms)]
+    });
+    shown::table(&["NODE", "HOST", "ROLE", "INSTANCES", "CPU", "MEMORY", "UP"], rows.collect());
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let one: NodeDetail = remote.get(&format!("/v1/nodes/{}", arguments.node)).await?;
+    if remote.json {
+        shown::json(&one);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (node, load) = (&one.node, &one.load);
+    println!("{}  {}  {}/{}  bramble {}", node.id, node.hostname, node.os, node.arch, node.version);
+    println!("cpu     {:.0}% of {} cores busy, load {:.2}", load.cpu_busy * 100.0, node.cores, load.load_1m);
+    let used = node.memory_bytes.saturating_sub(load.memory_available_bytes);
+    println!("memory  {} of {}", shown::size(used), shown::size(node.memory_bytes));
+    println!("disk    {} of {} free", shown::size(load.disk_available_bytes), shown::size(load.disk_total_bytes));
+    println!(
+        "waiting cpu {:.1}%  memory {:.1}%  io {:.1}%",
+        load.psi_cpu * 100.0,
+        load.psi_memory * 100.0,
+        load.psi_io * 100.0
+    );
+    for (name, value) in &node.labels {
+        println!("label   {name}={value}");
+    }
+    for limit in &node.limits {
+        println!("limit   {limit}");
+    }
+    Ok(ExitCode::SUCCESS)
+}

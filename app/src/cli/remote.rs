@@ -1,0 +1,124 @@
+//! The API from the outside: one request, its answer or its problem.
+
+use super::chain;
+use super::failure::Failure;
+use crate::config::Client;
+use reqwest::{Method, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use wire::api::Problem;
+
+/// The API answers at once or says why; what takes longer is streamed or asked for again.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// A line longer than this is no line of ours.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+pub(crate) struct Remote {
+    client: reqwest::Client,
+    config: Client,
+    pub(crate) json: bool,
+}
+
+impl Remote {
+    pub(crate) fn new(config: Client, json: bool) -> Remote {
+        let client = reqwest::Client::builder().connect_timeout(CONNECT_DEADLINE).no_proxy().build();
+        Remote { client: client.expect("a client without files or certificates of its own can be made"), config, json }
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.answer(Method::GET, path, None::<&()>).await
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.answer(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        self.answer(Method::PUT, path, Some(body)).await
+    }
+
+    /// A request whose answer has no body worth reading.
+    pub(crate) async fn tell(&self, method: Method, path: &str) -> Result<(), Failure> {
+        self.send(method, path, None::<&()>, Some(ANSWER_DEADLINE)).await.map(drop)
+    }
+
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.answer(Method::DELETE, path, None::<&()>).await
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
+        let response = self.send(method, path, body, Some(ANSWER_DEADLINE)).await?;
+        response.json().await.map_err(|error| {
+            Failure::local(format!("read the answer of {path}: {}", chain(&error)))
+                .hint("is the server of another version?")
+        })
+    }
+
+    /// Lines of JSON as they come; `each` says whether to go on.
+    pub(crate) async fn lines<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        mut each: impl FnMut(T) -> bool,
+    ) -> Result<(), Failure> {
+        let mut response = self.send(method, path, body, None).await?;
+        let mut buffer: Vec<u8> = Vec::new();
+        loop {
+            let chunk = response.chunk().await;
+            let chunk = chunk.map_err(|error| Failure::local(format!("read {path}: {}", chain(&error))))?;
+            let Some(chunk) = chunk else { return Ok(()) };
+            buffer.extend_from_slice(&chunk);
+            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                if line.len() == 1 {
+                    continue;
+                }
+                let parsed = serde_json::from_slice(&line);
+                let parsed = parsed.map_err(|error| Failure::local(format!("read a line of {path}: {error}")))?;
+                if !each(parsed) {
+                    return Ok(());
+                }
+            }
+            if buffer.len() > LINE_BYTES_MAX {
+                return Err(Failure::local(format!("a line of {path} has no end")));
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        deadline: Option<Duration>,
+    ) -> Result<Response, Failure> {
+        let mut request = self.client.request(method, format!("{}{path}", self.config.api));
+        if let Some(deadline) = deadline {
+            request = request.timeout(deadline);
+        }
+        if let Some(token) = &self.config.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| {
+            Failure::local(format!("reach the API at {}: {}", self.config.api, chain(&error)))
+                .hint("is `bramble up` running? BRAMBLE_API or --server says where")
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let problem = response.json::<Problem>().await;
+        Err(problem.map_or_else(|_| Failure::local(format!("{path} answered {status}")), Failure::from))
+    }
+}

@@ -1,0 +1,114 @@
+//! `stack deploy`: make a file so, and wait until it serves.
+
+use super::{file, plan};
+use crate::cli::failure::Failure;
+use crate::cli::remote::Remote;
+use crate::cli::shown;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::Method;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use wire::api::{Changed, Deployed, StackDetail};
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The stack file [default: stack.yml, compose.yaml, docker-compose.yml here]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The stack's name [default: the name of the file's folder]
+    name: Option<String>,
+    /// Return as soon as the revision is accepted
+    #[arg(long)]
+    detach: bool,
+    /// Give up waiting after so many seconds; the deploy itself goes on
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+}
+
+pub(crate) async fn run(remote: &Remote, arguments: Arguments) -> Result<ExitCode, Failure> {
+    let loaded = file::load(arguments.file.as_deref())?;
+    let name = loaded.name(arguments.name.as_deref());
+    let put = remote.put(&format!("/v1/stacks/{name}"), &loaded.body()?).await;
+    let deployed: Deployed = put.map_err(|failure| plan::placed(failure, &loaded))?;
+    if !remote.json {
+        let report = wire::diagnostic::Report { ok: true, errors: Vec::new(), warnings: deployed.warnings.clone() };
+        eprint!("{}", stackfile::render(&report, &loaded.path.display().to_string(), &loaded.source));
+        plan::print(&deployed.plan.services);
+    }
+    if !arguments.detach {
+        wait(remote, &deployed, Duration::from_secs(arguments.timeout)).await?;
+    }
+    if remote.json {
+        shown::json(&deployed);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until a revision serves; says what it waits for meanwhile.
+pub(crate) async fn wait(remote: &Remote, deployed: &Deployed, deadline: Duration) -> Result<(), Failure> {
+    let bar = if remote.json { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    bar.set_style(ProgressStyle::with_template("{spinner} {msg} ({elapsed})").expect("the template is right"));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let ended = tokio::time::timeout(deadline, settle(remote, deployed, &bar)).await;
+    bar.finish_and_clear();
+    let detail = ended.map_err(|_| {
+        let seconds = deadline.as_secs();
+        Failure::local(format!("stack {} does not serve yet after {seconds} s", deployed.stack))
+            .hint(format!("it goes on by itself: `bramble stack show {}` says what it waits for", deployed.stack))
+    })??;
+    if remote.json {
+        return Ok(());
+    }
+    eprintln!("stack {} serves at revision {}", deployed.stack, detail.summary.revision);
+    for service in detail.services {
+        for endpoint in service.endpoints {
+            println!("{}/{}  {endpoint}", service.stack, service.service);
+        }
+    }
+    Ok(())
+}
+
+async fn settle(remote: &Remote, deployed: &Deployed, bar: &ProgressBar) -> Result<StackDetail, Failure> {
+    let path = format!("/v1/stacks/{}", deployed.stack);
+    loop {
+        // The watch is opened before the state is read, so that no change falls between the two.
+        let mut judged = None;
+        let (changed, mut woken) = tokio::sync::mpsc::channel::<()>(1);
+        let watch =
+            remote.lines(Method::GET, "/v1/watch", None::<&()>, move |_: Changed| changed.try_send(()).is_ok() || true);
+        tokio::pin!(watch);
+        while judged.is_none() {
+            tokio::select! {
+                ended = &mut watch => { ended?; break }
+                Some(()) = woken.recv() => judged = judge(remote.get(&path).await?, deployed, bar)?,
+            }
+        }
+        if let Some(detail) = judged {
+            return Ok(detail);
+        }
+    }
+}
+
+/// The detail when it serves, an error when it never will, nothing while it is on its way.
+fn judge(detail: StackDetail, deployed: &Deployed, bar: &ProgressBar) -> Result<Option<StackDetail>, Failure> {
+    let summary = &detail.summary;
+    bar.set_message(format!("{}: {} of {} ready", summary.name, summary.instances_ready, summary.instances_wanted));
+    if summary.revision > deployed.revision {
+        let message =
+            format!("revision {} of stack {} was replaced by {}", deployed.revision, summary.name, summary.revision);
+        let hint = format!("`bramble stack history {}` says why", summary.name);
+        return Err(Failure::local(message).hint(hint));
+    }
+    if let Some(service) = detail.services.iter().find(|service| service.state.starts_with("failed")) {
+        let message = format!("{}/{} {}", service.stack, service.service, service.state);
+        let hint = format!("`bramble logs {}/{}` shows what it said", service.stack, service.service);
+        return Err(Failure::local(message).hint(hint));
+    }
+    if let Some(service) = detail.services.iter().find(|service| service.state.contains(": ")) {
+        bar.set_message(format!("{}: {}", service.service, service.state));
+    }
+    let done = detail.services.iter().all(|service| service.state == "running");
+    Ok(done.then_some(detail))
+}

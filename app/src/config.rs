@@ -1,0 +1,156 @@
+//! Configuration: the only reader of the environment and of settings files, into plain data.
+
+use crate::cli::UpArgs;
+use base64::Engine;
+use images::Credentials;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Where the API listens and is looked for, unless said otherwise.
+pub const API_DEFAULT: &str = "127.0.0.1:7700";
+/// Where host names are served unless said otherwise: high, so that it works without root.
+pub const HTTP_DEFAULT: &str = "0.0.0.0:7780";
+
+/// How this node runs.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub data: PathBuf,
+    pub api: SocketAddr,
+    pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
+    pub labels: BTreeMap<String, String>,
+    pub mirrors: BTreeMap<String, String>,
+    pub credentials: BTreeMap<String, Credentials>,
+}
+
+/// How a command reaches the API.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub api: String,
+    pub token: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{what} {given:?} is not an address and a port")]
+    Address { what: &'static str, given: String },
+    #[error("no folder for data: neither --data nor XDG_DATA_HOME nor HOME is set")]
+    NoData,
+    #[error("{what} {given:?} has no `=`")]
+    Pair { what: &'static str, given: String },
+}
+
+impl ConfigError {
+    pub fn hint(&self) -> &'static str {
+        match self {
+            ConfigError::Address { .. } => "write it as 127.0.0.1:7700, [::1]:7700 or :7700",
+            ConfigError::NoData => "name one with --data DIR",
+            ConfigError::Pair { .. } => "write it as name=value",
+        }
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "this is the reader of the environment")]
+    let value = std::env::var(name);
+    value.ok().filter(|value| !value.is_empty())
+}
+
+/// The whole environment, for `${NAME}` in stack files.
+pub fn variables() -> BTreeMap<String, String> {
+    #[expect(clippy::disallowed_methods, reason = "this is the reader of the environment")]
+    let all = std::env::vars_os();
+    all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+/// What `tracing` shows: `BRAMBLE_LOG` in tracing's own syntax.
+pub fn log_filter() -> String {
+    variable("BRAMBLE_LOG").unwrap_or_else(|| "info,openraft=warn".to_owned())
+}
+
+pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
+    let pair = |what, given: &String| match given.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(ConfigError::Pair { what, given: given.clone() }),
+    };
+    Ok(Node {
+        data: data(args.data.as_deref())?,
+        api: address("--api", &args.api)?,
+        http: address("--http", &args.http)?,
+        https: args.https.as_deref().map(|given| address("--https", given)).transpose()?,
+        labels: args.label.iter().map(|given| pair("--label", given)).collect::<Result<_, _>>()?,
+        mirrors: args.mirror.iter().map(|given| pair("--mirror", given)).collect::<Result<_, _>>()?,
+        credentials: credentials(),
+    })
+}
+
+pub fn client(api: Option<&str>, data_dir: Option<&Path>) -> Client {
+    let api =
+        api.map(str::to_owned).or_else(|| variable("BRAMBLE_API")).unwrap_or_else(|| format!("http://{API_DEFAULT}"));
+    let api = if api.contains("://") { api } else { format!("http://{api}") };
+    let token = variable("BRAMBLE_TOKEN").or_else(|| {
+        // On the machine itself the token is found where `up` put it.
+        let token = std::fs::read_to_string(data(data_dir).ok()?.join("token")).ok()?;
+        Some(token.trim().to_owned())
+    });
+    Client { api: api.trim_end_matches('/').to_owned(), token }
+}
+
+fn address(what: &'static str, given: &str) -> Result<SocketAddr, ConfigError> {
+    let whole =
+        if given.starts_with(':') { format!("0.0.0.0{given}") } else { given.replace("localhost:", "127.0.0.1:") };
+    whole.parse().map_err(|_| ConfigError::Address { what, given: given.to_owned() })
+}
+
+fn data(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    if let Some(given) = given {
+        return Ok(given.to_owned());
+    }
+    if let Some(home) = variable("XDG_DATA_HOME") {
+        return Ok(Path::new(&home).join("bramble"));
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/bramble"));
+    }
+    // XDG's own default when its variable is not set.
+    let home = variable("HOME").ok_or(ConfigError::NoData)?;
+    Ok(Path::new(&home).join(".local/share/bramble"))
+}
+
+#[derive(Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: BTreeMap<String, DockerAuth>,
+}
+
+#[derive(Deserialize)]
+struct DockerAuth {
+    #[serde(default)]
+    auth: String,
+}
+
+/// What `docker login` or `podman login` left, so that nobody has to say it twice. A broken file is told and left out.
+fn credentials() -> BTreeMap<String, Credentials> {
+    let home = variable("HOME").unwrap_or_default();
+    let docker = variable("DOCKER_CONFIG").unwrap_or_else(|| format!("{home}/.docker"));
+    let path = variable("REGISTRY_AUTH_FILE").unwrap_or_else(|| format!("{docker}/config.json"));
+    let Ok(text) = std::fs::read_to_string(&path) else { return BTreeMap::new() };
+    let parsed: DockerConfig = match serde_json::from_str(&text) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            tracing::warn!(path, %error, "registry credentials cannot be read");
+            return BTreeMap::new();
+        }
+    };
+    let decoded = parsed.auths.into_iter().filter_map(|(registry, auth)| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(auth.auth).ok()?;
+        let text = String::from_utf8(bytes).ok()?;
+        let (username, password) = text.split_once(':')?;
+        let registry = registry.trim_start_matches("https://").split('/').next().unwrap_or_default();
+        let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+        Some((registry.to_owned(), Credentials { username: username.to_owned(), password: password.to_owned() }))
+    });
+    decoded.collect()
+}

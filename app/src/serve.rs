@@ -1,0 +1,86 @@
+//! What the gateway serves, made from what control wants: published ports, host names, ready instances.
+//!
+//! The gateway knows no stacks and control knows no sockets; this is where they meet.
+
+use control::view::{Snapshot, View};
+use gateway::{Endpoint, Gateway, Listener, ListenerKind, Route, Speaks, Table};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use wire::resource::Wanted;
+use wire::spec::Protocol;
+
+/// A port another program holds may become free: tried again this often.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Ports that cannot be served, with the reason, for whoever shows endpoints.
+pub type Unserved = Arc<Mutex<BTreeMap<SocketAddr, String>>>;
+
+/// Keeps the gateway's table as the view says. Owner: the boot list. May be dropped anywhere.
+pub async fn run(gateway: Arc<Gateway>, mut view: View, http: SocketAddr, unserved: Unserved, meter: meter::Meter) {
+    let failing = meter.gauge("bramble_gateway_listeners_failed", "Ports that could not be listened on.", &[]);
+    let mut last = None;
+    let mut retry = false;
+    loop {
+        let wanted = table(&view.borrow_and_update().clone(), http);
+        if last.as_ref() != Some(&wanted) || retry {
+            let applied = gateway.apply(wanted.clone()).await;
+            if last.as_ref() != Some(&wanted) {
+                for (address, reason) in &applied.failed {
+                    tracing::warn!(%address, reason, "cannot listen");
+                }
+            }
+            failing.set(applied.failed.len() as f64);
+            retry = !applied.failed.is_empty();
+            *unserved.lock().unwrap_or_else(PoisonError::into_inner) = applied.failed.into_iter().collect();
+            last = Some(wanted);
+        }
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY), if retry => {}
+        }
+    }
+}
+
+fn table(snapshot: &Snapshot, http: SocketAddr) -> Table {
+    let mut table = Table::default();
+    table.listeners.push(Listener { address: http, kind: ListenerKind::Routed, speaks: Speaks::Http });
+    for (stack, name, service) in snapshot.services() {
+        let target = format!("{stack}/{name}");
+        for port in &service.ports {
+            let Some(published) = port.published else { continue };
+            let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            let ip = port.host_ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(any);
+            let kind = ListenerKind::Service { service: target.clone(), port: port.target, protocol: port.protocol };
+            table.listeners.push(Listener { address: SocketAddr::new(ip, published), kind, speaks: Speaks::Detect });
+        }
+        for route in &service.routes {
+            table.routes.push(Route {
+                hosts: route.hosts.clone(),
+                path_prefix: route.path_prefix.clone(),
+                strip_prefix: route.strip_prefix,
+                priority: route.priority,
+                service: target.clone(),
+                port: route.port,
+            });
+        }
+        // Every browser takes *.localhost for this machine: a name for each service without anybody's doing.
+        if let Some(port) = service.ports.iter().find(|port| port.protocol == Protocol::Tcp) {
+            table.routes.push(Route {
+                hosts: vec![format!("{name}.{stack}.localhost")],
+                path_prefix: "/".to_owned(),
+                strip_prefix: false,
+                priority: 0,
+                service: target.clone(),
+                port: port.target,
+            });
+        }
+        let endpoints = snapshot
+            .instances_of(stack, name)
+            .filter(|instance| snapshot.statuses.get(&instance.id).is_some_and(|status| status.ready))
+            .map(|instance| Endpoint { instance: instance.id.clone(), draining: instance.wanted == Wanted::Stopped });
+        table.services.insert(target.clone(), endpoints.collect());
+    }
+    table
+}

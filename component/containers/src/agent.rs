@@ -1,0 +1,210 @@
+//! The agent itself: one life per instance of this node, orders from the view, an end for what no record names.
+
+use crate::dial::LocalDialer;
+use crate::error::StartupError;
+use crate::life::{Life, Order};
+use crate::shared::{Hooks, Shared, make_folder};
+use crate::usage;
+use control::Soft;
+use control::view::{Snapshot, View};
+use sandbox::{Found, Ids, Shim, SpawnerClient};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use wire::api::Usage;
+use wire::resource::Wanted;
+use world::net::Dialer;
+use world::task::Task;
+
+/// How long a box nobody knows may take to die before we go on without it.
+const ORPHAN_KILL_MAX: Duration = Duration::from_secs(5);
+
+/// What the agent is given.
+pub struct Parts {
+    /// This node's id.
+    pub node: String,
+    /// Folder for run records, what boxes write, and volumes.
+    pub data: PathBuf,
+    /// Folder for instances' logs.
+    pub logs: PathBuf,
+    /// How users inside images map to users of this machine.
+    pub ids: Ids,
+    pub view: View,
+    pub soft: Soft,
+    pub spawner: SpawnerClient,
+    pub images: images::Store,
+    pub meter: meter::Meter,
+    pub hooks: Hooks,
+}
+
+/// The running agent. Dropped, its tasks end and the boxes go on.
+pub struct Agent {
+    shared: Arc<Shared>,
+    stop_all: watch::Sender<bool>,
+    stopped: watch::Receiver<bool>,
+    _tasks: Vec<Task>,
+    _series: meter::Registration,
+}
+
+impl Agent {
+    /// Starts attending the instances of this node, finding again those that run already.
+    pub async fn start(parts: Parts) -> Result<Agent, StartupError> {
+        for folder in ["run", "boxes", "volumes"] {
+            let path = parts.data.join(folder);
+            make_folder(&path).map_err(|source| StartupError::Folder { path, source })?;
+        }
+        let shared = Arc::new(Shared {
+            node: parts.node,
+            data: parts.data,
+            logs: parts.logs,
+            ids: parts.ids,
+            view: parts.view,
+            soft: parts.soft,
+            spawner: parts.spawner,
+            images: parts.images,
+            meter: parts.meter,
+            hooks: parts.hooks,
+            live: Mutex::new(BTreeMap::new()),
+            pools: Mutex::new(BTreeMap::new()),
+        });
+        let known: BTreeSet<String> = shared.view.borrow().instances.keys().cloned().collect();
+        end_orphans(&shared, &known).await?;
+        let (stop_all, stopping) = watch::channel(false);
+        let (tell, stopped) = watch::channel(false);
+        let attending = Arc::clone(&shared);
+        let tasks = vec![
+            world::task::spawn("agent", async move {
+                reconcile(attending, stopping).await;
+                tell.send_replace(true);
+            }),
+            world::task::spawn("usage", usage::sample(Arc::clone(&shared))),
+        ];
+        let series = usage::register(&shared);
+        Ok(Agent { shared, stop_all, stopped, _tasks: tasks, _series: series })
+    }
+
+    /// Connections into instances of this node.
+    pub fn dialer(&self) -> Arc<dyn Dialer> {
+        Arc::new(LocalDialer { shared: Arc::clone(&self.shared) })
+    }
+
+    /// A datagram socket inside an instance, for published UDP ports.
+    pub async fn datagrams(&self, instance: &str) -> std::io::Result<std::os::fd::OwnedFd> {
+        let shim = self.shared.shim(instance);
+        let missing = || std::io::Error::new(std::io::ErrorKind::NotConnected, "the instance does not run here");
+        shim.ok_or_else(missing)?.socket(sandbox::SocketKind::Udp4).await
+    }
+
+    /// What an instance used when it was last looked at.
+    pub fn usage(&self, instance: &str) -> Usage {
+        self.shared.live().get(instance).map(|live| live.usage.clone()).unwrap_or_default()
+    }
+
+    /// Processes of ours that hold boxes.
+    pub fn boxes(&self) -> usize {
+        self.shared.live().len()
+    }
+
+    /// Kills an instance's box as a crash would; its restart policy decides what follows. False: not running here.
+    pub async fn kill(&self, instance: &str) -> std::io::Result<bool> {
+        match self.shared.shim(instance) {
+            Some(shim) => shim.kill().await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Stops every box, each within its grace. What is wanted stays wanted: the next agent starts it again.
+    pub async fn stop_all(&self, deadline: Duration) {
+        self.stop_all.send_replace(true);
+        let mut stopped = self.stopped.clone();
+        if tokio::time::timeout(deadline, stopped.wait_for(|stopped| *stopped)).await.is_err() {
+            tracing::warn!("some instances did not stop in time and go on running");
+        }
+    }
+}
+
+/// One life per instance; orders follow the view.
+async fn reconcile(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let mut view = shared.view.clone();
+    let mut lives: BTreeMap<String, (watch::Sender<Order>, Task)> = BTreeMap::new();
+    loop {
+        let snapshot = view.borrow_and_update().clone();
+        let ending = *stopping.borrow_and_update();
+        follow(&shared, &snapshot, &mut lives, ending);
+        if ending {
+            break;
+        }
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            _ = stopping.changed() => {}
+        }
+    }
+    for (_, (orders, task)) in lives {
+        // A life that is told to forget ends; what it leaves behind is cleaned because its record is kept.
+        drop(orders);
+        let _ = task.join().await;
+    }
+}
+
+fn follow(
+    shared: &Arc<Shared>,
+    snapshot: &Snapshot,
+    lives: &mut BTreeMap<String, (watch::Sender<Order>, Task)>,
+    ending: bool,
+) {
+    lives.retain(|_, (_, task)| !task.is_finished());
+    for (id, (orders, _)) in lives.iter() {
+        let wanted = snapshot.instances.get(id).filter(|instance| instance.node == shared.node);
+        let order = match wanted.map(|instance| instance.wanted) {
+            None => Order::Forget,
+            Some(Wanted::Running) if !ending => Order::Run,
+            Some(Wanted::Running | Wanted::Stopped) => Order::Stop,
+        };
+        orders.send_if_modified(|current| std::mem::replace(current, order) != order);
+    }
+    for (id, instance) in &snapshot.instances {
+        if instance.node != shared.node || lives.contains_key(id) || ending {
+            continue;
+        }
+        let order = match instance.wanted {
+            Wanted::Running => Order::Run,
+            Wanted::Stopped => Order::Stop,
+        };
+        let (orders, received) = watch::channel(order);
+        let life = Life::new(Arc::clone(shared), Arc::clone(instance), received);
+        lives.insert(id.clone(), (orders, world::task::spawn("life", life.run())));
+    }
+}
+
+/// Ends boxes, and removes folders, of instances that no record names: what a crash between two steps left behind.
+async fn end_orphans(shared: &Arc<Shared>, known: &BTreeSet<String>) -> Result<(), StartupError> {
+    for id in names(&shared.data.join("run"))?.difference(known) {
+        let dir = shared.run_dir(id);
+        tracing::info!(instance = id, "ending a box no record names");
+        if let Ok(Found::Alive(shim)) = Shim::connect(&dir).await {
+            let _ = shim.kill().await;
+            let _ = tokio::time::timeout(ORPHAN_KILL_MAX, shim.exited()).await;
+        }
+        if let Err(error) = sandbox::forget(&dir) {
+            tracing::warn!(instance = id, %error, "cannot clear the run folder of an orphan");
+        }
+    }
+    for id in names(&shared.data.join("boxes"))?.difference(known) {
+        let path = shared.box_dir(id);
+        if let Err(error) = std::fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what a box wrote");
+        }
+    }
+    Ok(())
+}
+
+fn names(path: &Path) -> Result<BTreeSet<String>, StartupError> {
+    let failed = |source| StartupError::List { path: path.to_owned(), source };
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        names.insert(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}

@@ -1,0 +1,179 @@
+//! TCP out of a container: accept what was redirected, ask where it wanted to go, connect, copy.
+
+use super::Opening;
+use super::route::{Route, route};
+use crate::dial::LocalDialer;
+use crate::shared::Shared;
+use balancer::{Endpoint, Outcome};
+use control::view::Snapshot;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use wire::resource::Wanted;
+use world::net::Dialer;
+
+/// Connections out of one instance at a time: as many as a program may have files open by default, many times over.
+const CONNECTIONS_MAX: usize = 4096;
+/// How long a connection waits for an instance of the service it wants: a restart or a slow start of a database is
+/// a pause, not an error.
+const READY_WAIT: Duration = Duration::from_secs(10);
+/// How long a connection attempt out of the cluster may take.
+const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);
+/// Attempts at different instances of a service.
+const ATTEMPTS_MAX: usize = 3;
+/// Per direction: two of these per connection are all the memory it costs us.
+const COPY_BYTES: usize = 16 << 10;
+
+pub(super) async fn serve(opening: Arc<Opening>, listener: OwnedFd) {
+    let listener = std::net::TcpListener::from(listener);
+    let listener = match listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(instance = opening.instance.id, %error, "cannot take over the door's listener");
+            return;
+        }
+    };
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let opening = Arc::clone(&opening);
+                // Ends when either side closes; the box's end closes its side.
+                world::task::spawn("door-connection", async move {
+                    connection(&opening, stream).await;
+                    drop(permit);
+                })
+                .detach();
+            }
+            Err(error) => {
+                tracing::debug!(instance = opening.instance.id, %error, "accept at the door");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(opening: &Opening, mut inside: TcpStream) {
+    let Ok(to) = rustix::net::sockopt::ip_original_dst(&inside) else { return };
+    let snapshot = opening.shared.view.borrow().clone();
+    let name = opening.name_of(*to.ip());
+    match route(&snapshot, &opening.instance, to, name.as_deref()) {
+        Route::Service { stack, service } => to_service(opening, inside, &stack, &service, to.port()).await,
+        Route::Outside => match outside(to).await {
+            Ok(mut stream) => copy(&mut inside, &mut stream).await,
+            Err(error) => {
+                tracing::debug!(instance = opening.instance.id, %to, %error, "egress failed");
+                reset(&inside);
+            }
+        },
+        Route::Refused(reason) => {
+            opening.refused(&format!("connection to {to}"), &reason);
+            reset(&inside);
+        }
+    }
+}
+
+async fn outside(to: SocketAddrV4) -> std::io::Result<TcpStream> {
+    let stream = tokio::time::timeout(OUTSIDE_CONNECT, TcpStream::connect(to)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn to_service(opening: &Opening, mut inside: TcpStream, stack: &str, service: &str, port: u16) {
+    let _ = inside.set_nodelay(true);
+    let client = inside.peer_addr().ok();
+    match dial(&opening.shared, stack, service, port, client).await {
+        Ok((instance, mut stream)) => {
+            copy(&mut inside, &mut stream).await;
+            finished(&opening.shared, stack, service, &instance, Outcome::Ok { latency_ms: 0 });
+        }
+        Err(error) => {
+            let shared = &opening.shared;
+            let target = format!("{stack}/{service}");
+            let labels = [("service", target.as_str())];
+            shared.meter.counter("bramble_door_failures_total", "Connections to a service that failed.", &labels).inc();
+            tracing::debug!(instance = opening.instance.id, target, port, %error, "service not reached");
+            reset(&inside);
+        }
+    }
+}
+
+/// Connects to the least loaded instance; waits a while for one to be ready.
+pub(super) async fn dial(
+    shared: &Arc<Shared>,
+    stack: &str,
+    service: &str,
+    port: u16,
+    client: Option<SocketAddr>,
+) -> std::io::Result<(String, TcpStream)> {
+    let dialer = LocalDialer { shared: Arc::clone(shared) };
+    let mut failed = Vec::new();
+    let mut last = std::io::Error::new(std::io::ErrorKind::NotConnected, "no instance is ready");
+    // The client's address inside its own box means nothing in the other one unless it is a loopback address.
+    let client = client.filter(|client| client.ip().is_loopback());
+    for _ in 0..ATTEMPTS_MAX {
+        let Some(instance) = pick(shared, stack, service, &failed).await else { break };
+        match dialer.dial(&instance, port, client).await {
+            Ok(stream) => return Ok((instance, stream)),
+            Err(error) => {
+                finished(shared, stack, service, &instance, Outcome::ConnectFailed);
+                failed.push(Arc::from(instance));
+                last = error;
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn pick(shared: &Shared, stack: &str, service: &str, failed: &[Arc<str>]) -> Option<String> {
+    let mut view = shared.view.clone();
+    let deadline = world::clock::monotonic() + READY_WAIT;
+    loop {
+        let snapshot = view.borrow_and_update().clone();
+        {
+            let mut pools = shared.pools();
+            let pool = pools.entry(format!("{stack}/{service}")).or_default();
+            pool.update(endpoints(&snapshot, stack, service));
+            let now_ms = world::clock::unix_ms();
+            if let Some(picked) = pool.pick_except(now_ms, world::random::number(), failed) {
+                return Some(picked.to_string());
+            }
+        }
+        // Having failed at every instance there is, waiting for another one helps only if none was there.
+        if !failed.is_empty() {
+            return None;
+        }
+        let left = deadline.saturating_duration_since(world::clock::monotonic());
+        if tokio::time::timeout(left, view.changed()).await.is_err() {
+            return None;
+        }
+    }
+}
+
+fn endpoints(snapshot: &Snapshot, stack: &str, service: &str) -> Vec<Endpoint> {
+    snapshot
+        .instances_of(stack, service)
+        .filter(|instance| snapshot.statuses.get(&instance.id).is_some_and(|status| status.ready))
+        .map(|instance| Endpoint { id: instance.id.clone(), weight: 1, draining: instance.wanted == Wanted::Stopped })
+        .collect()
+}
+
+fn finished(shared: &Shared, stack: &str, service: &str, instance: &str, outcome: Outcome) {
+    if let Some(pool) = shared.pools().get_mut(&format!("{stack}/{service}")) {
+        pool.done(instance, world::clock::unix_ms(), outcome);
+    }
+}
+
+async fn copy(inside: &mut TcpStream, other: &mut TcpStream) {
+    // A broken connection is the two programs' business; both see their side end.
+    let _ = tokio::io::copy_bidirectional_with_sizes(inside, other, COPY_BYTES, COPY_BYTES).await;
+}
+
+/// The program sees "connection reset", at once, instead of a silence.
+fn reset(stream: &TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+}
