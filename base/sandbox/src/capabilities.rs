@@ -19,7 +19,6 @@ pub struct Capabilities {
 /// Looks at the machine. Starts nothing.
 pub fn capabilities() -> Capabilities {
     let mut found = Capabilities::default();
-    found.cgroups =
-        cgroup::places().into_iter().map(|(controller, _)| format!("{controller:?}").to_lowercase()).collect();
+    found.cgroups = cgroup::places().iter().map(|(controller, _)| format!("{controller:?}").to_lowercase()).collect();
     found
 }

@@ -9,12 +9,13 @@ use rustix::process::Pid;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The folder all boxes' groups are in.
 const PARENT: &str = "bramble";
 /// Version 1 controllers a box is in.
-const CONTROLLERS: [Controller; 5] =
-    [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Cpuacct, Controller::Freezer];
+const CONTROLLERS: [Controller; 4] = [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Cpuacct];
 /// The period of processor limits: the kernel's own default.
 const CPU_PERIOD_USEC: u64 = 100_000;
 /// A group whose processes were just killed is busy until they are gone.
@@ -29,7 +30,6 @@ pub(crate) enum Controller {
     Pids,
     Cpu,
     Cpuacct,
-    Freezer,
 }
 
 /// The groups of one box; empty where there are none.
@@ -46,7 +46,6 @@ impl Controller {
             Controller::Pids => "pids",
             Controller::Cpu => "cpu",
             Controller::Cpuacct => "cpuacct",
-            Controller::Freezer => "freezer",
         }
     }
 
@@ -55,8 +54,13 @@ impl Controller {
     }
 }
 
-/// Where boxes' groups can be made on this machine.
-pub(crate) fn places() -> Vec<(Controller, PathBuf)> {
+/// Where boxes' groups can be made on this machine. Looked for once per process and its forks.
+pub(crate) fn places() -> &'static [(Controller, PathBuf)] {
+    static PLACES: OnceLock<Vec<(Controller, PathBuf)>> = OnceLock::new();
+    PLACES.get_or_init(find_places)
+}
+
+fn find_places() -> Vec<(Controller, PathBuf)> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut unified = None;
     let mut divided = Vec::new();
@@ -88,6 +92,10 @@ fn unified_place(mount: &Path) -> Option<PathBuf> {
     let own = mount.join(path);
     let base = if own.file_name().is_some_and(|name| name == AGENT) { own.parent()?.to_path_buf() } else { own };
     let place = base.join(PARENT);
+    let offered = fs::read_to_string(base.join("cgroup.controllers")).ok()?;
+    if !["memory", "pids", "cpu"].iter().all(|needed| offered.split_whitespace().any(|name| name == *needed)) {
+        return None;
+    }
     fs::create_dir_all(&place).ok()?;
     for folder in [&base, &place] {
         fs::write(folder.join("cgroup.subtree_control"), "+memory +pids +cpu").ok()?;
@@ -95,8 +103,9 @@ fn unified_place(mount: &Path) -> Option<PathBuf> {
     may_write(&place).then_some(place)
 }
 
-/// The group the agent itself has to be in, below a delegated one, so that the latter can be divided (version 2
-/// allows no processes in a group with children that have controllers).
+/// The group the agent itself has to be in, below a delegated one, so that the latter can be divided: version 2 allows
+/// no processes in a group with children that have controllers. systemd does that with `Delegate=yes` and
+/// `DelegateSubgroup=agent`.
 const AGENT: &str = "agent";
 
 fn may_write(folder: &Path) -> bool {
@@ -106,18 +115,22 @@ fn may_write(folder: &Path) -> bool {
 impl Cgroup {
     /// Makes the groups of a box and sets its limits. None at all is fine unless the kernel refuses halfway.
     pub(crate) fn create(name: &str, limits: &Limits) -> Result<Cgroup, Failure> {
+        // Boxes may share a name (a pool of parked ones does), groups may not.
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{name}.{}-{number}", rustix::process::getpid().as_raw_nonzero());
         let mut made = Cgroup::default();
         for (controller, place) in places() {
-            let folder = place.join(name);
+            let folder = place.join(&name);
             if fs::create_dir(&folder).is_err() {
-                // Left by a box of this name that is gone, or by one that lives: only the first can be removed.
+                // Left by a process with our number, long ago.
                 let _ = fs::remove_dir(&folder);
                 if let Err(error) = fs::create_dir(&folder) {
                     made.remove();
                     return Err(Failure::io(Step::Cgroup, folder.display().to_string(), &error));
                 }
             }
-            made.folders.push((controller, folder));
+            made.folders.push((*controller, folder));
         }
         for (file, value) in made.settings(limits) {
             if let Err(error) = fs::write(&file, value) {
@@ -156,7 +169,7 @@ impl Cgroup {
                 Controller::Memory => set("memory.limit_in_bytes", limits.memory_bytes.map(|bytes| bytes.to_string())),
                 Controller::Pids => set("pids.max", limits.pids.map(|pids| pids.to_string())),
                 Controller::Cpu => set("cpu.cfs_quota_us", quota.map(|quota| quota.to_string())),
-                Controller::Cpuacct | Controller::Freezer => {}
+                Controller::Cpuacct => {}
             }
         }
         settings
@@ -178,7 +191,7 @@ impl Cgroup {
             let file = match controller {
                 Controller::Unified => "memory.events",
                 Controller::Memory => "memory.oom_control",
-                Controller::Pids | Controller::Cpu | Controller::Cpuacct | Controller::Freezer => return false,
+                Controller::Pids | Controller::Cpu | Controller::Cpuacct => return false,
             };
             field(&folder.join(file), "oom_kill").is_some_and(|kills| kills > 0)
         })

@@ -1,7 +1,7 @@
 //! The spawner: forked while the agent still has one thread, so that boxes are born from a small process without
 //! locks. Starts shims, which it forgets, and keeps parked boxes, which die with it. It dies with the agent.
 
-use crate::build::{self, Begun};
+use crate::build::{self, Accounts, Begun};
 use crate::channel;
 use crate::client::SpawnerClient;
 use crate::protocol::{Report, SpawnRequest};
@@ -9,7 +9,7 @@ use crate::spec::{BoxSpec, ShimStart, Trust, User};
 use crate::{seccomp, shim, sys};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, WaitOptions, waitpid};
+use rustix::process::{WaitOptions, waitpid};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -36,11 +36,10 @@ impl Spawner {
 
 fn run(channel: BorrowedFd<'_>) -> i32 {
     let Ok([channel]) = sys::keep_only([channel]) else { return 1 };
-    // The end of the channel says the same; this also holds while a request is being served.
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     // Only a name for `ps`.
     let _ = rustix::thread::set_name(c"bramble-spawner");
     // So that all children have them compiled. What fails here fails again, and is told, when it is needed.
+    crate::cgroup::places();
     for trust in [Trust::Service, Trust::Untrusted] {
         let _ = seccomp::filters(trust);
     }
@@ -58,7 +57,7 @@ fn run(channel: BorrowedFd<'_>) -> i32 {
             parked.swap_remove(index).abandon();
         }
         if ready[0] {
-            let Ok(Some((request, mut fds))) = channel::receive::<SpawnRequest>(&channel) else { return 0 };
+            let Ok(Some((request, mut fds))) = channel::receive::<SpawnRequest>(&channel) else { break };
             let Some(reply) = fds.pop() else { continue };
             match request {
                 SpawnRequest::Shim(start) => start_shim(&start, &reply),
@@ -66,6 +65,9 @@ fn run(channel: BorrowedFd<'_>) -> i32 {
             }
         }
     }
+    // The agent is gone, however it went.
+    parked.into_iter().for_each(Begun::abandon);
+    0
 }
 
 /// Forks twice, so that the shim is nobody's child here: it outlives the spawner, and the machine's init reaps it.
@@ -82,7 +84,7 @@ fn start_shim(start: &ShimStart, reply: &OwnedFd) {
 
 fn park(spec: &BoxSpec, reply: OwnedFd) -> Option<Begun> {
     let told = reply.try_clone();
-    match build::begin(spec, &User::default(), reply) {
+    match build::begin(spec, &User::default(), reply, Accounts::Limits) {
         Ok(begun) => Some(begun),
         Err(failure) => {
             if let Ok(told) = told {

@@ -81,6 +81,13 @@ pub struct Limits {
     pub rlimits: Vec<(String, u64, u64)>,
 }
 
+impl Limits {
+    /// Whether there is a limit on the box as a whole, which takes a control group.
+    pub(crate) fn any_for_a_box(&self) -> bool {
+        self.memory_bytes.is_some() || self.pids.is_some() || self.cpu_millis.is_some()
+    }
+}
+
 /// Both have their own network namespace with nothing but loopback, up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {

@@ -20,6 +20,15 @@ pub(crate) struct Begun {
     pub(crate) cgroup: Cgroup,
 }
 
+/// What control groups are for. Making them takes longer than the rest of a small box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accounts {
+    /// Only where there are limits to hold.
+    Limits,
+    /// Also to know what the box uses.
+    Usage,
+}
+
 /// Parent to init: the outside half is done. Translated mounts come with it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Go {
@@ -44,9 +53,12 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 
 /// Starts init in new namespaces and does what only the outside can. Init goes on by itself and reports to the other
 /// end of `owner`.
-pub(crate) fn begin(spec: &BoxSpec, user: &User, owner: OwnedFd) -> Result<Begun, Failure> {
+pub(crate) fn begin(spec: &BoxSpec, user: &User, owner: OwnedFd, accounts: Accounts) -> Result<Begun, Failure> {
     validate(spec)?;
-    let cgroup = Cgroup::create(&spec.name, &spec.limits)?;
+    let cgroup = match accounts {
+        Accounts::Limits if !spec.limits.any_for_a_box() => Cgroup::default(),
+        Accounts::Limits | Accounts::Usage => Cgroup::create(&spec.name, &spec.limits)?,
+    };
     let (ours, theirs) = channel::pair().during(Step::Namespaces, || "channel".to_owned())?;
     let wanted = single_user(spec, user);
     let setup = Setup { spec, user: &wanted, go: theirs.as_fd(), owner: owner.as_fd() };

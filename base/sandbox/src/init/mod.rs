@@ -6,8 +6,10 @@
 mod door;
 mod execution;
 mod launch;
+mod pump;
 mod serve;
 mod streams;
+mod watch;
 
 use crate::build::network::{self, DoorSockets};
 use crate::build::sources::{self, Sources};

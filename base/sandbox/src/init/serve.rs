@@ -1,8 +1,9 @@
 //! The loop of process 1: orders of the owner, ends of children, requests at the door.
 
 use super::execution::Execution;
+use super::pump::Pumps;
 use super::streams::Streams;
-use super::{door, launch};
+use super::{door, launch, watch};
 use crate::build::network::DoorSockets;
 use crate::channel;
 use crate::clock;
@@ -12,7 +13,7 @@ use crate::spec::{BoxSpec, Command};
 use crate::sys;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Askers at the door at the same time: the agent's few connections, and those of an agent that just died.
 const CHANNELS_MAX: usize = 32;
@@ -26,13 +27,19 @@ struct Init<'a> {
     channels: Vec<OwnedFd>,
     executions: Vec<Execution>,
     program: Option<Program>,
+    pumps: Pumps,
 }
 
 /// The program the box is for.
 struct Program {
     pid: Pid,
+    limits: RunLimits,
     wall_deadline_ms: u64,
+    /// When to look at what it uses.
+    look_ms: u64,
     verdict: Verdict,
+    /// Set once it is dead; its output may still be on its way.
+    status: Option<WaitStatus>,
 }
 
 /// What is readable after a wait.
@@ -41,11 +48,20 @@ struct Ready {
     children: bool,
     channels: Vec<bool>,
     outputs: Vec<bool>,
+    pumps: Vec<bool>,
 }
 
 /// Serves until the program ends or the owner is gone; returns process 1's exit code.
 pub(super) fn run(spec: &BoxSpec, owner: OwnedFd, children: &OwnedFd, sockets: DoorSockets) -> i32 {
-    let mut init = Init { spec, owner, sockets, channels: Vec::new(), executions: Vec::new(), program: None };
+    let mut init = Init {
+        spec,
+        owner,
+        sockets,
+        channels: Vec::new(),
+        executions: Vec::new(),
+        program: None,
+        pumps: Pumps::default(),
+    };
     loop {
         let ready = match init.wait(children) {
             Ok(ready) => ready,
@@ -54,11 +70,16 @@ pub(super) fn run(spec: &BoxSpec, owner: OwnedFd, children: &OwnedFd, sockets: D
         };
         init.check_deadlines();
         init.serve_executions(&ready.outputs);
+        init.pumps.serve(&ready.pumps);
+        if init.pumps.over {
+            init.end_program(Verdict::Output);
+        }
         if ready.children {
             sys::drain_signals(children);
-            if let Some(code) = init.reap() {
-                return code;
-            }
+            init.reap();
+        }
+        if init.finished() {
+            return 0;
         }
         // Later places first, so that removing one leaves the others where they were.
         for (index, _) in ready.channels.iter().enumerate().rev().filter(|(_, ready)| **ready) {
@@ -74,30 +95,53 @@ impl Init<'_> {
     fn wait(&self, children: &OwnedFd) -> rustix::io::Result<Ready> {
         let mut fds = vec![PollFd::new(&self.owner, PollFlags::IN), PollFd::new(children, PollFlags::IN)];
         fds.extend(self.channels.iter().map(|channel| PollFd::new(channel, PollFlags::IN)));
-        // A closed output would be ready for ever; the owner's channel stands in, asked for nothing.
+        // A closed output would be ready for ever; another descriptor stands in, asked for nothing.
         fds.extend(self.executions.iter().map(|execution| match execution.output() {
             Some(output) => PollFd::from_borrowed_fd(output, PollFlags::IN),
             None => PollFd::from_borrowed_fd(children.as_fd(), PollFlags::empty()),
         }));
+        fds.extend(self.pumps.poll_fds());
         let deadline = self.executions.iter().map(|execution| execution.deadline_ms);
-        let deadline = deadline.chain(self.program.as_ref().map(|program| program.wall_deadline_ms)).min();
-        let timeout = deadline.filter(|deadline| *deadline != u64::MAX).map(clock::until);
+        let program = self.program.iter().flat_map(|program| [program.wall_deadline_ms, program.look_ms]);
+        let timeout = deadline.chain(program).min().filter(|deadline| *deadline != u64::MAX).map(clock::until);
         poll(&mut fds, timeout.as_ref())?;
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let (channels, outputs) = ready[2..].split_at(self.channels.len());
-        Ok(Ready { owner: ready[0], children: ready[1], channels: channels.to_vec(), outputs: outputs.to_vec() })
+        let (channels, rest) = ready[2..].split_at(self.channels.len());
+        let (outputs, pumps) = rest.split_at(rest.len() - self.pumps.len());
+        Ok(Ready {
+            owner: ready[0],
+            children: ready[1],
+            channels: channels.to_vec(),
+            outputs: outputs.to_vec(),
+            pumps: pumps.to_vec(),
+        })
     }
 
     fn check_deadlines(&mut self) {
-        if let Some(program) = &mut self.program
-            && clock::monotonic_ms() >= program.wall_deadline_ms
-        {
-            program.wall_deadline_ms = u64::MAX;
-            program.verdict = Verdict::Wall;
-            // Dead already when it fails.
-            let _ = rustix::process::kill_process(program.pid, Signal::KILL);
-        }
         self.executions.iter_mut().for_each(Execution::check_deadline);
+        let now = clock::monotonic_ms();
+        let Some(program) = &mut self.program else { return };
+        if now >= program.wall_deadline_ms {
+            // Nothing is waited for any more: neither its end nor the reader of its output.
+            self.pumps = Pumps::default();
+            self.end_program(Verdict::Wall);
+        } else if now >= program.look_ms {
+            program.look_ms = now + watch::PERIOD_MS;
+            if let Some(verdict) = watch::over(&program.limits) {
+                self.end_program(verdict);
+            }
+        }
+    }
+
+    /// Kills everything in the box but us. The first reason counts.
+    fn end_program(&mut self, verdict: Verdict) {
+        if let Some(program) = &mut self.program
+            && program.verdict == Verdict::Exited
+        {
+            program.verdict = verdict;
+            (program.wall_deadline_ms, program.look_ms) = (u64::MAX, u64::MAX);
+            kill_all();
+        }
     }
 
     fn serve_executions(&mut self, ready: &[bool]) {
@@ -108,25 +152,37 @@ impl Init<'_> {
         }
     }
 
-    /// Takes the ends of children. `Some` when the program was among them.
-    fn reap(&mut self) -> Option<i32> {
+    /// Takes the ends of children.
+    fn reap(&mut self) {
         loop {
             let (pid, status) = match wait(WaitOptions::NOHANG) {
                 Ok(Some(ended)) => ended,
                 Err(rustix::io::Errno::INTR) => continue,
-                Ok(None) | Err(_) => return None,
+                Ok(None) | Err(_) => return,
             };
-            if let Some(program) = self.program.take_if(|program| program.pid == pid) {
-                let outcome = outcome(&program, status);
-                // If the owner is gone there is nobody to tell.
-                let _ = channel::send(&self.owner, &Report::Ended(outcome), &[]);
-                return Some(0);
-            }
-            if let Some(index) = self.executions.iter().position(|execution| execution.pid() == pid) {
+            if let Some(program) = self.program.as_mut().filter(|program| program.pid == pid) {
+                program.status = Some(status);
+                program.look_ms = u64::MAX;
+            } else if let Some(index) = self.executions.iter().position(|execution| execution.pid() == pid) {
                 let channel = self.executions.swap_remove(index).finish(status);
                 self.channels.push(channel);
             }
         }
+    }
+
+    /// Whether the program is dead and its output out; then the owner has been told.
+    fn finished(&mut self) -> bool {
+        let Some((program, status)) = self.program.as_ref().and_then(|program| Some((program, program.status?))) else {
+            return false;
+        };
+        if self.pumps.len() > 0 {
+            // What it left running would hold its output open.
+            kill_all();
+            return false;
+        }
+        // If the owner is gone there is nobody to tell.
+        let _ = channel::send(&self.owner, &Report::Ended(outcome(program.verdict, status)), &[]);
+        true
     }
 
     /// One order; false when the owner is gone.
@@ -152,7 +208,9 @@ impl Init<'_> {
                 true
             }
             Order::Signal(number) => {
-                if let (Some(program), Some(signal)) = (&self.program, Signal::from_named_raw(number)) {
+                if let Some(program) = self.program.as_ref().filter(|program| program.status.is_none())
+                    && let Some(signal) = Signal::from_named_raw(number)
+                {
                     // A program that just ended is reported anyway.
                     let _ = rustix::process::kill_process(program.pid, signal);
                 }
@@ -166,10 +224,21 @@ impl Init<'_> {
         if self.program.is_some() {
             return Err(Failure::plain(Step::Invalid, "a second program for one box"));
         }
-        let streams = if fds.is_empty() { Streams::make(command)? } else { Streams::given(fds)? };
+        let mut streams = if fds.is_empty() { Streams::make(command)? } else { Streams::given(fds)? };
+        if let Some(limit) = limits.output_bytes {
+            (streams, self.pumps) = Pumps::between(streams, limit)?;
+        }
         let pid = launch::launch(self.spec, command, streams.inside())?;
-        let wall = limits.wall_ms.map_or(u64::MAX, |wall| clock::monotonic_ms().saturating_add(wall));
-        self.program = Some(Program { pid, wall_deadline_ms: wall, verdict: Verdict::Exited });
+        let now = clock::monotonic_ms();
+        let looked_at = limits.cpu_ms.is_some() || limits.memory_bytes.is_some();
+        self.program = Some(Program {
+            pid,
+            limits: limits.clone(),
+            wall_deadline_ms: limits.wall_ms.map_or(u64::MAX, |wall| now.saturating_add(wall)),
+            look_ms: if looked_at { now + watch::PERIOD_MS } else { u64::MAX },
+            verdict: Verdict::Exited,
+            status: None,
+        });
         Ok(streams.outside)
     }
 
@@ -202,10 +271,8 @@ impl Init<'_> {
         let started = if self.executions.len() < EXECUTIONS_MAX {
             Execution::start(self.spec, command, timeout_ms, channel)
         } else {
-            Err((
-                Failure::plain(Step::Invalid, format!("more than {EXECUTIONS_MAX} programs beside the box's own")),
-                channel,
-            ))
+            let what = format!("more than {EXECUTIONS_MAX} programs beside the box's own");
+            Err((Failure::plain(Step::Invalid, what), channel))
         };
         match started {
             Ok(execution) => self.executions.push(execution),
@@ -218,17 +285,22 @@ impl Init<'_> {
     }
 }
 
-fn answer_one(channel: std::os::fd::BorrowedFd<'_>, made: Result<OwnedFd, rustix::io::Errno>) -> std::io::Result<()> {
+/// Everything in the process namespace but process 1, which is us. Nobody there when it fails.
+fn kill_all() {
+    let _ = sys::kill_everybody();
+}
+
+fn answer_one(channel: BorrowedFd<'_>, made: Result<OwnedFd, rustix::io::Errno>) -> std::io::Result<()> {
     match made {
         Ok(socket) => door::answer(channel, Ok(&[socket.as_fd()])),
         Err(errno) => door::answer(channel, Err(errno)),
     }
 }
 
-fn outcome(program: &Program, status: WaitStatus) -> Outcome {
+fn outcome(verdict: Verdict, status: WaitStatus) -> Outcome {
     let used = sys::used_by_children();
     let signal = status.terminating_signal();
-    let verdict = match (program.verdict, signal) {
+    let verdict = match (verdict, signal) {
         (Verdict::Exited, Some(_)) => Verdict::Signalled,
         (verdict, _) => verdict,
     };

@@ -34,6 +34,23 @@ impl Streams {
         made.during(Step::Program, || "its standard streams".to_owned())
     }
 
+    /// With other outputs; returns the ones from before.
+    pub(super) fn replace_outputs(
+        mut self,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> Result<(Streams, OwnedFd, OwnedFd), Failure> {
+        let before = std::mem::replace(&mut self.stdout, stdout);
+        let before_error = self.stderr.replace(stderr);
+        let before_error = match before_error {
+            Some(given) => given,
+            None => {
+                rustix::io::fcntl_dupfd_cloexec(&before, 0).during(Step::Program, || "standard error".to_owned())?
+            }
+        };
+        Ok((self, before, before_error))
+    }
+
     pub(super) fn inside(&self) -> [BorrowedFd<'_>; 3] {
         [self.stdin.as_fd(), self.stdout.as_fd(), self.stderr.as_ref().unwrap_or(&self.stdout).as_fd()]
     }

@@ -180,3 +180,16 @@ pub(crate) fn drain_signals(signals: &OwnedFd) {
     let mut records = [0; 8 * size_of::<libc::signalfd_siginfo>()];
     while rustix::io::read(signals, &mut records).is_ok_and(|count| count == records.len()) {}
 }
+
+/// SIGKILL for every process this one may signal, but itself. Refuses outside a process namespace of our own, where
+/// that would be everybody on the machine.
+pub(crate) fn kill_everybody() -> Result<(), Errno> {
+    if rustix::process::getpid() != Pid::INIT {
+        return Err(Errno::PERM);
+    }
+    // SAFETY: takes no pointers.
+    match unsafe { libc::kill(-1, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}

@@ -1,5 +1,6 @@
 //! Boxes for real: what the agent asks for is what runs. Every test runs twice, as root and as an ordinary user.
 
+mod limits;
 mod network;
 mod parked;
 mod service;

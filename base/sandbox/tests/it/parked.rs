@@ -58,3 +58,28 @@ fn strangers_have_no_capability_and_no_way_to_one() {
         }
     });
 }
+
+#[test]
+fn a_run_over_a_limit_says_which() {
+    with_world(|world| async move {
+        let check = async |name: &str, limits: RunLimits, line: &str, expected: Verdict| {
+            let limits = RunLimits { wall_ms: Some(20_000), ..limits };
+            let (outcome, output) = run(&world, &untrusted(name), shell(line), limits).await;
+            assert_eq!(outcome.verdict, expected, "{name}: {outcome:?}");
+            output
+        };
+        let none = RunLimits::default();
+        let cpu = RunLimits { cpu_ms: Some(100), ..none.clone() };
+        check("cpu", cpu.clone(), "while :; do :; done", Verdict::Cpu).await;
+        check("cpu-children", cpu, "for n in 1 2 3 4; do (while :; do :; done) & done; wait", Verdict::Cpu).await;
+        let memory = RunLimits { memory_bytes: Some(64 << 20), ..none.clone() };
+        check("memory", memory, "head -c 300000000 /dev/zero | tail", Verdict::Memory).await;
+        let output = RunLimits { output_bytes: Some(50_000), ..none.clone() };
+        let text = check("output", output.clone(), "echo start; exec yes", Verdict::Output).await;
+        assert_eq!(text.len(), 50_000);
+        let text = check("output-within", output, "yes | head -c 49999; sleep 1000 & exit", Verdict::Exited).await;
+        assert_eq!(text.len(), 49_999);
+        let exact = RunLimits { output_bytes: Some(5), ..none };
+        assert_eq!(check("output-exact", exact, "printf 12345", Verdict::Exited).await, "12345");
+    });
+}
