@@ -6,7 +6,7 @@ use super::tree::{File, Tree};
 /// Folders of users, on any machine.
 const HOMES: [&str; 2] = ["/home/", "/Users/"];
 /// Made-up people of examples and tests, and the users of well-known images.
-const NOBODY: [&str; 8] = ["user", "app", "node", "me", "you", "alice", "bob", "someone"];
+const NOBODY: [&str; 11] = ["user", "app", "node", "dev", "pi", "me", "you", "ann", "alice", "bob", "someone"];
 /// Inputs for tests are as they came.
 const AS_IT_CAME: [&str; 2] = ["fixtures", "fixture"];
 
