@@ -45,13 +45,35 @@ export function sumBy(series: Series[], key: (labels: Record<string, string>) =>
     if (label === undefined) continue;
     const sums = groups.get(label) ?? new Map<number, number>();
     groups.set(label, sums);
-    for (const [time, value] of one.points) sums.set(time, (sums.get(time) ?? 0) + value);
+    for (const [time, value] of one.points) if (value !== null) sums.set(time, (sums.get(time) ?? 0) + value);
   }
   return [...groups]
     .map(([label, sums]) => ({ label, points: [...sums].sort((a, b) => a[0] - b[0]) }))
     .sort((a, b) => a.label.localeCompare(b.label, undefined, { numeric: true }));
 }
 
-export function last(line: Line): number | undefined {
-  return line.points.at(-1)?.[1];
+/** The newest value, unless it is too old to pass for one of now. */
+export function newest(line: Line, nowMs: number): number | undefined {
+  const [time, value] = line.points.at(-1) ?? [];
+  return time !== undefined && nowMs - time <= GAP_MS ? value : undefined;
+}
+
+/** Where a column has a value with a gap on both sides: no line leads there, so a dot must. */
+export function lonely(column: (number | null | undefined)[]): number[] {
+  const out: number[] = [];
+  let alone = true;
+  let value: number | undefined;
+  for (const [at, one] of column.entries()) {
+    if (one === undefined) continue;
+    if (one === null) {
+      if (value !== undefined && alone) out.push(value);
+      value = undefined;
+      alone = true;
+    } else {
+      alone = value === undefined;
+      value = at;
+    }
+  }
+  if (value !== undefined && alone) out.push(value);
+  return out;
 }

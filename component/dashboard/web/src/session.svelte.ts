@@ -12,6 +12,13 @@ class Session {
   /** Set when a token that was given turned out to be wrong, so that the login view can say so. */
   refused = $state(false);
 
+  constructor() {
+    // Signing out in one tab signs out in all; so does logging in.
+    addEventListener("storage", (event) => {
+      if (event.key === KEY || event.key === null) this.token = read();
+    });
+  }
+
   /** Takes a token out of the address, if it holds one; true when it did. */
   takeFromAddress(): boolean {
     const fragment = new URLSearchParams(location.hash.slice(1));

@@ -252,7 +252,8 @@ export interface Changed {
 export interface Series {
   name: string;
   labels: Record<string, string>;
-  points: [number, number][];
+  /** `null` where a quantile of nothing was asked for. */
+  points: [number, number | null][];
 }
 
 export interface Alert {

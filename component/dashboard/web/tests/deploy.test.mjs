@@ -142,6 +142,17 @@ test("an existing stack is edited from its own file under its own name", async (
   await see(page.getByText("Looks right."));
 });
 
+test("what was being written is still there after a look elsewhere", async () => {
+  const page = await t.visit("deploy");
+  await editor(page).fill(`name: draft\n${TINY}`);
+  await see(page.getByText("Looks right."));
+  await page.keyboard.press("Escape");
+  await page.getByRole("link", { name: "Machines", exact: true }).click();
+  await see(page.getByRole("heading", { name: "Machines", level: 1 }));
+  await page.goBack();
+  assert.match(await editor(page).inputValue(), /^name: draft/);
+});
+
 test("the editor indents with Tab, takes it back with undo, and lets the keyboard leave", async () => {
   const page = await t.visit("deploy");
   await editor(page).click();

@@ -58,6 +58,15 @@ test("a token refused later leads back to the login, and a new link lets in agai
   await see(overview(page));
 });
 
+test("signing out in one tab signs out in the other", async () => {
+  const page = await t.visit();
+  const other = await page.context().newPage();
+  await other.goto(t.bed.url);
+  await see(overview(other));
+  await other.getByRole("button", { name: "Sign out" }).click();
+  await see(field(page));
+});
+
 test("signing out forgets the token", async () => {
   const page = await t.visit();
   await page.getByRole("button", { name: "Sign out" }).click();

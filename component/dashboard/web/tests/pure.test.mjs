@@ -75,9 +75,20 @@ test("lines that miss a sample are joined, lines that were away are not", () => 
   assert.deepEqual(b, [7, null, undefined, undefined, 8]);
 });
 
+check("a value between gaps is marked by a dot", (column) => parts.samples.lonely(column), [
+  [[], []], [[1], [0]], [[1, 2], []], [[1, null, 2], [0, 2]], [[undefined, 1, undefined, null, 2, undefined, 3], [1]], [[1, 2, null, null, 3], [4]], [[null], []],
+]);
+
+test("a value that is old is not passed off as one of now", () => {
+  const line = { label: "a", points: [[1_000, 1], [6_000, 2]] };
+  assert.equal(parts.samples.newest(line, 11_000), 2);
+  assert.equal(parts.samples.newest(line, 60_000), undefined);
+  assert.equal(parts.samples.newest({ label: "a", points: [] }, 0), undefined);
+});
+
 test("samples add up by label, in the order of people", () => {
   const series = (code, instance, value) => ({ name: "n", labels: { code, instance }, points: [[5_000, value]] });
-  assert.deepEqual(parts.samples.sumBy([series("10", "a", 1), series("9", "a", 2), series("10", "b", 3), series("x", "a", 9)], ({ code }) => (code === "x" ? undefined : code)), [
+  assert.deepEqual(parts.samples.sumBy([series("10", "a", null), series("10", "a", 1), series("9", "a", 2), series("10", "b", 3), series("x", "a", 9)], ({ code }) => (code === "x" ? undefined : code)), [
     { label: "9", points: [[5_000, 2]] },
     { label: "10", points: [[5_000, 4]] },
   ]);

@@ -5,13 +5,11 @@ import type { Series } from "../wire";
 import type { Wanted } from "./Graphs.svelte";
 
 export function ofService(stack: string, service: string): Wanted[] {
-  const own = (labels: Record<string, string>) => labels.stack === stack && labels.service === service;
-  const perSlot = (answers: Series[][]): Line[] =>
-    sumBy(answers[0] ?? [], (labels) => (own(labels) ? slotOf(labels.instance) : undefined));
+  const perSlot = (answers: Series[][]): Line[] => sumBy(answers[0] ?? [], (labels) => slotOf(labels.instance));
   const both = (names: [string, string]) => (answers: Series[][]): Line[] =>
-    names.flatMap((name, at) => sumBy(answers[at] ?? [], (labels) => (own(labels) ? name : undefined)));
-  const ofStack = (name: string) => ({ name, label: `stack:${stack}` });
-  const gateway = (name: string) => ({ name, label: `service:${stack}/${service}` });
+    names.flatMap((name, at) => sumBy(answers[at] ?? [], () => name));
+  const instances = (name: string) => ({ name, labels: [`stack:${stack}`, `service:${service}`] });
+  const gateway = (name: string) => ({ name, labels: [`service:${stack}/${service}`] });
   return [
     {
       title: "Requests",
@@ -29,14 +27,14 @@ export function ofService(stack: string, service: string): Wanted[] {
     },
     {
       title: "CPU, in cores",
-      series: [ofStack("bramble_instance_cpu_cores")],
+      series: [instances("bramble_instance_cpu_cores")],
       lines: perSlot,
       format: format.cores,
       atLeast: 0.1,
     },
     {
       title: "Memory",
-      series: [ofStack("bramble_instance_memory_bytes")],
+      series: [instances("bramble_instance_memory_bytes")],
       lines: perSlot,
       format: format.bytes,
       binary: true,
@@ -44,7 +42,7 @@ export function ofService(stack: string, service: string): Wanted[] {
     },
     {
       title: "Network",
-      series: [ofStack("bramble_instance_received_bytes_total"), ofStack("bramble_instance_sent_bytes_total")],
+      series: [instances("bramble_instance_received_bytes_total"), instances("bramble_instance_sent_bytes_total")],
       lines: both(["received", "sent"]),
       format: format.bytesPerSecond,
       binary: true,
@@ -52,7 +50,7 @@ export function ofService(stack: string, service: string): Wanted[] {
     },
     {
       title: "Disk",
-      series: [ofStack("bramble_instance_read_bytes_total"), ofStack("bramble_instance_written_bytes_total")],
+      series: [instances("bramble_instance_read_bytes_total"), instances("bramble_instance_written_bytes_total")],
       lines: both(["read", "written"]),
       format: format.bytesPerSecond,
       binary: true,
@@ -69,28 +67,28 @@ export function ofNode(node: string): Wanted[] {
   return [
     {
       title: "CPU busy",
-      series: [{ name: "bramble_node_cpu_busy" }],
+      series: [{ name: "bramble_node_cpu_busy", labels: [] }],
       lines: one("busy"),
       format: format.percent,
       atLeast: 0.1,
     },
     {
       title: "Pressure: share of time something waited",
-      series: [{ name: "bramble_node_psi" }],
+      series: [{ name: "bramble_node_psi", labels: [] }],
       lines: (answers) => sumBy(answers[0] ?? [], (labels) => (own(labels) ? labels.kind : undefined)),
       format: format.percent,
       atLeast: 0.1,
     },
     {
       title: "Load, 1 minute",
-      series: [{ name: "bramble_node_load1" }],
+      series: [{ name: "bramble_node_load1", labels: [] }],
       lines: one("load"),
       format: format.cores,
       atLeast: 1,
     },
     {
       title: "Memory available",
-      series: [{ name: "bramble_node_memory_available_bytes" }],
+      series: [{ name: "bramble_node_memory_available_bytes", labels: [] }],
       lines: one("available"),
       format: format.bytes,
       binary: true,
@@ -98,7 +96,7 @@ export function ofNode(node: string): Wanted[] {
     },
     {
       title: "Disk available",
-      series: [{ name: "bramble_node_disk_available_bytes" }],
+      series: [{ name: "bramble_node_disk_available_bytes", labels: [] }],
       lines: one("available"),
       format: format.bytes,
       binary: true,

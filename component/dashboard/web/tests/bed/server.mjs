@@ -66,7 +66,7 @@ class Bed {
   /** Appends to the log and to every open tail whose filter wants it. */
   log(line) {
     this.state.logs.push(line);
-    for (const response of this.#tails) if (line.line.includes(response.grep)) response.write(JSON.stringify(line) + "\n");
+    for (const response of this.#tails) if (response.wants(line)) response.write(JSON.stringify(line) + "\n");
   }
 
   async close() {
@@ -117,11 +117,12 @@ class Bed {
   }
 
   #tail(url, response) {
-    response.grep = url.searchParams.get("grep") ?? "";
-    if (response.grep === "/[/") throw new Refusal(422, { code: "B0301", message: "the pattern is not a regular expression", hint: "close the bracket" });
+    const { grep = "", instance: from } = Object.fromEntries(url.searchParams);
+    response.wants = (line) => line.line.includes(grep) && (from === undefined || line.instance === from);
+    if (grep === "/[/") throw new Refusal(422, { code: "B0301", message: "the pattern is not a regular expression", hint: "close the bracket" });
     this.#stream(response, this.#tails);
     const since = Number(url.searchParams.get("since_ms") ?? 0);
-    for (const line of this.state.logs) if (line.time_ms >= since && line.line.includes(response.grep)) response.write(JSON.stringify(line) + "\n");
+    for (const line of this.state.logs) if (line.time_ms >= since && response.wants(line)) response.write(JSON.stringify(line) + "\n");
   }
 
   #answer(method, path, query, body) {
@@ -135,7 +136,7 @@ class Bed {
     if (verb === "GET nodes") return path.length === 1 ? this.state.nodes : this.#one(this.state.nodes, ({ node }) => node.id === path[1], "machine");
     if (verb === "GET images") return this.state.images;
     if (verb === "GET alerts") return this.state.alerts;
-    if (verb === "GET series") return series(this.state, query.get("name"), query.get("label"), Number(query.get("since_ms")), Date.now());
+    if (verb === "GET series") return series(this.state, query.get("name"), query.getAll("label"), Number(query.get("since_ms")), Date.now());
     throw new Refusal(404, { code: "B0404", message: `there is no ${method} /v1/${path.join("/")}` });
   }
 

@@ -144,7 +144,7 @@ function node(id, hostname, role, now, labels, load, instances) {
 }
 
 /** Samples of one name, as the server would keep them: made from the moment, so that every run draws the same shape. */
-export function series(state, name, label, since, now) {
+export function series(state, name, filters, since, now) {
   const STEP = 5_000;
   const points = (base, swing, phase) => {
     const out = [];
@@ -154,8 +154,7 @@ export function series(state, name, label, since, now) {
     }
     return out;
   };
-  const [key, value] = label ? label.split(/:(.*)/) : [];
-  const wanted = (labels) => key === undefined || labels[key] === value;
+  const wanted = (labels) => filters.map((filter) => filter.split(/:(.*)/)).every(([key, value]) => labels[key] === value);
   const made = [];
   const add = (labels, base, swing, phase = 0) => wanted(labels) && made.push({ name, labels, points: points(base, swing, phase) });
   if (name.startsWith("bramble_instance_")) {
