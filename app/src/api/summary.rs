@@ -6,42 +6,52 @@ use wire::api::{InstanceDetail, ServiceSummary, StackSummary, Usage};
 use wire::resource::{Instance, Phase, Rollout, RolloutState, Wanted};
 use wire::spec::{Mode, Protocol, Service};
 
-/// A service's instances that are wanted, the ready ones first counted.
-fn counts(snapshot: &Snapshot, stack: &str, service: &str, spec: &Service) -> (u32, u32) {
-    let status = |instance: &Arc<Instance>| snapshot.statuses.get(&instance.id).cloned();
-    let mut ready = 0;
-    let mut present = 0;
+/// A service's instances, counted.
+struct Counts {
+    wanted: u32,
+    /// Serving, of whatever revision.
+    ready: u32,
+    /// Whether those that serve are what is wanted now.
+    current: bool,
+}
+
+fn counts(snapshot: &Snapshot, stack: &str, service: &str, spec: &Service) -> Counts {
+    let shape = scheduler::shape(spec);
+    let (mut ready, mut present, mut current) = (0, 0, 0);
     for instance in snapshot.instances_of(stack, service).filter(|instance| instance.wanted == Wanted::Running) {
         present += 1;
-        let Some(status) = status(instance) else { continue };
+        let Some(status) = snapshot.statuses.get(&instance.id) else { continue };
         let done = status.phase == Phase::Exited && status.exit.as_ref().is_some_and(|exit| exit.code == 0);
-        ready += u32::from(status.ready || done);
+        if status.ready || done {
+            ready += 1;
+            current += u32::from(instance.shape == shape);
+        }
     }
     let wanted = match spec.mode {
         Mode::Replicated | Mode::ReplicatedJob => spec.replicas,
         Mode::Global => present,
     };
-    (ready.min(wanted), wanted)
+    Counts { wanted, ready: ready.min(wanted), current: current == wanted && present == wanted }
 }
 
 pub(super) fn service(snapshot: &Snapshot, stack: &str, name: &str, spec: &Service, http: &str) -> ServiceSummary {
-    let (ready, wanted) = counts(snapshot, stack, name, spec);
+    let counts = counts(snapshot, stack, name, spec);
     let at = (stack.to_owned(), name.to_owned());
     let rollout = snapshot.rollouts.get(&at);
     ServiceSummary {
         stack: stack.to_owned(),
         service: name.to_owned(),
         image: spec.image.clone(),
-        instances_ready: ready,
-        instances_wanted: wanted,
-        state: service_state(rollout, ready, wanted),
+        instances_ready: counts.ready,
+        instances_wanted: counts.wanted,
+        state: service_state(rollout, &counts),
         endpoints: endpoints(spec, http),
         address: snapshot.addresses.get(&at).map(|address| address.ip.clone()).unwrap_or_default(),
         revision: rollout.map_or(0, |rollout| rollout.revision),
     }
 }
 
-fn service_state(rollout: Option<&Rollout>, ready: u32, wanted: u32) -> String {
+fn service_state(rollout: Option<&Rollout>, counts: &Counts) -> String {
     let because =
         |word: &str, reason: &str| if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") };
     match rollout.map(|rollout| (rollout.state, rollout.reason.as_str())) {
@@ -49,9 +59,10 @@ fn service_state(rollout: Option<&Rollout>, ready: u32, wanted: u32) -> String {
         Some((RolloutState::Paused, reason)) => because("paused", reason),
         Some((RolloutState::Failed, reason)) => because("failed", reason),
         // The new instances are watched for a while after they serve; that is no reason to call it unfinished.
-        Some((RolloutState::Running, reason)) if ready < wanted || !reason.is_empty() => because("updating", reason),
-        Some((RolloutState::Running | RolloutState::Done, _)) if ready < wanted => "degraded".to_owned(),
-        Some((RolloutState::Running | RolloutState::Done, _)) => "running".to_owned(),
+        Some((RolloutState::Running | RolloutState::Done, _)) if counts.current => "running".to_owned(),
+        Some((RolloutState::Running, reason)) => because("updating", reason),
+        Some((RolloutState::Done, _)) if counts.ready < counts.wanted => "degraded".to_owned(),
+        Some((RolloutState::Done, _)) => "updating".to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use reqwest::Method;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use wire::api::{Changed, Deployed, StackDetail};
+use wire::api::{Changed, Deployed, ServiceSummary, StackDetail};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -101,7 +101,8 @@ fn judge(detail: StackDetail, deployed: &Deployed, bar: &ProgressBar) -> Result<
         let hint = format!("`bramble stack history {}` says why", summary.name);
         return Err(Failure::local(message).hint(hint));
     }
-    if let Some(service) = detail.services.iter().find(|service| service.state.starts_with("failed")) {
+    let failed = |service: &&ServiceSummary| service.state.starts_with("failed") && service.revision == deployed.revision;
+    if let Some(service) = detail.services.iter().find(failed) {
         let message = format!("{}/{} {}", service.stack, service.service, service.state);
         let hint = format!("`bramble logs {}/{}` shows what it said", service.stack, service.service);
         return Err(Failure::local(message).hint(hint));
@@ -109,6 +110,8 @@ fn judge(detail: StackDetail, deployed: &Deployed, bar: &ProgressBar) -> Result<
     if let Some(service) = detail.services.iter().find(|service| service.state.contains(": ")) {
         bar.set_message(format!("{}: {}", service.service, service.state));
     }
-    let done = detail.services.iter().all(|service| service.state == "running");
+    // What was accepted may not have arrived in the view yet.
+    let arrived = summary.revision == deployed.revision;
+    let done = arrived && detail.services.iter().all(|service| service.state == "running");
     Ok(done.then_some(detail))
 }

@@ -1,0 +1,11 @@
+//! Whole nodes for tests and benchmarks: the real binary, started, used, broken and looked at from outside.
+//!
+//! Knows the command line, the API and the file layout a user sees; no crate of the product. Promises that a
+//! dropped [`Node`] leaves no process behind.
+
+pub mod http;
+pub mod node;
+pub mod process;
+pub mod wait;
+
+pub use node::{Node, Settings};

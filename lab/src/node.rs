@@ -1,0 +1,214 @@
+//! One node: the real binary with a folder and ports of its own.
+
+use crate::{http, process, wait};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+/// How a node differs from the usual one.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The data folder; a fresh temporary one if not given.
+    pub data: Option<PathBuf>,
+    /// Run as this user instead of our own.
+    pub user: Option<u32>,
+    /// More arguments for `up`.
+    pub arguments: Vec<String>,
+}
+
+/// A running node. Dropped, it stops with all it started.
+pub struct Node {
+    settings: Settings,
+    data: PathBuf,
+    _folder: Option<tempfile::TempDir>,
+    child: Option<Child>,
+    pub api: SocketAddr,
+    pub http: SocketAddr,
+}
+
+/// Where cargo put the binaries of this build.
+pub fn binary(name: &str) -> PathBuf {
+    let mut folder = std::env::current_exe().expect("a running test has a path");
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: `cargo build -p {name}` makes it", path.display());
+    path
+}
+
+/// A port nobody listens on just now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
+    listener.local_addr().expect("a listener has an address").port()
+}
+
+impl Node {
+    pub fn start() -> Node {
+        Node::with(Settings::default())
+    }
+
+    pub fn with(settings: Settings) -> Node {
+        let (folder, data) = match &settings.data {
+            Some(data) => (None, data.clone()),
+            None => {
+                let folder = tempfile::Builder::new().prefix("bramble-lab-").tempdir().expect("a temporary folder");
+                let data = folder.path().join("data");
+                std::fs::create_dir(&data).expect("a fresh folder takes another");
+                if let Some(user) = settings.user {
+                    std::os::unix::fs::chown(folder.path(), Some(user), Some(user)).expect("root gives folders away");
+                    std::os::unix::fs::chown(&data, Some(user), Some(user)).expect("root gives folders away");
+                }
+                (Some(folder), data)
+            }
+        };
+        let port = |number| SocketAddr::from((Ipv4Addr::LOCALHOST, number));
+        let (api, http) = (port(free_port()), port(free_port()));
+        let mut node = Node { settings, data, _folder: folder, child: None, api, http };
+        node.launch();
+        node
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Starts the binary and waits until its API answers.
+    pub fn launch(&mut self) {
+        self.launch_unready();
+        wait::until("the API answers", 30, || http::get(self.api, "/healthz").ok().filter(|answer| answer.status == 200));
+    }
+
+    /// Starts the binary without waiting.
+    pub fn launch_unready(&mut self) {
+        let errors = self.data.with_extension("log");
+        let errors = std::fs::OpenOptions::new().create(true).append(true).open(errors).expect("a log can be written");
+        let mut command = Command::new(binary("bramble"));
+        command
+            .arg("up")
+            .arg("--data")
+            .arg(&self.data)
+            .args(["--api", &self.api.to_string(), "--http", &self.http.to_string()])
+            .args(&self.settings.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors)
+            .env("HOME", &self.data);
+        if let Some(user) = self.settings.user {
+            command.uid(user).gid(user);
+        }
+        self.child = Some(command.spawn().expect("the binary starts"));
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it was started").id()
+    }
+
+    /// What the node said on standard error.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
+    }
+
+    /// `kill -9`: no goodbye. What it started goes on.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("our own child can be killed");
+            child.wait().expect("our own child can be waited for");
+        }
+    }
+
+    /// SIGTERM: it ends in order, its instances go on.
+    pub fn terminate(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            process::signal(child.id(), Signal::TERM);
+            child.wait().expect("our own child can be waited for");
+        }
+    }
+
+    /// Ctrl-C: it stops its instances and ends.
+    pub fn interrupt(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            process::signal(child.id(), Signal::INT);
+            child.wait().expect("our own child can be waited for");
+        }
+    }
+
+    pub fn token(&self) -> String {
+        std::fs::read_to_string(self.data.join("token")).expect("a node that runs has a token").trim().to_owned()
+    }
+
+    /// Runs the command line against this node.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        Command::new(binary("bramble"))
+            .args(arguments)
+            .env("BRAMBLE_API", format!("http://{}", self.api))
+            .env("BRAMBLE_TOKEN", self.token())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary runs")
+    }
+
+    /// Runs a command that must succeed, and gives what it printed as JSON.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.cli(&[arguments, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{arguments:?}: {text} {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} printed {text:?}: {error}"))
+    }
+
+    /// Writes a stack file beside the data and deploys it; waits until it serves.
+    pub fn deploy(&self, name: &str, file: &str) -> Output {
+        let folder = self.data.with_extension("stacks");
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        let path = folder.join(format!("{name}.yml"));
+        std::fs::write(&path, file).expect("a file can be written");
+        self.cli(&["deploy", "-f", &path.to_string_lossy(), name, "--timeout", "60"])
+    }
+
+    /// [`Node::deploy`] that must succeed.
+    pub fn deployed(&self, name: &str, file: &str) {
+        let output = self.deploy(name, file);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "deploy {name}: {text}\n{}", self.log());
+    }
+
+    /// A call of the API.
+    pub fn call(&self, method: &str, path: &str, body: &str) -> http::Answer {
+        let bearer = format!("Bearer {}", self.token());
+        let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
+        http::request(self.api, method, path, &headers, body.as_bytes()).expect("the API answers")
+    }
+
+    /// Every instance as the API tells of it.
+    pub fn instances(&self) -> Vec<Value> {
+        let answer = self.call("GET", "/v1/instances", "");
+        serde_json::from_slice(&answer.body).expect("a list of instances")
+    }
+
+    /// Processes of this node and everything under them.
+    pub fn processes(&self) -> Vec<u32> {
+        process::with_children(&process::of_data(&self.data))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            process::signal(child.id(), Signal::INT);
+            let deadline = world::clock::monotonic() + Duration::from_secs(20);
+            while world::clock::monotonic() < deadline && matches!(child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for pid in self.processes() {
+            process::signal(pid, Signal::KILL);
+        }
+    }
+}

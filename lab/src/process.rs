@@ -1,0 +1,73 @@
+//! Processes as /proc tells of them: what a node left behind, what it uses.
+
+use std::path::Path;
+
+/// Everything that runs, by pid.
+pub fn all() -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The command line, words separated by spaces.
+pub fn command_line(pid: u32) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
+}
+
+/// Whose command line names `data`: the node, its spawner, its shims and inits.
+pub fn of_data(data: &Path) -> Vec<u32> {
+    let word = format!("--data {}", data.display());
+    all().into_iter().filter(|pid| command_line(*pid).contains(&word)).collect()
+}
+
+/// Every process whose ancestor one of `roots` is, they included.
+pub fn with_children(roots: &[u32]) -> Vec<u32> {
+    let mut found = roots.to_vec();
+    let everything = all();
+    loop {
+        let before = found.len();
+        for pid in &everything {
+            if !found.contains(pid) && parent(*pid).is_some_and(|parent| found.contains(&parent)) {
+                found.push(*pid);
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, so what counts starts after its closing parenthesis.
+    stat[stat.rfind(')')? + 1..].split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Resident memory.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+}
+
+/// Processor time used so far, in clock ticks of 10 ms.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some(end) = stat.rfind(')') else { return 0 };
+    let fields: Vec<&str> = stat[end + 1..].split_whitespace().collect();
+    let field = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    field(11) + field(12)
+}
+
+/// Bytes the process caused to be written to a disk.
+pub fn written_bytes(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("write_bytes:")).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Sends a signal; a process that is gone is no error.
+pub fn signal(pid: u32, signal: rustix::process::Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}

@@ -1,0 +1,3 @@
+//! One node from outside: the real binary, used as a person would and broken as the world would.
+
+mod deploying;
