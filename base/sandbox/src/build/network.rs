@@ -41,7 +41,7 @@ fn door(route: &OwnedFd) -> Result<DoorSockets, Failure> {
     let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
     let catch_all = tcp_listener(any).during(Step::Network, || "catch-all listener".to_owned())?;
     let catch_all_port = getsockname(&catch_all)
-        .and_then(|address| SocketAddrV4::try_from(address))
+        .and_then(SocketAddrV4::try_from)
         .during(Step::Network, || "catch-all listener".to_owned())?
         .port();
     let redirected = super::redirect::install(catch_all_port);
@@ -59,6 +59,12 @@ fn door(route: &OwnedFd) -> Result<DoorSockets, Failure> {
         dns_tcp: Some(dns_tcp),
         report: NetworkReport { redirect: lack.is_empty(), redirect_lack: lack, catch_all_port },
     })
+}
+
+/// Whether the redirect can be installed; only in a network namespace of one's own.
+pub(crate) fn redirect_works() -> bool {
+    const ANY_PORT: u16 = 1;
+    super::redirect::install(ANY_PORT).is_ok()
 }
 
 fn listener_flags() -> SocketFlags {

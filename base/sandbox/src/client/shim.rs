@@ -90,18 +90,14 @@ impl Shim {
     }
 
     pub async fn usage(&self) -> io::Result<Usage> {
-        match self.ask(&ShimRequest::Usage).await?.0 {
-            ShimAnswer::Usage(usage) => Ok(usage),
-            other => Err(unexpected(other)),
-        }
+        let answer = self.ask(&ShimRequest::Usage).await?.0;
+        if let ShimAnswer::Usage(usage) = answer { Ok(usage) } else { Err(unexpected(&answer)) }
     }
 
     /// TCP ports the box's programs listen on.
     pub async fn listening(&self) -> io::Result<Vec<u16>> {
-        match self.ask(&ShimRequest::Listening).await?.0 {
-            ShimAnswer::Listening(ports) => Ok(ports),
-            other => Err(unexpected(other)),
-        }
+        let answer = self.ask(&ShimRequest::Listening).await?.0;
+        if let ShimAnswer::Listening(ports) = answer { Ok(ports) } else { Err(unexpected(&answer)) }
     }
 
     /// Runs a program beside the box's own; killed after `timeout`.
@@ -168,15 +164,13 @@ impl Shim {
         let (answer, mut fds) = self.ask(&ShimRequest::Channel).await?;
         match (answer, fds.pop()) {
             (ShimAnswer::Channel, Some(channel)) => Channel::new(channel),
-            (other, _) => Err(unexpected(other)),
+            (other, _) => Err(unexpected(&other)),
         }
     }
 
     async fn order(&self, request: &ShimRequest) -> io::Result<()> {
-        match self.ask(request).await?.0 {
-            ShimAnswer::Done => Ok(()),
-            other => Err(unexpected(other)),
-        }
+        let answer = self.ask(request).await?.0;
+        if let ShimAnswer::Done = answer { Ok(()) } else { Err(unexpected(&answer)) }
     }
 
     async fn ask(&self, request: &ShimRequest) -> io::Result<(ShimAnswer, Vec<OwnedFd>)> {
@@ -190,9 +184,9 @@ async fn ask_in(folder: &Folder, request: &ShimRequest) -> io::Result<(ShimAnswe
     channel.receive().await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-fn unexpected(answer: ShimAnswer) -> io::Error {
+fn unexpected(answer: &ShimAnswer) -> io::Error {
     match answer {
-        ShimAnswer::Failed { errno } => io::Error::from_raw_os_error(errno),
+        ShimAnswer::Failed { errno } => io::Error::from_raw_os_error(*errno),
         ShimAnswer::Hello { .. }
         | ShimAnswer::Channel
         | ShimAnswer::Done

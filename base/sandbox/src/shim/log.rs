@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// A longer line is split: a reader holds whole lines in memory.
 const LINE_BYTES_MAX: usize = 16 << 10;
 
+/// Half of it takes the longest line with its time, and some.
+const SIZE_BYTES_MIN: u64 = 4 * LINE_BYTES_MAX as u64;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout,
@@ -35,7 +38,7 @@ impl Log {
             folder: folder.to_path_buf(),
             current: None,
             size_bytes: 0,
-            size_bytes_max,
+            size_bytes_max: size_bytes_max.max(SIZE_BYTES_MIN),
             dropped: 0,
             stdout: Vec::new(),
             stderr: Vec::new(),
@@ -54,6 +57,8 @@ impl Log {
     /// Takes what a stream said. Whole lines are written at once, in one write.
     pub(super) fn take(&mut self, stream: Stream, mut bytes: &[u8]) {
         let now = clock::unix_ms();
+        // Small enough to keep the bound, large enough to cost few writes.
+        let mut batches = Vec::new();
         let mut lines = Vec::new();
         let mut count = 0;
         let partial = match stream {
@@ -74,8 +79,14 @@ impl Log {
                 partial.clear();
                 count += 1;
             }
+            if lines.len() >= LINE_BYTES_MAX {
+                batches.push((std::mem::take(&mut lines), std::mem::take(&mut count)));
+            }
         }
-        self.write(&lines, count);
+        batches.push((lines, count));
+        for (lines, count) in batches {
+            self.write(&lines, count);
+        }
     }
 
     /// Writes what has no line end yet: nothing follows.

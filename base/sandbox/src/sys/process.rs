@@ -193,3 +193,21 @@ pub(crate) fn kill_everybody() -> Result<(), Errno> {
         _ => Err(last_errno()),
     }
 }
+
+/// Moves this process into new namespaces. Only in a short-lived child with one thread.
+pub(crate) fn unshare(namespaces: i32) -> Result<(), Errno> {
+    // SAFETY: takes no pointers; the calling process shares nothing with other threads, which the caller promises.
+    match unsafe { libc::unshare(namespaces) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
+
+/// The kernel's landlock version; 0 without.
+pub(crate) fn landlock_abi() -> u32 {
+    const CREATE_RULESET_VERSION: u32 = 1;
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the kernel reads no memory and returns its version.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, CREATE_RULESET_VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}

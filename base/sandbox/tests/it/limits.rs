@@ -95,3 +95,14 @@ fn a_log_stays_within_its_bound_and_splits_long_lines() {
         assert_eq!(lines[lines.len() - 2..], ["line 2000", "end"]);
     });
 }
+
+#[test]
+fn the_machine_is_described() {
+    with_world(|_world| async move {
+        let found = sandbox::capabilities();
+        assert!(found.user_namespaces, "{found:?}");
+        assert_eq!(found.memory_limit, found.cgroup_version > 0);
+        assert_eq!(found.lacks.iter().any(|lack| lack.starts_with("memory limits")), !found.memory_limit);
+        assert!(found.lacks.iter().all(|lack| lack.contains(": ")), "{:?}", found.lacks);
+    });
+}

@@ -83,3 +83,94 @@ fn a_run_over_a_limit_says_which() {
         assert_eq!(check("output-exact", exact, "printf 12345", Verdict::Exited).await, "12345");
     });
 }
+
+/// Calls that strangers' code tries, each with what it should be answered.
+const TRIES: &str = r#"
+import ctypes, errno, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, number, *arguments):
+    ctypes.set_errno(0)
+    result = libc.syscall(number, *arguments)
+    print(name, errno.errorcode.get(ctypes.get_errno(), 'fine') if result == -1 else 'fine')
+def sock(name, *arguments):
+    try:
+        socket.socket(*arguments)
+        print(name, 'fine')
+    except OSError as error:
+        print(name, errno.errorcode[error.errno])
+call('memfd_create', 319, b'x', 0)
+call('shmget', 29, 0, 4096, 0o1600)
+call('msgget', 68, 0, 0o1600)
+call('unshare', 272, 0x10000000)
+call('clone-newuser', 56, 0x10000000 | 17, 0, 0, 0, 0)
+call('clone3', 435, 0, 0)
+call('setns', 308, 0, 0)
+call('mount', 165, b'x', b'/tmp', b'ramfs', 0, 0)
+call('open_tree', 428, -100, b'/', 1)
+call('fsopen', 430, b'tmpfs', 0)
+call('chroot', 161, b'/')
+call('pivot_root', 155, b'.', b'.')
+call('io_uring_setup', 425, 1, 0)
+call('userfaultfd', 323, 0)
+call('bpf', 321, 0, 0, 0)
+call('keyctl', 250, 0, 0)
+call('perf_event_open', 298, 0, 0, 0, 0, 0)
+call('personality', 135, 0xffffffff)
+call('ptrace', 101, 16, 1, 0, 0)
+call('sched_setaffinity', 203, 0, 8, b'\1\0\0\0\0\0\0\0')
+call('mknod', 133, b'/tmp/x', 0o20600, 259)
+call('process_vm_readv', 310, 1, 0, 0, 0, 0, 0)
+sock('netlink', socket.AF_NETLINK, socket.SOCK_RAW)
+sock('vsock', 40, socket.SOCK_STREAM)
+sock('packet', socket.AF_PACKET, socket.SOCK_RAW)
+sock('alg', 38, socket.SOCK_SEQPACKET)
+sock('raw', socket.AF_INET, socket.SOCK_RAW, 1)
+sock('inet', socket.AF_INET, socket.SOCK_STREAM)
+sock('unix', socket.AF_UNIX, socket.SOCK_STREAM)
+"#;
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn what_strangers_try_is_refused() {
+    with_world(|world| async move {
+        let command =
+            Command { argv: ["/usr/bin/python3", "-I", "-c", TRIES].map(str::to_owned).to_vec(), ..Command::default() };
+        let (outcome, output) = run(&world, &untrusted("tries"), command, RunLimits::default()).await;
+        assert_eq!(outcome.code, Some(0), "{outcome:?}: {output}");
+        for line in output.lines() {
+            let (name, answer) = line.split_once(' ').unwrap();
+            let expected = match name {
+                "clone3" => "ENOSYS",
+                "inet" | "unix" => "fine",
+                _refused => "EPERM",
+            };
+            assert_eq!(answer, expected, "{name}");
+        }
+        assert_eq!(output.lines().count(), 29);
+    });
+}
+
+#[test]
+fn strangers_kill_and_write_nothing_but_their_own() {
+    with_world(|world| async move {
+        let line = "kill -9 1; kill -STOP 1; for place in /usr/x /etc/x /proc/sys/x /dev/x /x; do \
+                    (echo >$place) 2>/dev/null && echo wrote $place; done; echo >/tmp/x && echo alive; kill -9 -1; echo gone";
+        let (outcome, output) = run(&world, &untrusted("kill"), shell(line), RunLimits::default()).await;
+        assert!(output.contains("alive"), "{output}");
+        assert!(
+            !output.contains("wrote /usr") && !output.contains("wrote /etc") && !output.contains("wrote /x"),
+            "{output}"
+        );
+        assert!(outcome.code.is_some() || outcome.signal == Some(9));
+    });
+}
+
+#[test]
+fn a_box_ends_with_everything_in_it() {
+    with_world(|world| async move {
+        let line = "(setsid sh -c 'trap \"\" TERM HUP; sleep 1000') & exit 3";
+        let (outcome, output) = run(&world, &untrusted("daemon"), shell(line), RunLimits::default()).await;
+        // That the output came to its end says that nobody is left who has it open.
+        assert_eq!((outcome.code, output.as_str()), (Some(3), ""));
+    });
+}
