@@ -12,14 +12,7 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Reads a `.env` file. The first error ends the reading; its `path` is empty, its line that of the file.
 pub fn dotenv(text: &[u8]) -> Result<BTreeMap<String, String>, Diagnostic> {
-    let whole = |message: &str| wrong(0, 0, message, "");
-    if text.len() > TEXT_BYTES_MAX {
-        return Err(whole("the file is larger than 1 MiB"));
-    }
-    let text = std::str::from_utf8(text).map_err(|_| whole("the file is not UTF-8 text"))?;
-    if text.contains('\0') {
-        return Err(whole("the file holds a NUL byte"));
-    }
+    let text = decoded(text)?;
     let mut found = BTreeMap::new();
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     while let Some((index, line)) = lines.next() {
@@ -63,6 +56,27 @@ pub fn dotenv(text: &[u8]) -> Result<BTreeMap<String, String>, Diagnostic> {
         found.insert(name.to_string(), value_of(&value, quote, &found));
     }
     Ok(found)
+}
+
+/// As [`dotenv`], but values are what stands after the `=`: no quotes, no comments, no variables.
+pub(crate) fn raw(text: &[u8]) -> Result<BTreeMap<String, String>, Diagnostic> {
+    let lines = decoded(text)?.lines().filter(|line| !line.trim_start().starts_with('#'));
+    Ok(lines
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect())
+}
+
+fn decoded(text: &[u8]) -> Result<&str, Diagnostic> {
+    let whole = |message: &str| wrong(0, 0, message, "");
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(whole("the file is larger than 1 MiB"));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| whole("the file is not UTF-8 text"))?;
+    if text.contains('\0') {
+        return Err(whole("the file holds a NUL byte"));
+    }
+    Ok(text)
 }
 
 fn value_of(raw: &str, quote: Option<char>, known: &BTreeMap<String, String>) -> String {

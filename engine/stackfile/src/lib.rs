@@ -29,7 +29,7 @@ use wire::spec::Stack;
 
 pub use dotenv::dotenv;
 pub use interpolate::{InterpolateError, Interpolated, interpolate};
-pub use references::{Reference, ReferenceKind, references};
+pub use references::{Reference, ReferenceKind, gather, references};
 pub use render::render;
 pub use template::{TemplateContext, TemplateError, fill_templates};
 
@@ -42,7 +42,7 @@ pub struct Input<'a> {
     pub source: &'a [u8],
     /// For `${NAME}`: the caller's environment over its `.env`.
     pub variables: &'a BTreeMap<String, String>,
-    /// What [`references`] asks for, by the path as written.
+    /// What [`references`] asks for, by the path as written or as [`gather`] names it.
     pub files: &'a BTreeMap<String, Vec<u8>>,
     /// The folder relative paths start from, absolute; empty when there is none, as in a browser.
     pub directory: &'a str,

@@ -9,6 +9,9 @@ use crate::words;
 use crate::yaml::{Entry, Node, Value};
 use std::collections::BTreeMap;
 
+/// Keys that do not belong into a map, each with where they do.
+pub(crate) type Elsewhere = &'static [(&'static str, &'static str)];
+
 /// Items of one list or map. Some checks compare each with each; a hostile file must not make that costly.
 pub(crate) const ITEMS_MAX: usize = 1000;
 
@@ -294,6 +297,11 @@ impl<'n> Fields<'n> {
     /// Reports every key that was not asked for: those of `instead` as a warning, others as an error. Keys that start
     /// with `x-` are the writer's own.
     pub(crate) fn finish(self, instead: Instead, findings: &mut Findings) {
+        self.finish_with(instead, &[], findings);
+    }
+
+    /// As [`Fields::finish`], with advice for unknown keys that have a place elsewhere.
+    pub(crate) fn finish_with(self, instead: Instead, elsewhere: Elsewhere, findings: &mut Findings) {
         for entry in self.entries {
             let key = entry.key.as_str();
             if self.asked.contains(&key) || key.starts_with("x-") {
@@ -306,11 +314,13 @@ impl<'n> Fields<'n> {
                 }
                 continue;
             }
+            let moved = elsewhere.iter().find(|(name, _)| *name == key).map(|(_, advice)| advice.to_string());
             let known = self.asked.iter().copied().chain(instead.iter().map(|(name, _)| *name));
-            let hint = match words::closest(key, known) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None if self.path.is_empty() => "a key of your own starts with `x-`".to_string(),
-                None => format!("a key of your own starts with `x-`; `{}` knows no such key", self.path),
+            let hint = match (moved, words::closest(key, known)) {
+                (Some(advice), _) => advice,
+                (None, Some(meant)) => format!("did you mean `{meant}`?"),
+                (None, None) if self.path.is_empty() => "a key of your own starts with `x-`".to_string(),
+                (None, None) => format!("a key of your own starts with `x-`; `{}` knows no such key", self.path),
             };
             findings.error(&place, format!("unknown key `{}`", shortened(key)), hint);
         }

@@ -2,6 +2,7 @@
 //!
 //! Never complains: what is wrong with the file is said when it is parsed.
 
+use crate::files::joined;
 use crate::findings::Findings;
 use crate::interpolate::interpolate;
 use crate::yaml::{self, Node};
@@ -61,6 +62,31 @@ pub fn references(source: &[u8], variables: &BTreeMap<String, String>) -> Vec<Re
         }
     }
     found.references
+}
+
+/// Every file that a stack file and the files it brings in refer to, by the path seen from the main one: what
+/// [`crate::Input::files`] wants. `read` opens a file, or answers `None` when it is not there.
+pub fn gather(
+    source: &[u8],
+    variables: &BTreeMap<String, String>,
+    read: &mut dyn FnMut(&Reference) -> Option<Vec<u8>>,
+) -> BTreeMap<String, Vec<u8>> {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let mut waiting: Vec<Reference> = references(source, variables);
+    while let Some(mut reference) = waiting.pop() {
+        reference.path = joined("", &reference.path);
+        if files.contains_key(&reference.path) || files.len() >= REFERENCES_MAX {
+            continue;
+        }
+        let Some(content) = read(&reference) else { continue };
+        if matches!(reference.kind, ReferenceKind::Include | ReferenceKind::Extends) {
+            let folder = reference.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let further = references(&content, variables).into_iter();
+            waiting.extend(further.map(|next| Reference { path: joined(folder, &next.path), ..next }));
+        }
+        files.insert(reference.path, content);
+    }
+    files
 }
 
 struct Found<'v> {

@@ -30,26 +30,23 @@ impl TemplateError {
     }
 }
 
-/// The service with every template of `environment`, `hostname`, `domainname`, `mounts`, `command` and `entrypoint`
-/// filled in. A text in `command` or `entrypoint` that is no known placeholder stays as it is: other programs use
-/// double braces too.
+/// The service with the templates of `environment`, `hostname`, `domainname`, `mounts`, `command` and `entrypoint`
+/// filled in. What is no known placeholder stays as it is in `environment`, `command` and `entrypoint`: other
+/// programs use double braces too. In names and paths it is an error.
 pub fn fill_templates(service: &Service, context: &TemplateContext<'_>) -> Result<Service, TemplateError> {
     let mut filled = service.clone();
     let labels = &service.labels;
     let strict = |text: &mut String, field: &str| -> Result<(), TemplateError> {
         if text.contains("{{") {
-            *text = fill(text, field, labels, context)?;
+            check(text, field)?;
+            *text = fill(text, labels, context);
         }
         Ok(())
     };
-    for (name, value) in &mut filled.environment {
-        strict(value, &format!("environment.{name}"))?;
-    }
-    if let Some(hostname) = &mut filled.hostname {
-        strict(hostname, "hostname")?;
-    }
-    if let Some(domainname) = &mut filled.domainname {
-        strict(domainname, "domainname")?;
+    for (field, slot) in [("hostname", &mut filled.hostname), ("domainname", &mut filled.domainname)] {
+        if let Some(text) = slot {
+            strict(text, field)?;
+        }
     }
     for mount in &mut filled.mounts {
         strict(&mut mount.target, "volumes")?;
@@ -59,45 +56,47 @@ pub fn fill_templates(service: &Service, context: &TemplateContext<'_>) -> Resul
             MountSource::Anonymous | MountSource::Tmpfs { .. } => {}
         }
     }
-    let words = [&mut filled.command, &mut filled.entrypoint];
-    for word in words.into_iter().flatten().flatten() {
-        if word.contains("{{")
-            && let Ok(text) = fill(word, "command", labels, context)
-        {
-            *word = text;
+    let words = [&mut filled.command, &mut filled.entrypoint].into_iter().flatten().flatten();
+    for text in words.chain(filled.environment.values_mut()) {
+        if text.contains("{{") {
+            *text = fill(text, labels, context);
         }
     }
     Ok(filled)
 }
 
-/// Whether every placeholder of a text can be filled in: for the check of a stack file.
-pub(crate) fn check(text: &str, field: &str, labels: &BTreeMap<String, String>) -> Result<(), TemplateError> {
+/// Whether every placeholder of a text can be filled in.
+pub(crate) fn check(text: &str, field: &str) -> Result<(), TemplateError> {
     let any = TemplateContext { stack: "s", service: "s", slot: 1, task_id: "t", node_id: "n", node_hostname: "n" };
-    if text.contains("{{") { fill(text, field, labels, &any).map(|_| ()) } else { Ok(()) }
-}
-
-fn fill(
-    text: &str,
-    field: &str,
-    labels: &BTreeMap<String, String>,
-    context: &TemplateContext<'_>,
-) -> Result<String, TemplateError> {
-    let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("{{") {
-        out.push_str(&rest[..start]);
         let inside = &rest[start + 2..];
         let end = inside.find("}}").ok_or_else(|| TemplateError::Unclosed { field: field.to_string() })?;
         let placeholder = &inside[..end];
-        let value = value_of(placeholder, labels, context).ok_or_else(|| TemplateError::Unknown {
-            field: field.to_string(),
-            placeholder: crate::read::shortened(placeholder),
-        })?;
-        out.push_str(&value);
+        if value_of(placeholder, &BTreeMap::new(), &any).is_none() {
+            let placeholder = crate::read::shortened(placeholder);
+            return Err(TemplateError::Unknown { field: field.to_string(), placeholder });
+        }
         rest = &inside[end + 2..];
     }
+    Ok(())
+}
+
+/// Fills in what is known and leaves the rest.
+fn fill(text: &str, labels: &BTreeMap<String, String>, context: &TemplateContext<'_>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("{{") {
+        let Some(end) = rest[start..].find("}}").map(|end| start + end + 2) else { break };
+        out.push_str(&rest[..start]);
+        match value_of(&rest[start + 2..end - 2], labels, context) {
+            Some(value) => out.push_str(&value),
+            None => out.push_str(&rest[start..end]),
+        }
+        rest = &rest[end..];
+    }
     out.push_str(rest);
-    Ok(out)
+    out
 }
 
 fn value_of(placeholder: &str, labels: &BTreeMap<String, String>, context: &TemplateContext<'_>) -> Option<String> {
@@ -164,12 +163,12 @@ mod tests {
     fn mounts_environment_and_command_are_filled_in_too() {
         let mut service =
             Service { command: Some(vec!["x{{.Task.Slot}}".into(), "{{range .}}".into()]), ..Service::default() };
-        service.environment.insert("ID".into(), "{{.Task.Slot}}".into());
+        service.environment.insert("ID".into(), "{{.Task.Slot}} {{ json . }}".into());
         let source = MountSource::Bind { path: "/data/{{.Task.Slot}}".into() };
         service.mounts.push(Mount { source, target: "/d".into(), read_only: false });
         let filled = fill_templates(&service, &CONTEXT).expect("known placeholders");
         assert_eq!(filled.command.expect("kept"), ["x3", "{{range .}}"]);
-        assert_eq!(filled.environment["ID"], "3");
+        assert_eq!(filled.environment["ID"], "3 {{ json . }}");
         assert_eq!(filled.mounts[0].source, MountSource::Bind { path: "/data/3".into() });
     }
 }

@@ -5,7 +5,8 @@
 //! place that reads it decides whether `22:22` is a port or `yes` a truth.
 
 use crate::findings::{Findings, Place, Spot};
-use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
+use crate::read::shortened;
+use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 use std::collections::HashMap;
 
 /// A thousand services with comments are about 2 MB; above this it is not a stack file.
@@ -13,7 +14,7 @@ pub(crate) const SOURCE_BYTES_MAX: usize = 4 << 20;
 /// The deepest key of the compose specification is at ten.
 const DEPTH_MAX: usize = 64;
 /// What a file may grow to when its aliases are copied out: eight aliases of eight aliases of … stop here.
-const EXPANDED_WEIGHT_MAX: usize = 48 << 20;
+const EXPANDED_WEIGHT_MAX: usize = 64 << 20;
 /// What a node costs beside its text, so that a file of empty lists is bounded too.
 const NODE_WEIGHT: usize = 64;
 
@@ -153,6 +154,11 @@ struct Builder<'f> {
     documents: usize,
 }
 
+/// `!reset`, with which compose takes a value away.
+fn is_reset(tag: &Tag) -> bool {
+    tag.is_custom() && tag.suffix() == "reset"
+}
+
 /// Reading cannot go on; the finding is made already.
 struct Stopped;
 
@@ -203,18 +209,29 @@ impl<'f> Builder<'f> {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain && tag.is_none();
                 let value = match text.as_ref() {
+                    _ if tag.as_deref().is_some_and(is_reset) => Value::Null,
                     "" | "~" | "null" | "Null" | "NULL" if plain => Value::Null,
                     text => Value::Text { text: text.to_string(), plain },
                 };
+                self.warn_of_tag(spot, tag.as_deref());
                 let weight = NODE_WEIGHT + text.len();
+                self.charge(spot, weight)?;
                 self.complete(Node { spot, value }, anchor, weight)
             }
-            Event::SequenceStart(_, anchor, _) => self.begin(spot, Value::List(Vec::new()), anchor),
-            Event::MappingStart(_, anchor, _) => self.begin(spot, Value::Map(Vec::new()), anchor),
+            Event::SequenceStart(_, anchor, tag) => {
+                self.warn_of_tag(spot, tag.as_deref());
+                self.begin(spot, Value::List(Vec::new()), anchor)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                self.warn_of_tag(spot, tag.as_deref());
+                self.begin(spot, Value::Map(Vec::new()), anchor)
+            }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some((node, weight)) => {
+                    // Bounded before it is copied: what is anchored is itself within the bound.
                     let (node, weight) = (node.clone(), *weight);
+                    self.charge(spot, weight)?;
                     self.complete(node, 0, weight)
                 }
                 None => self.stop(spot, "the alias stands inside what it refers to", "an anchor cannot hold itself"),
@@ -231,6 +248,7 @@ impl<'f> Builder<'f> {
         if self.open.len() >= DEPTH_MAX {
             return self.stop(spot, &format!("the file nests more than {DEPTH_MAX} levels deep"), "");
         }
+        self.charge(spot, NODE_WEIGHT)?;
         self.open.push(Open {
             node: Node { spot, value },
             anchor,
@@ -260,6 +278,26 @@ impl<'f> Builder<'f> {
                 entries.push(entry);
             }
         }
+    }
+
+    /// Counts what the tree grows by.
+    fn charge(&mut self, spot: Spot, weight: usize) -> Result<(), Stopped> {
+        self.weight += weight;
+        if self.weight > EXPANDED_WEIGHT_MAX {
+            let message = "with its aliases written out, the file is larger than a stack file may be";
+            return self.stop(spot, message, "split it into several stacks");
+        }
+        Ok(())
+    }
+
+    /// Tags of YAML's own and those with which compose lays files over each other say nothing new in one file.
+    fn warn_of_tag(&mut self, spot: Spot, tag: Option<&Tag>) {
+        let Some(tag) = tag.filter(|tag| tag.is_custom() && !is_reset(tag) && tag.suffix() != "override") else {
+            return;
+        };
+        let place = Place { spot, path: self.path_of_open() };
+        let message = format!("the tag `{}` is not honoured", shortened(&tag.original()));
+        self.findings.warn(&place, message, "the value is read as if it were not there");
     }
 
     /// Puts a finished node into the list or map that is open, or makes it the document.

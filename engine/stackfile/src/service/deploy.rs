@@ -12,8 +12,8 @@ const REPLICAS_MAX: u32 = 10_000;
 const ATTEMPTS_MAX: u32 = 1_000_000;
 
 /// What a constraint may ask of a machine, besides labels.
-const FIELDS: [&str; 6] =
-    ["node.id", "node.hostname", "node.ip", "node.role", "node.platform.os", "node.platform.arch"];
+const FIELDS: [&str; 5] = ["node.id", "node.hostname", "node.role", "node.platform.os", "node.platform.arch"];
+pub(super) const ARCH_FIELD: &str = "node.platform.arch";
 const LABEL_FIELDS: [&str; 2] = ["node.labels.", "engine.labels."];
 
 impl Reader<'_, '_> {
@@ -210,6 +210,15 @@ impl Reader<'_, '_> {
     }
 }
 
+/// A processor by the name machines report, which is swarm's; images call it otherwise.
+pub(super) fn machine_arch(name: &str) -> &str {
+    match name {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    }
+}
+
 /// `node.labels.disk == ssd`, `node.role!=manager`.
 fn constraint(item: &At<'_>, findings: &mut Findings) -> Option<Constraint> {
     let text = item.filled_text(findings)?;
@@ -235,6 +244,7 @@ fn constraint(item: &At<'_>, findings: &mut Findings) -> Option<Constraint> {
         findings.error(&item.place, "the constraint has no value", "write what the field is to be");
         return None;
     }
+    let value = if field == ARCH_FIELD { machine_arch(value) } else { value };
     Some(Constraint { field: field.to_string(), equal, value: value.to_string() })
 }
 

@@ -25,8 +25,17 @@ impl Reader<'_, '_> {
                 None => self.inherited(pair.name, &pair.at.place, findings),
             };
             if let Some(value) = value {
+                self.warn_of_template(&value, &pair.at.place, findings);
                 self.spec.environment.insert(pair.name.to_string(), value);
             }
+        }
+    }
+
+    /// Half a template is for another program; one that looks like swarm's is probably a typing error.
+    fn warn_of_template(&self, value: &str, place: &Place, findings: &mut Findings) {
+        let like_swarm = [".Service", ".Node", ".Task"].iter().any(|name| value.contains(name));
+        if like_swarm && let Err(error) = crate::template::check(value, "environment") {
+            findings.warn(place, error.to_string(), format!("it stays as it is; {}", error.hint()));
         }
     }
 
@@ -44,14 +53,13 @@ impl Reader<'_, '_> {
     }
 
     fn env_file(&mut self, item: &At<'_>, findings: &mut Findings) {
+        let mut raw = false;
         let (path, required) = if item.is_map() {
             let Some(mut fields) = item.fields(findings) else { return };
             let path = fields.take("path");
             let required = fields.take("required").and_then(|at| at.truth(findings)).unwrap_or(true);
-            if let Some(format) = fields.take("format")
-                && format.text(findings).is_some_and(|text| text != "raw")
-            {
-                findings.error(&format.place, "the only other format is `raw`", "");
+            if let Some(format) = fields.take("format") {
+                raw = format.one_of(&[("raw", true)], findings).unwrap_or_default();
             }
             fields.finish(&[], findings);
             match path {
@@ -64,14 +72,14 @@ impl Reader<'_, '_> {
         } else {
             (item.clone(), true)
         };
-        let found = self.settings(&path, required, findings);
+        let found = self.settings(&path, required, raw, findings);
         self.spec.environment.extend(found);
     }
 
     pub(super) fn label_files(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
         let Some(at) = fields.take("label_file") else { return };
         for item in at.one_or_list(findings) {
-            for (name, value) in self.settings(&item, true, findings) {
+            for (name, value) in self.settings(&item, true, false, findings) {
                 self.spec.labels.insert(name.clone(), value.clone());
                 self.marks.labels.push((name, value, item.place.clone()));
             }
@@ -79,7 +87,7 @@ impl Reader<'_, '_> {
     }
 
     /// What a file of `NAME=value` lines holds.
-    fn settings(&self, at: &At<'_>, required: bool, findings: &mut Findings) -> BTreeMap<String, String> {
+    fn settings(&self, at: &At<'_>, required: bool, raw: bool, findings: &mut Findings) -> BTreeMap<String, String> {
         let Some(path) = at.filled_text(findings) else { return BTreeMap::new() };
         let Some(content) = crate::files::find(self.around.input, findings.folder(at.place.spot), path) else {
             if required {
@@ -91,7 +99,8 @@ impl Reader<'_, '_> {
         if !self.around.charge(content.len(), &at.place, findings) {
             return BTreeMap::new();
         }
-        match crate::dotenv::dotenv(content) {
+        let read = if raw { crate::dotenv::raw(content) } else { crate::dotenv::dotenv(content) };
+        match read {
             Ok(found) => found,
             Err(wrong) => {
                 let message = format!("in {} line {}: {}", shortened(path), wrong.line, wrong.message);

@@ -14,7 +14,7 @@ mod resources;
 mod secrets;
 
 use crate::findings::{Findings, Place};
-use crate::read::{At, Fields, Instead, shortened};
+use crate::read::{At, Elsewhere, Fields, Instead, shortened};
 use crate::stack::Surroundings;
 use crate::traefik;
 use wire::spec::{Constraint, PullPolicy, Service};
@@ -109,6 +109,28 @@ const INSTEAD: Instead = &[
     ("uts", "each instance has a host name of its own; set it with `hostname`"),
 ];
 
+/// Keys that are often written in the wrong place, or by their name in an older format.
+const ELSEWHERE: Elsewhere = &[
+    ("replicas", "it belongs under `deploy`"),
+    ("mode", "it belongs under `deploy`"),
+    ("placement", "it belongs under `deploy`"),
+    ("constraints", "it belongs under `deploy: placement:`"),
+    ("resources", "it belongs under `deploy`"),
+    ("limits", "it belongs under `deploy: resources:`"),
+    ("reservations", "it belongs under `deploy: resources:`"),
+    ("restart_policy", "it belongs under `deploy`, or write `restart:`"),
+    ("update_config", "it belongs under `deploy`"),
+    ("rollback_config", "it belongs under `deploy`"),
+    ("aliases", "it belongs under `networks: <name>:`"),
+    ("routes", "it belongs under `x-bramble`"),
+    ("egress", "it belongs under `x-bramble`"),
+    ("dockerfile", "it belongs under `build`, and nothing is built here: build and push the image"),
+    ("net", "it is called `network_mode` now"),
+    ("log_driver", "it is `logging: driver:` now"),
+    ("log_opt", "it is `logging: options:` now"),
+    ("volume_driver", "it is `driver:` of the volume now, at the top level"),
+];
+
 pub(crate) fn read(
     name: &str,
     stack: &str,
@@ -135,10 +157,9 @@ pub(crate) fn read(
     reader.healthcheck(&mut fields, findings);
     reader.bramble(&mut fields, findings);
     reader.routes_from_labels(findings);
-    reader.check_templates(findings);
     // For `docker compose up` in a terminal only.
     fields.take("attach");
-    fields.finish(INSTEAD, findings);
+    fields.finish_with(INSTEAD, ELSEWHERE, findings);
     Some(ServiceRead { spec: reader.spec, marks: reader.marks })
 }
 
@@ -231,15 +252,10 @@ impl Reader<'_, '_> {
             findings.warn(&at.place, format!("the platform `{}` is not honoured", shortened(text)), hint);
             return;
         }
-        // The names machines report, which are those of swarm.
-        let arch = arch.map(|arch| match arch {
-            "amd64" => "x86_64",
-            "arm64" => "aarch64",
-            other => other,
-        });
         if let Some(arch) = arch {
-            let field = "node.platform.arch".to_string();
-            self.spec.placement.constraints.push(Constraint { field, equal: true, value: arch.to_string() });
+            let value = deploy::machine_arch(arch).to_string();
+            let field = deploy::ARCH_FIELD.to_string();
+            self.spec.placement.constraints.push(Constraint { field, equal: true, value });
         }
     }
 
@@ -271,20 +287,10 @@ impl Reader<'_, '_> {
         self.spec.routes.extend(routes);
     }
 
-    fn check_templates(&self, findings: &mut Findings) {
-        let mut report = |text: &str, field: &str| {
-            if let Err(error) = crate::template::check(text, field, &self.spec.labels) {
-                findings.error(&self.marks.place, error.to_string(), error.hint());
-            }
-        };
-        for (name, value) in &self.spec.environment {
-            report(value, &format!("environment.{}", shortened(name)));
-        }
-        for text in [&self.spec.hostname, &self.spec.domainname].into_iter().flatten() {
-            report(text, "hostname");
-        }
-        for mount in &self.spec.mounts {
-            report(&mount.target, "volumes");
+    /// A template that cannot be filled in is an error where the instance could not start with it.
+    fn check_template(&self, text: &str, field: &str, place: &Place, findings: &mut Findings) {
+        if let Err(error) = crate::template::check(text, field) {
+            findings.error(place, error.to_string(), error.hint());
         }
     }
 }

@@ -148,6 +148,12 @@ impl Reader<'_, '_> {
     }
 
     fn add_mount(&mut self, source: MountSource, wanted: &Wanted<'_>, place: &Place, findings: &mut Findings) {
+        self.check_template(wanted.target, "volumes", place, findings);
+        match &source {
+            MountSource::Bind { path } => self.check_template(path, "volumes", place, findings),
+            MountSource::Volume { name } => self.check_template(name, "volumes", place, findings),
+            MountSource::Anonymous | MountSource::Tmpfs { .. } => {}
+        }
         let target = wanted.target.trim_end_matches('/');
         if !wanted.target.starts_with('/') {
             let message = format!("`{}` is not a path inside the container", shortened(wanted.target));

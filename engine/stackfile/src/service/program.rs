@@ -71,15 +71,17 @@ impl Reader<'_, '_> {
     }
 
     fn names(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
-        for (key, slot) in [("hostname", &mut self.spec.hostname), ("domainname", &mut self.spec.domainname)] {
+        for key in ["hostname", "domainname"] {
             let Some(at) = fields.take(key) else { continue };
             let Some(text) = at.filled_text(findings) else { continue };
+            self.check_template(text, key, &at.place, findings);
             let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
             let good = text.chars().all(letter) && text.len() <= HOSTNAME_LETTERS_MAX && !text.starts_with(['-', '.']);
             if !good && !text.contains("{{") {
                 let hint = "host names hold letters, digits, `-` and `.`";
                 findings.error(&at.place, format!("`{}` cannot be a host name", shortened(text)), hint);
             }
+            let slot = if key == "hostname" { &mut self.spec.hostname } else { &mut self.spec.domainname };
             *slot = Some(text.to_string());
         }
         if let Some(at) = fields.take("container_name")

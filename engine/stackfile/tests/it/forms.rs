@@ -71,7 +71,12 @@ fn volumes_in_every_form() {
     check("{type: bind, source: c, target: /c, bind: {create_host_path: true}}", bind("/srv/shop/c"), "/c", false);
     check("{type: volume, source: data, target: /c}", volume("shop_data"), "/c", false);
     check("{type: volume, target: /c}", MountSource::Anonymous, "/c", false);
-    check("{type: tmpfs, target: /c, tmpfs: {size: 64M}}", MountSource::Tmpfs { size_bytes: Some(64 << 20) }, "/c", false);
+    check(
+        "{type: tmpfs, target: /c, tmpfs: {size: 64M}}",
+        MountSource::Tmpfs { size_bytes: Some(64 << 20) },
+        "/c",
+        false,
+    );
     let tmpfs = web("tmpfs:\n  - /run:size=64m,mode=1777\n  - /tmp").mounts;
     assert_eq!(tmpfs[0].source, MountSource::Tmpfs { size_bytes: Some(64 << 20) });
     assert_eq!((tmpfs[1].target.as_str(), &tmpfs[1].source), ("/tmp", &MountSource::Tmpfs { size_bytes: None }));
@@ -87,14 +92,12 @@ fn commands_split_like_a_shell_splits_them() {
 
 #[test]
 fn environment_from_maps_lists_files_and_the_caller() {
-    let case = Case::new()
-        .variable("FROM_CALLER", "c")
-        .file("a.env", "A=file\nB=file\n")
-        .file("dir/b.env", "B=second");
+    let case = Case::new().variable("FROM_CALLER", "c").file("a.env", "A=file\nB=file\n").file("dir/b.env", "B=second");
     let lines = "env_file:\n  - a.env\n  - {path: ./dir/b.env, required: true}\n  - {path: none.env, required: false}\n\
                  environment:\n  A: over\n  NUMBER: 1.0\n  TRUTH: yes\n  FROM_CALLER:\n  NOWHERE:\n  EMPTY: ''";
     let found = case.web(lines).environment;
-    let expected = [("A", "over"), ("B", "second"), ("EMPTY", ""), ("FROM_CALLER", "c"), ("NUMBER", "1.0"), ("TRUTH", "yes")];
+    let expected =
+        [("A", "over"), ("B", "second"), ("EMPTY", ""), ("FROM_CALLER", "c"), ("NUMBER", "1.0"), ("TRUTH", "yes")];
     assert_eq!(found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(), expected);
     let listed = case.web("environment:\n  - A=1\n  - B=x=y\n  - FROM_CALLER\n  - NOWHERE\n  - C=").environment;
     let expected = [("A", "1"), ("B", "x=y"), ("C", ""), ("FROM_CALLER", "c")];
@@ -103,7 +106,8 @@ fn environment_from_maps_lists_files_and_the_caller() {
 
 #[test]
 fn truths_numbers_and_texts_of_older_yaml() {
-    let service = web("tty: yes\ninit: on\nread_only: 'true'\nstdin_open: off\nrestart: no\nuser: 1000:1000\nhostname: 0x1f");
+    let service =
+        web("tty: yes\ninit: on\nread_only: 'true'\nstdin_open: off\nrestart: no\nuser: 1000:1000\nhostname: 0x1f");
     assert!(service.tty && service.init && service.read_only && !service.stdin_open);
     assert_eq!(service.restart.condition, RestartCondition::Never);
     assert_eq!((service.user.as_deref(), service.hostname.as_deref()), (Some("1000:1000"), Some("0x1f")));
@@ -121,12 +125,17 @@ fn health_checks_in_every_form() {
     check("test: [NONE]", HealthTest::None);
     check("test: NONE", HealthTest::None);
     check("disable: true", HealthTest::None);
-    let timed = web("healthcheck:\n  test: a\n  interval: 1m30s\n  timeout: 10\n  retries: 5\n  start_period: 1h\n  start_interval: 2s");
+    let timed = web(
+        "healthcheck:\n  test: a\n  interval: 1m30s\n  timeout: 10\n  retries: 5\n  start_period: 1h\n  start_interval: 2s",
+    );
     let timed = timed.healthcheck.expect("given");
     assert_eq!((timed.interval_ms, timed.timeout_ms, timed.retries), (90_000, 10_000, 5));
     assert_eq!((timed.start_period_ms, timed.start_interval_ms), (3_600_000, 2_000));
     let plain = web("healthcheck: {test: a}").healthcheck.expect("given");
-    assert_eq!((plain.interval_ms, plain.timeout_ms, plain.retries, plain.start_interval_ms), (30_000, 30_000, 3, 5_000));
+    assert_eq!(
+        (plain.interval_ms, plain.timeout_ms, plain.retries, plain.start_interval_ms),
+        (30_000, 30_000, 3, 5_000)
+    );
 }
 
 #[test]
@@ -140,15 +149,24 @@ fn deploy_says_how_many_where_and_how() {
     );
     assert_eq!((service.replicas, service.labels["tier"].as_str()), (3, "front"));
     let constraint = |field: &str, equal, value: &str| Constraint { field: field.into(), equal, value: value.into() };
+    let platform = web("platform: linux/amd64\ndeploy: {placement: {constraints: [node.platform.arch != arm64]}}");
+    let arch = |equal, value| constraint("node.platform.arch", equal, value);
+    assert_eq!(platform.placement.constraints, [arch(true, "x86_64"), arch(false, "aarch64")]);
     let expected = [constraint("node.role", true, "manager"), constraint("node.labels.disk", false, "hdd")];
     assert_eq!(service.placement.constraints, expected);
-    assert_eq!((service.placement.spread, service.placement.replicas_per_node_max), (vec!["node.labels.zone".into()], Some(2)));
+    assert_eq!(
+        (service.placement.spread, service.placement.replicas_per_node_max),
+        (vec!["node.labels.zone".into()], Some(2))
+    );
     let resources = service.resources;
     assert_eq!((resources.cpu_limit_millis, resources.memory_limit_bytes), (Some(500), Some(3 << 29)));
     assert_eq!((resources.cpu_reserved_millis, resources.memory_reserved_bytes), (250, 64 << 20));
     assert_eq!(resources.pids_limit, Some(100));
     assert_eq!(service.restart.condition, RestartCondition::OnFailure);
-    assert_eq!((service.restart.delay_ms, service.restart.attempts_max, service.restart.window_ms), (5_000, Some(3), 120_000));
+    assert_eq!(
+        (service.restart.delay_ms, service.restart.attempts_max, service.restart.window_ms),
+        (5_000, Some(3), 120_000)
+    );
     let update = service.update;
     assert_eq!((update.parallelism, update.delay_ms, update.monitor_ms), (2, 10_000, 20_000));
     assert_eq!((update.on_failure, update.order), (OnFailure::Pause, Some(UpdateOrder::StartFirst)));
@@ -183,7 +201,10 @@ fn limits_of_the_second_version_mean_the_same() {
     assert_eq!(web("cap_add: [cap_net_admin, SYS_TIME]").cap_add, ["NET_ADMIN", "SYS_TIME"]);
     let sysctls = web("sysctls: ['net.core.somaxconn=1']").sysctls;
     assert_eq!(sysctls["net.core.somaxconn"], "1");
-    assert_eq!(web("logging: {driver: json-file, options: {max-size: 10m, max-file: '3'}}").log_size_bytes_max, 30 << 20);
+    assert_eq!(
+        web("logging: {driver: json-file, options: {max-size: 10m, max-file: '3'}}").log_size_bytes_max,
+        30 << 20
+    );
     assert_eq!(web("stop_signal: 9").stop_signal.as_deref(), Some("SIGKILL"));
     assert_eq!(web("stop_signal: INT").stop_signal.as_deref(), Some("SIGINT"));
 }
@@ -232,8 +253,10 @@ fn secrets_and_configs_become_files() {
          secrets:\n  pw: {file: ./pw.txt}\n  token: {environment: TOKEN}\nconfigs:\n  conf: {content: 'x=${TOKEN}'}\n",
     );
     let files = &stack.services["web"].files;
-    let brief: Vec<(&str, &str, u32, &str)> =
-        files.iter().map(|file| (file.source.as_str(), file.target.as_str(), file.mode, file.content.as_str())).collect();
+    let brief: Vec<(&str, &str, u32, &str)> = files
+        .iter()
+        .map(|file| (file.source.as_str(), file.target.as_str(), file.mode, file.content.as_str()))
+        .collect();
     let expected = [
         ("pw", "/run/secrets/pw", 0o444, "cHc="),
         ("token", "/run/secrets/t", 0o400, "ZnJvbS1jYWxsZXI="),

@@ -34,7 +34,10 @@ fn bytes_that_are_no_text() {
     let found = |source: &[u8]| errors(&Case::new().parse(source).report);
     assert_eq!(found(b"services:\n  a\xff: 1"), ["2:4 : the file is not UTF-8 text"]);
     assert_eq!(found(b"services:\0"), ["1:10 : the file holds a NUL byte, so it is not a text"]);
-    assert_eq!(found(&vec![b'a'; 10 << 20]), ["0:0 : the file has 10485760 bytes, more than the 4194304 a stack file may have"]);
+    assert_eq!(
+        found(&vec![b'a'; 10 << 20]),
+        ["0:0 : the file has 10485760 bytes, more than the 4194304 a stack file may have"]
+    );
     assert_eq!(found(b"\xef\xbb\xbfservices: {a: {image: x}}"), Vec::<String>::new());
 }
 
@@ -56,7 +59,7 @@ fn aliases_that_multiply_are_stopped() {
         bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [before.as_str(); 9].join(", ")));
     }
     let found = errors(&Case::new().parse(bomb).report);
-    assert!(found[0].contains("aliases expand"), "{found:?}");
+    assert!(found[0].contains("with its aliases written out"), "{found:?}");
     let itself = errors(&Case::new().parse("a: &a [*a]").report);
     assert!(itself[0].contains("inside what it refers to"), "{itself:?}");
 }
@@ -69,7 +72,7 @@ fn much_of_everything_is_refused_not_worked_through() {
     let ports: String = (1..1200).map(|n| format!("'{n}', ")).collect();
     assert_eq!(
         found(format!("services: {{w: {{image: x, ports: [{ports}]}}}}")),
-        ["1:27 services.w.ports: the list has more than 1000 items"]
+        ["1:26 services.w.ports: the list has more than 1000 items"]
     );
     let unknown: String = (0..5000).map(|n| format!("    k{n}: 1\n")).collect();
     assert_eq!(found(format!("services:\n  w:\n    image: x\n{unknown}")).len(), 500);
@@ -109,7 +112,8 @@ secrets: {s: {content: "x"}}
 
 /// What damage is done with: the letters that mean something to YAML, to variables and to the keys.
 const SCRAPS: [&str; 24] = [
-    "\n", " ", ":", ": ", "- ", "[", "]", "{", "}", "\"", "'", "&a ", "*a", "<<: ", "${", "}", "$", "|\n", "#", "!x ", "\t", "-1", "ä", "`",
+    "\n", " ", ":", ": ", "- ", "[", "]", "{", "}", "\"", "'", "&a ", "*a", "<<: ", "${", "}", "$", "|\n", "#", "!x ",
+    "\t", "-1", "ä", "`",
 ];
 
 proptest! {

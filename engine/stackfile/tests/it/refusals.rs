@@ -28,9 +28,28 @@ fn unknown_keys_come_with_what_was_meant() {
     let expected = [
         ("4:5 services.web.prots: unknown key `prots`", "did you mean `ports`?"),
         ("5:19 services.web.healthcheck.tset: unknown key `tset`", "did you mean `test`?"),
-        ("6:5 services.web.colour: unknown key `colour`", "a key of your own starts with `x-`; `services.web` knows no such key"),
+        (
+            "6:5 services.web.colour: unknown key `colour`",
+            "a key of your own starts with `x-`; `services.web` knows no such key",
+        ),
     ];
     assert_eq!(found.iter().map(|(line, hint)| (line.as_str(), *hint)).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn keys_in_the_wrong_place_are_led_to_the_right_one() {
+    let report = Case::new().parse(web_source("replicas: 2\nlog_opt: {}")).report;
+    let hints: Vec<&str> = report.errors.iter().map(|found| found.hint.as_str()).collect();
+    assert_eq!(hints, ["it belongs under `deploy`", "it is `logging: options:` now"]);
+}
+
+#[test]
+fn tags_of_other_programs_are_named() {
+    let parsed =
+        Case::new().parse(web_source("tty: !env yes\nports: !reset null\nexpose: !override ['80']\nhostname: !!str 1"));
+    assert_eq!(warnings(&parsed.report), ["4:15 services.web.tty: the tag `!env` is not honoured"]);
+    let web = &parsed.stack.expect("no errors").services["web"];
+    assert!(web.tty && web.ports.is_empty() && web.expose.len() == 1 && web.hostname.as_deref() == Some("1"));
 }
 
 #[test]
@@ -74,7 +93,10 @@ fn values_of_the_wrong_kind() {
     refused("ports: 80", &["4:12 services.web.ports: expected a list, found a text"]);
     refused("environment: [[a]]", &["4:19 services.web.environment[0]: expected a text, found a list"]);
     refused("tty: maybe", &["4:10 services.web.tty: `maybe` is not a truth value"]);
-    refused("deploy: {replicas: -1}", &["4:24 services.web.deploy.replicas: `-1` is not a whole number from 0 to 10000"]);
+    refused(
+        "deploy: {replicas: -1}",
+        &["4:24 services.web.deploy.replicas: `-1` is not a whole number from 0 to 10000"],
+    );
     refused(
         "deploy: {replicas: 99999999999999999999}",
         &["4:24 services.web.deploy.replicas: `99999999999999999999` is not a whole number from 0 to 10000"],
@@ -82,36 +104,65 @@ fn values_of_the_wrong_kind() {
     refused("mem_limit: lots", &["4:16 services.web.mem_limit: `lots` is not a size"]);
     refused("cpus: -2", &["4:11 services.web.cpus: `-2` is a negative number of cores"]);
     refused("stop_grace_period: soon", &["4:24 services.web.stop_grace_period: `soon` is not a duration"]);
-    refused("command: \"sh -c 'open\"", &["4:14 services.web.command: the line cannot be split into words: a single quote is never closed"]);
-    refused("deploy: {mode: everywhere}", &["4:20 services.web.deploy.mode: `everywhere` is not one of `replicated`, `global`, `replicated-job`, `global-job`"]);
-    refused("deploy: {mode: global, replicas: 2}", &["4:38 services.web.deploy.replicas: a service on every machine has no number of replicas"]);
+    refused(
+        "command: \"sh -c 'open\"",
+        &["4:14 services.web.command: the line cannot be split into words: a single quote is never closed"],
+    );
+    refused(
+        "deploy: {mode: everywhere}",
+        &[
+            "4:20 services.web.deploy.mode: `everywhere` is not one of `replicated`, `global`, `replicated-job`, `global-job`",
+        ],
+    );
+    refused(
+        "deploy: {mode: global, replicas: 2}",
+        &["4:38 services.web.deploy.replicas: a service on every machine has no number of replicas"],
+    );
     refused("restart: sometimes", &["4:14 services.web.restart: `sometimes` is not a restart policy"]);
     refused("stop_signal: SIGTREM", &["4:18 services.web.stop_signal: `SIGTREM` is not a signal"]);
     refused("cap_add: [NET_ADMN]", &["4:15 services.web.cap_add[0]: `NET_ADMN` is not a capability"]);
     refused("ulimits: {nofiles: 1}", &["4:24 services.web.ulimits.nofiles: `nofiles` is not a limit"]);
     refused("working_dir: app", &["4:18 services.web.working_dir: the working directory `app` is not absolute"]);
     refused("extra_hosts: ['a:b']", &["4:19 services.web.extra_hosts[0]: `b` is not an address for `a`"]);
-    refused("healthcheck: {test: [ls]}", &["4:25 services.web.healthcheck.test: a check's list starts with CMD, CMD-SHELL or NONE, not `ls`"]);
-    refused("hostname: '{{.Task.Nmae}}'", &["2:3 services.web: `{{.Task.Nmae}}` in `hostname` is not a placeholder that can be filled in"]);
+    refused(
+        "healthcheck: {test: [ls]}",
+        &["4:19 services.web.healthcheck.test: a check's list starts with CMD, CMD-SHELL or NONE, not `ls`"],
+    );
+    refused(
+        "hostname: '{{.Task.Nmae}}'",
+        &["4:15 services.web.hostname: `{{.Task.Nmae}}` in `hostname` is not a placeholder that can be filled in"],
+    );
     refused("user: ''\ncontainer_name: ''", &["5:21 services.web.container_name: the value is empty"]);
-    refused("image2: \"\\0\"", &["4:13 services.web: the text holds a NUL character"]);
+    refused("image2: \"\\0\"", &["4:13 services.web.image2: the text holds a NUL character"]);
 }
 
 #[test]
 fn images() {
     whole("services:\n  web: {tty: true}\n", &["2:3 services.web: the service `web` has no image"]);
-    whole("services: {web: {image: Nginx}}", &["1:25 services.web.image: `Nginx` is not an image reference: names are lower case"]);
+    whole(
+        "services: {web: {image: Nginx}}",
+        &["1:25 services.web.image: `Nginx` is not an image reference: names are lower case"],
+    );
     whole("services: {web: {image: 'nginx:${TAG}'}}", &["1:25 services.web.image: `nginx:` has an empty tag"]);
 }
 
 #[test]
 fn ports() {
     refused("ports: [a]", &["4:13 services.web.ports[0]: `a` is not a port: a port is a number"]);
-    refused("ports: ['80:80/sctp']", &["4:13 services.web.ports[0]: `80:80/sctp` is not a port: the protocol is neither tcp nor udp"]);
+    refused(
+        "ports: ['80:80/sctp']",
+        &["4:13 services.web.ports[0]: `80:80/sctp` is not a port: the protocol is neither tcp nor udp"],
+    );
     refused("ports: [70000]", &["4:13 services.web.ports[0]: `70000` is not a port: ports go up to 65535"]);
-    refused("ports: ['1-2:1-3']", &["4:13 services.web.ports[0]: `1-2:1-3` is not a port: the two ranges differ in length"]);
+    refused(
+        "ports: ['1-2:1-3']",
+        &["4:13 services.web.ports[0]: `1-2:1-3` is not a port: the two ranges differ in length"],
+    );
     refused("ports: ['5-2']", &["4:13 services.web.ports[0]: `5-2` is not a port: the range ends before it begins"]);
-    refused("ports: ['x:80:80']", &["4:13 services.web.ports[0]: `x:80:80` is not a port: is not an address to listen on"]);
+    refused(
+        "ports: ['x:80:80']",
+        &["4:13 services.web.ports[0]: `x:80:80` is not a port: is not an address to listen on"],
+    );
     refused("ports: [{published: 80}]", &["4:13 services.web.ports[0]: the port has no `target`"]);
     whole(
         "services:\n  a:\n    image: x\n    ports: ['80:80', '53:53/udp', '127.0.0.1:90:1', '10.0.0.1:90:1']\n  b:\n    image: x\n    \
@@ -128,26 +179,59 @@ fn volumes() {
     refused("volumes: ['dta:/d']", &["4:15 services.web.volumes[0]: there is no volume `dta`"]);
     refused("volumes: ['data']", &["4:15 services.web.volumes[0]: `data` is not a path inside the container"]);
     refused("volumes: ['/a:b']", &["4:15 services.web.volumes[0]: `b` is not a path inside the container"]);
-    refused("volumes: ['C:\\a:/b:ro:x']", &["4:15 services.web.volumes[0]: `C:\\a:/b:ro:x` has too many `:` for a volume"]);
+    refused(
+        "volumes: ['C:\\a:/b:ro:x']",
+        &["4:15 services.web.volumes[0]: `C:\\a:/b:ro:x` has too many `:` for a volume"],
+    );
     refused("volumes: ['/a:/b:rx']", &["4:15 services.web.volumes[0]: `rx` is not an option of a volume"]);
     refused("volumes: ['/a:/b', '/c:/b/']", &["4:24 services.web.volumes[1]: something is mounted at `/b` already"]);
     refused("volumes: ['/a:/']", &["4:15 services.web.volumes[0]: nothing can be mounted at `/`"]);
-    refused("volumes: [{type: npipe, source: a, target: /b}]", &["4:22 services.web.volumes[0].type: `npipe` is not one of `bind`, `volume`, `tmpfs`"]);
+    refused(
+        "volumes: [{type: npipe, source: a, target: /b}]",
+        &["4:22 services.web.volumes[0].type: `npipe` is not one of `bind`, `volume`, `tmpfs`"],
+    );
     refused("volumes: [{type: bind, target: /b}]", &["4:15 services.web.volumes[0]: the bind has no `source`"]);
     let mut case = Case::new();
     case.directory = "";
     let report = case.parse(web_source("volumes: ['./a:/b', '/c:/d']")).report;
-    assert_eq!(errors(&report), ["4:15 services.web.volumes[0]: `./a` is relative, and the stack file's folder is not known"]);
+    assert_eq!(
+        errors(&report),
+        ["4:15 services.web.volumes[0]: `./a` is relative, and the stack file's folder is not known"]
+    );
 }
 
 #[test]
 fn what_is_referred_to_must_be_declared() {
     refused("networks: [frnt]", &["4:16 services.web.networks[0]: there is no network `frnt`"]);
-    refused("secrets: [a]\nconfigs: [{source: b}]", &["4:15 services.web.secrets[0]: there is no secret `a`", "5:24 services.web.configs[0].source: there is no config `b`"]);
-    refused("depends_on: [db]\nlinks: ['x:y']", &["4:18 services.web.depends_on[0]: there is no service `db`", "5:13 services.web.links[0]: there is no service `x`"]);
-    refused("volumes_from: [db, 'container:x']", &["4:20 services.web.volumes_from[0]: there is no service `db`", "4:24 services.web.volumes_from[1]: volumes come from services of this stack only"]);
+    refused(
+        "secrets: [a]\nconfigs: [{source: b}]",
+        &[
+            "4:15 services.web.secrets[0]: there is no secret `a`",
+            "5:24 services.web.configs[0].source: there is no config `b`",
+        ],
+    );
+    refused(
+        "depends_on: [db]\nlinks: ['x:y']",
+        &[
+            "4:18 services.web.depends_on[0]: there is no service `db`",
+            "5:13 services.web.links[0]: there is no service `x`",
+        ],
+    );
+    refused(
+        "volumes_from: [db, 'container:x']",
+        &[
+            "4:20 services.web.volumes_from[0]: there is no service `db`",
+            "4:24 services.web.volumes_from[1]: volumes come from services of this stack only",
+        ],
+    );
     refused("depends_on: [web]", &["4:18 services.web.depends_on[0]: the service `web` refers to itself"]);
-    whole("services: {a: {image: x}}\nsecrets: {s: {external: true}, t: {}}", &["2:25 secrets.s.external: external secrets are not kept apart from stacks", "2:32 secrets.t: the secret has no content"]);
+    whole(
+        "services: {a: {image: x}}\nsecrets: {s: {external: true}, t: {}}",
+        &[
+            "2:25 secrets.s.external: external secrets are not kept apart from stacks",
+            "2:32 secrets.t: the secret has no content",
+        ],
+    );
     whole(
         "services:\n  a: {image: x, depends_on: [b]}\n  b: {image: x, profiles: [p]}\n",
         &["2:30 services.a.depends_on[0]: the service `b` is left out by its profiles"],
@@ -158,59 +242,114 @@ fn what_is_referred_to_must_be_declared() {
 fn rings_show_every_step() {
     whole(
         "services:\n  a: {image: x, depends_on: [b]}\n  b:\n    image: x\n    depends_on:\n      - c\n  c:\n    image: x\n    depends_on:\n      a: {condition: service_started}\n",
-        &["2:30 services.a.depends_on[0]: services depend on each other in a ring: a -> b (line 2), b -> c (line 6), c -> a (line 10)"],
+        &[
+            "2:30 services.a.depends_on[0]: services depend on each other in a ring: a -> b (line 2), b -> c (line 6), c -> a (line 10)",
+        ],
     );
 }
 
 #[test]
 fn placement() {
-    refused("deploy: {placement: {constraints: [node.rloe == a]}}", &["4:40 services.web.deploy.placement.constraints[0]: `node.rloe` is nothing to place by"]);
-    refused("deploy: {placement: {constraints: [gpu]}}", &["4:40 services.web.deploy.placement.constraints[0]: `gpu` is not a constraint"]);
+    refused(
+        "deploy: {placement: {constraints: [node.rloe == a]}}",
+        &["4:40 services.web.deploy.placement.constraints[0]: `node.rloe` is nothing to place by"],
+    );
+    refused(
+        "deploy: {placement: {constraints: [gpu]}}",
+        &["4:40 services.web.deploy.placement.constraints[0]: `gpu` is not a constraint"],
+    );
     refused(
         "deploy: {resources: {limits: {memory: 1M}, reservations: {memory: 2M}}}",
         &["4:71 services.web.deploy.resources.reservations.memory: more is reserved than the limit allows"],
     );
-    refused("deploy: {replicas: 2}\nscale: 3", &["5:12 services.web.scale: `scale` and `deploy.replicas` say different things"]);
-    refused("mem_limit: 1g\ndeploy: {resources: {limits: {memory: 2g}}}", &["4:16 services.web.mem_limit: `mem_limit` and `deploy.resources.limits.memory` say different things"]);
-    refused("network_mode: service:db\nports: [80]", &["4:19 services.web.network_mode: a service cannot share another one's network"]);
+    refused(
+        "deploy: {replicas: 2}\nscale: 3",
+        &["5:12 services.web.scale: `scale` and `deploy.replicas` say different things"],
+    );
+    refused(
+        "mem_limit: 1g\ndeploy: {resources: {limits: {memory: 2g}}}",
+        &["4:16 services.web.mem_limit: `mem_limit` and `deploy.resources.limits.memory` say different things"],
+    );
+    refused(
+        "network_mode: service:db\nports: [80]",
+        &["4:19 services.web.network_mode: a service cannot share another one's network"],
+    );
 }
 
 #[test]
 fn bramble_keys_are_checked() {
     refused("x-bramble: {rotes: []}", &["4:17 services.web.x-bramble.rotes: unknown key `rotes`"]);
-    refused("x-bramble: {routes: [{host: 'a b'}]}", &["4:26 services.web.x-bramble.routes[0]: the route has no `port`", "4:33 services.web.x-bramble.routes[0].host: `a b` is not a host name"]);
-    refused("x-bramble: {egress: ['http://a']}", &["4:26 services.web.x-bramble.egress[0]: `http://a` is not a destination"]);
+    refused(
+        "x-bramble: {routes: [{host: 'a b'}]}",
+        &[
+            "4:26 services.web.x-bramble.routes[0]: the route has no `port`",
+            "4:33 services.web.x-bramble.routes[0].host: `a b` is not a host name",
+        ],
+    );
+    refused(
+        "x-bramble: {egress: ['http://a']}",
+        &["4:26 services.web.x-bramble.egress[0]: `http://a` is not a destination"],
+    );
     refused("x-bramble: {with: [db]}", &["4:24 services.web.x-bramble.with[0]: there is no service `db`"]);
-    refused("x-bramble: {healthcheck: {http: health}}", &["4:37 services.web.x-bramble.healthcheck.http: `health` is not a port and path"]);
-    refused("x-bramble: {healthcheck: {interval: 1s}}", &["4:17 services.web.x-bramble.healthcheck: the check needs either `http` or `tcp`"]);
+    refused(
+        "x-bramble: {healthcheck: {http: health}}",
+        &["4:37 services.web.x-bramble.healthcheck.http: `health` is not a port and path"],
+    );
+    refused(
+        "x-bramble: {healthcheck: {interval: 1s}}",
+        &["4:17 services.web.x-bramble.healthcheck: the check needs either `http` or `tcp`"],
+    );
     whole("x-bramble: {}\nservices: {a: {image: x}}", &["1:1 x-bramble: `x-bramble` belongs to a service"]);
 }
 
 #[test]
 fn warnings_say_what_happens_instead() {
     warned("network_mode: host", &["4:19 services.web.network_mode: `network_mode: host` is not honoured"]);
-    warned("volumes: ['${MEDIA}:/media']", &[
-        "4:15 services.web.volumes[0]: variable `MEDIA` is not set and becomes empty",
-        "4:15 services.web.volumes[0]: the volume's source is empty, perhaps because a variable is not set",
-    ]);
-    warned("volumes: ['/var/run/docker.sock:/s']", &["4:15 services.web.volumes[0]: the socket of a container engine is not handed out"]);
-    warned("environment:\n  A: x-${ONE}\n  B: ${ONE}${TWO}", &[
-        "5:12 services.web.environment.A: variable `ONE` is not set and becomes empty",
-        "6:10 services.web.environment.B: variable `TWO` is not set and becomes empty",
-    ]);
-    warned("environment: [SERVICE_FQDN_APP_3000, 'P=${SERVICE_PASSWORD_DB}']", &[
-        "4:19 services.web.environment[0]: variable `SERVICE_FQDN_APP_3000` is not set: Coolify would make it up, here it stays unset",
-        "4:42 services.web.environment[1]: variable `SERVICE_PASSWORD_DB` is not set: Coolify would make it up, here it is empty",
-    ]);
-    warned("container_name: one\ndeploy: {replicas: 2}", &["4:21 services.web.container_name: 2 instances cannot all have the name `one`"]);
-    warned("labels: ['traefik.http.routers.r.rule=HostRegexp(`.+`)']\nports: [80]", &[
-        "4:14 services.web.labels[0]: the rule of the router `r` makes no route: HostRegexp() goes by a pattern",
-    ]);
+    warned(
+        "volumes: ['${MEDIA}:/media']",
+        &[
+            "4:15 services.web.volumes[0]: variable `MEDIA` is not set and becomes empty",
+            "4:15 services.web.volumes[0]: the volume's source is empty, perhaps because a variable is not set",
+        ],
+    );
+    warned(
+        "volumes: ['/var/run/docker.sock:/s']",
+        &["4:15 services.web.volumes[0]: the socket of a container engine is not handed out"],
+    );
+    warned(
+        "environment:\n  A: x-${ONE}\n  B: ${ONE}${TWO}",
+        &[
+            "5:12 services.web.environment.A: variable `ONE` is not set and becomes empty",
+            "6:10 services.web.environment.B: variable `TWO` is not set and becomes empty",
+        ],
+    );
+    warned(
+        "environment: [SERVICE_FQDN_APP_3000, 'P=${SERVICE_PASSWORD_DB}']",
+        &[
+            "4:19 services.web.environment[0]: variable `SERVICE_FQDN_APP_3000` is not set: Coolify would make it up, here it stays unset",
+            "4:42 services.web.environment[1]: variable `SERVICE_PASSWORD_DB` is not set: Coolify would make it up, here it is empty",
+        ],
+    );
+    warned(
+        "container_name: one\ndeploy: {replicas: 2}",
+        &["4:21 services.web.container_name: 2 instances cannot all have the name `one`"],
+    );
+    warned(
+        "labels: ['traefik.http.routers.r.rule=HostRegexp(`.+`)']\nports: [80]",
+        &["4:14 services.web.labels[0]: the rule of the router `r` makes no route: HostRegexp() goes by a pattern"],
+    );
     warned("security_opt: ['no-new-privileges:true']\nprivileged: false", &[]);
+    warned(
+        "environment: {A: '{{.Task.Slt}}', B: '{{ json . }}', C: '{{.Task.Slot}}'}",
+        &[
+            "4:22 services.web.environment.A: `{{.Task.Slt}}` in `environment` is not a placeholder that can be filled in",
+        ],
+    );
     warned("ports: [{target: 80, mode: host}]", &["4:32 services.web.ports[0].mode: `mode: host` is not honoured"]);
-    warned("extra_hosts: ['host.docker.internal:host-gateway']", &[
-        "4:19 services.web.extra_hosts[0]: `host-gateway` is not honoured: instances have no way to their machine",
-    ]);
+    warned(
+        "extra_hosts: ['host.docker.internal:host-gateway']",
+        &["4:19 services.web.extra_hosts[0]: `host-gateway` is not honoured: instances have no way to their machine"],
+    );
     let required = Case::new().parse(web_source("environment: {A: '${A:?set me}'}")).report;
     assert_eq!(errors(&required), ["4:22 services.web.environment.A: variable `A` is required: set me"]);
 }

@@ -29,7 +29,8 @@ fn extends_lays_one_service_over_another() {
 
 #[test]
 fn extending_oneself_is_an_error() {
-    let parsed = Case::new().parse("services:\n  a: {extends: b}\n  b: {extends: {service: a}}\n  c: {image: x, extends: d}\n");
+    let parsed =
+        Case::new().parse("services:\n  a: {extends: b}\n  b: {extends: {service: a}}\n  c: {image: x, extends: d}\n");
     let found = errors(&parsed.report);
     assert_eq!(
         found,
@@ -46,27 +47,32 @@ fn include_adds_what_other_files_declare() {
     let case = Case::new()
         .file("db/compose.yml", "services:\n  db: {image: '${IMAGE}', volumes: ['d:/d', './x:/x']}\nvolumes: {d: }\n")
         .file("db/.env", "IMAGE=postgres");
-    let stack = case.stack("include:\n  - {path: db/compose.yml, env_file: db/.env}\nservices: {web: {image: a, depends_on: [db]}}\n");
+    let stack = case.stack(
+        "include:\n  - {path: db/compose.yml, env_file: db/.env}\nservices: {web: {image: a, depends_on: [db]}}\n",
+    );
     assert_eq!(stack.services["db"].image, "postgres");
     assert_eq!(stack.volumes["d"].name, "shop_d");
     assert_eq!(format!("{:?}", stack.services["db"].mounts[1].source), "Bind { path: \"/srv/shop/db/x\" }");
     let clash = case.parse("include: [db/compose.yml]\nservices:\n  db: {image: a}\n");
     // Of the other file, the line that brings it in is shown.
-    let message = "1:11 services.db: in db/compose.yml line 2 column 3: `db` is declared in an included file and at line 3";
+    let message =
+        "1:11 services.db: in db/compose.yml line 2 column 3: `db` is declared in an included file and at line 3";
     assert!(errors(&clash.report).iter().any(|line| line == message), "{:?}", errors(&clash.report));
     assert!(warnings(&clash.report)[0].contains("variable `IMAGE`"), "{:?}", warnings(&clash.report));
 }
 
 #[test]
 fn files_that_include_each_other_come_to_an_end() {
-    let case = Case::new().file("a.yml", "include: [b.yml]\nservices: {a: {image: x}}").file("b.yml", "include: [a.yml]");
+    let case =
+        Case::new().file("a.yml", "include: [b.yml]\nservices: {a: {image: x}}").file("b.yml", "include: [a.yml]");
     let found = errors(&case.parse("include: [a.yml]\nservices: {w: {image: x}}").report);
     assert!(found.iter().any(|line| line.contains("include each other more than 16 deep")), "{found:?}");
 }
 
 #[test]
 fn a_file_that_is_not_there_fails_a_deploy_and_not_a_check() {
-    let source = "services:\n  web:\n    image: a\n    env_file: no.env\n    secrets: [s]\nsecrets:\n  s: {file: no.txt}\n";
+    let source =
+        "services:\n  web:\n    image: a\n    env_file: no.env\n    secrets: [s]\nsecrets:\n  s: {file: no.txt}\n";
     let case = Case::new();
     assert_eq!(
         errors(&case.parse(source).report),
@@ -101,4 +107,30 @@ fn references_name_every_file_once() {
     ];
     assert_eq!(found, expected);
     assert_eq!(references(b"\xff\x00 {", &BTreeMap::new()), []);
+}
+
+#[test]
+fn gathering_follows_files_into_files() {
+    let there = BTreeMap::from([
+        ("common/base.yml", "include: [../more/x.yml]\nservices: {b: {image: a, env_file: ./b.env}}"),
+        ("common/b.env", "A=1"),
+        (
+            "more/x.yml",
+            "include: [../common/base.yml]\nsecrets: {s: {file: s.txt}}\nservices: {c: {image: a, secrets: [s]}}",
+        ),
+        ("more/s.txt", "s"),
+    ]);
+    let source = b"services: {w: {extends: {file: ./common/base.yml, service: b}}}\ninclude: [more/x.yml]";
+    let mut missing = Vec::new();
+    let files = stackfile::gather(source, &BTreeMap::new(), &mut |reference| {
+        let content = there.get(reference.path.as_str()).map(|text| text.as_bytes().to_vec());
+        missing.extend(content.is_none().then(|| reference.path.clone()));
+        content
+    });
+    assert_eq!(files.keys().map(String::as_str).collect::<Vec<_>>(), there.keys().copied().collect::<Vec<_>>());
+    assert_eq!(missing, Vec::<String>::new());
+    let mut case = Case::new();
+    case.files = files;
+    // `more/x.yml` and `common/base.yml` include each other, which is said.
+    assert!(errors(&case.parse(source).report)[0].contains("include each other"));
 }
