@@ -45,6 +45,7 @@ struct State {
     retired: Vec<watch::Sender<Phase>>,
     inherited: Vec<(SocketAddr, OwnedFd)>,
     udp: Option<Arc<dyn UdpDialer>>,
+    closed: bool,
 }
 
 /// What makes a listener the same one in the next table. Free ports are told apart by what they serve.
@@ -80,7 +81,13 @@ impl Gateway {
             meter,
             _sweeper: world::task::spawn("gateway sweeper", sweep(Arc::clone(&upstreams))),
             upstreams,
-            state: tokio::sync::Mutex::new(State { listeners: HashMap::new(), retired: Vec::new(), inherited, udp }),
+            state: tokio::sync::Mutex::new(State {
+                listeners: HashMap::new(),
+                retired: Vec::new(),
+                inherited,
+                udp,
+                closed: false,
+            }),
         }
     }
 
@@ -88,6 +95,11 @@ impl Gateway {
     /// to be dropped halfway. Endpoints come before routes and listeners, so that nothing points at nothing.
     pub async fn apply(&self, table: Table) -> Applied {
         let mut state = self.state.lock().await;
+        if state.closed {
+            let reason = |listener: &Listener| format!("cannot listen at {}: the gateway is closed", listener.address);
+            let failed = table.listeners.iter().map(|listener| (listener.address, reason(listener))).collect();
+            return Applied { listening: Vec::new(), failed };
+        }
         let upstreams = self.update_upstreams(&table);
         let upstream = |service: &str, port| upstreams.get(&(service.to_owned(), port)).cloned();
         let router = Arc::new(Router::new(&table.routes, |route| {
@@ -150,11 +162,16 @@ impl Gateway {
         }
     }
 
-    /// Stops accepting, lets what is under way finish for up to `grace`, and ends the rest.
-    pub async fn close(self, grace: Duration) {
-        let state = self.state.into_inner();
-        let mut phases = state.retired;
-        phases.extend(state.listeners.into_values().map(Listening::retire));
+    /// Stops accepting, lets what is under way finish for up to `grace`, and ends the rest. Tables applied
+    /// afterwards are not served.
+    pub async fn close(&self, grace: Duration) {
+        let phases: Vec<_> = {
+            let mut state = self.state.lock().await;
+            state.closed = true;
+            let retired = std::mem::take(&mut state.retired);
+            let listening = std::mem::take(&mut state.listeners).into_values().map(Listening::retire);
+            retired.into_iter().chain(listening).collect()
+        };
         let ended = async {
             for phase in &phases {
                 phase.closed().await;
@@ -162,7 +179,7 @@ impl Gateway {
         };
         if tokio::time::timeout(grace, ended).await.is_err() {
             let left: usize = phases.iter().map(watch::Sender::receiver_count).sum();
-            tracing::warn!(connections = left, "gateway closes, client connections are cut off");
+            tracing::warn!(connections = left, "the gateway closes and cuts client connections off");
         }
         for phase in &phases {
             phase.send_replace(Phase::Cut);
@@ -197,21 +214,21 @@ impl Gateway {
     }
 
     fn listen(&self, state: &mut State, key: &Key, target: Target) -> Result<Listening, String> {
-        match key.protocol {
-            Protocol::Tcp => {}
-            Protocol::Udp if state.udp.is_none() => {
-                return Err(format!("cannot listen at {}: this machine cannot publish UDP ports", key.address));
-            }
-            Protocol::Udp => return Err(format!("cannot listen at {}: UDP ports are not served yet", key.address)),
-        }
         let held = state.inherited.iter().position(|(address, _)| *address == key.address);
-        let socket = match held.map(|at| state.inherited.swap_remove(at)) {
-            Some((_, socket)) => listener::inherit(socket),
-            None => listener::bind(key.address),
+        let held = held.map(|at| state.inherited.swap_remove(at).1);
+        let floor = self.floor.clone();
+        let listening = match (key.protocol, &state.udp) {
+            (Protocol::Tcp, _) => held
+                .map_or_else(|| listener::bind(key.address), listener::inherit)
+                .and_then(|socket| Listening::start(socket, target, floor)),
+            (Protocol::Udp, Some(dialer)) => held
+                .map_or_else(|| listener::bind_udp(key.address), listener::inherit_udp)
+                .and_then(|socket| Listening::start_udp(socket, target, floor, Arc::clone(dialer))),
+            (Protocol::Udp, None) => {
+                return Err(format!("cannot listen at {}: UDP ports are not published on this machine", key.address));
+            }
         };
-        socket
-            .and_then(|socket| Listening::start(socket, target, self.floor.clone()))
-            .map_err(|error| listener::explain(key.address, &error))
+        listening.map_err(|error| listener::explain(key.address, &error))
     }
 
     fn all_upstreams(&self) -> Vec<Arc<Upstream>> {

@@ -33,6 +33,7 @@ mod swap;
 mod table;
 mod trace;
 mod tunnel;
+mod udp;
 mod upstream;
 
 pub use gateway::Gateway;

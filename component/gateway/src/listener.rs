@@ -8,15 +8,17 @@ use crate::policy::Policy;
 use crate::published::{self, Arrival};
 use crate::pulse::{ClientStream, Pulse};
 use crate::route::Router;
+use crate::settings::UdpDialer;
 use crate::swap::Swap;
 use crate::table::Speaks;
+use crate::udp;
 use crate::upstream::{Ground, Upstream};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use world::task::Task;
 
@@ -75,6 +77,21 @@ impl Listening {
         let accepting = accept(socket, Arc::clone(&target), floor, watched);
         let accepting = world::task::spawn("gateway listener", accepting);
         Ok(Listening { got, target, phase, _accepting: accepting })
+    }
+
+    /// Starts to serve UDP at `socket`.
+    pub(crate) fn start_udp(
+        socket: UdpSocket,
+        target: Target,
+        floor: Floor,
+        dialer: Arc<dyn UdpDialer>,
+    ) -> io::Result<Listening> {
+        let got = socket.local_addr()?;
+        let target = Arc::new(Swap::new(target));
+        let (phase, _) = watch::channel(Phase::Open);
+        let serving = udp::serve(socket, Arc::clone(&target), floor.ground, dialer);
+        let serving = world::task::spawn("gateway udp port", serving);
+        Ok(Listening { got, target, phase, _accepting: serving })
     }
 
     /// Stops accepting. What is returned tells the connections that remain how to end, and that they have.
@@ -144,6 +161,20 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Receives datagrams at `address`.
+pub(crate) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(address)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+/// Takes over a UDP socket.
+pub(crate) fn inherit_udp(socket: OwnedFd) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
 }
 
 /// Takes over a socket that listens already.

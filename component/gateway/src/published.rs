@@ -74,6 +74,8 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
         Spoken::Other(lease, stream) => {
             let took = world::clock::monotonic().saturating_duration_since(started);
             lease.works(took);
+            tunnel::watch_peer(&arrival.stream);
+            tunnel::watch_peer(&stream);
             tokio::select! {
                 ended = tunnel::run(arrival.stream, stream, Bytes::new()) => drop(ended),
                 _ = phase.wait_for(|phase| *phase == Phase::Cut) => {}

@@ -8,6 +8,7 @@ use crate::metrics::ConnectionMeters;
 use crate::settings::Limits;
 use bytes::Bytes;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -154,6 +155,12 @@ impl ClientStream {
         } else if !bytes.is_empty() {
             self.early = [bytes.as_ref(), self.early.as_ref()].concat().into();
         }
+    }
+}
+
+impl AsFd for ClientStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -96,3 +96,124 @@ impl<T> Rule<T> {
         (self.strip && !self.prefix.is_empty()).then_some(self.prefix.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Router;
+    use crate::table::Route;
+    use proptest::prelude::*;
+
+    fn route(hosts: &[&str], path_prefix: &str, priority: i32, service: &str) -> Route {
+        Route {
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            path_prefix: path_prefix.to_owned(),
+            strip_prefix: false,
+            priority,
+            service: service.to_owned(),
+            port: 80,
+        }
+    }
+
+    fn find(routes: &[Route], host: &str, path: &str) -> Option<String> {
+        Router::new(routes, |route| route.service.clone()).find(host, path).map(|rule| rule.target.clone())
+    }
+
+    #[test]
+    fn the_more_specific_route_answers() {
+        let routes = [
+            route(&[], "/", 0, "any"),
+            route(&["*.shop.test"], "/", 0, "wild"),
+            route(&["eu.shop.test"], "/", 0, "eu"),
+            route(&["eu.shop.test"], "/api", 0, "eu-api"),
+            route(&["eu.shop.test", "shop.test"], "/api/v2/", 0, "v2"),
+            route(&["shop.test"], "/status", 5, "status"),
+            route(&[], "/health", 9, "health"),
+        ];
+        let check = |host: &str, path: &str, expected: &str| {
+            assert_eq!(find(&routes, host, path).as_deref(), Some(expected), "{host} {path}");
+        };
+        check("eu.shop.test", "/", "eu");
+        check("eu.shop.test", "/api", "eu-api");
+        check("eu.shop.test", "/api/", "eu-api");
+        check("eu.shop.test", "/apis", "eu");
+        check("eu.shop.test", "/api/v2", "v2");
+        check("eu.shop.test", "/api/v2/x", "v2");
+        check("us.shop.test", "/api", "wild");
+        check("a.b.shop.test", "/", "any");
+        check(".shop.test", "/", "any");
+        check("shop.test", "/", "any");
+        check("shop.test", "/status/x", "status");
+        check("other.test", "/anything", "any");
+        check("", "/", "any");
+        check("eu.shop.test", "/health", "health");
+    }
+
+    #[test]
+    fn what_no_route_names_is_not_found() {
+        let routes = [route(&["shop.test"], "/api", 0, "api")];
+        for (host, path) in [("shop.test", "/"), ("other.test", "/api"), ("shop.test", "/ap"), ("shop.test", "*")] {
+            assert_eq!(find(&routes, host, path), None, "{host} {path}");
+        }
+    }
+
+    /// The rule as one would write it down, without any index.
+    fn slowly<'a>(routes: &'a [Route], host: &str, path: &str) -> Option<&'a str> {
+        let mut best: Option<((i32, usize, usize), &Route)> = None;
+        let mut ordered: Vec<&Route> = routes.iter().collect();
+        ordered.sort_by_key(|route| std::cmp::Reverse((&route.service, route.port)));
+        for route in ordered {
+            let prefix = route.path_prefix.trim_end_matches('/');
+            let matches = path == prefix || path.starts_with(&format!("{prefix}/"));
+            let hosts = route.hosts.iter().filter_map(|pattern| match pattern.strip_prefix('*') {
+                _ if pattern == host => Some(2),
+                Some(end) => {
+                    let label = host.strip_suffix(end)?;
+                    (!label.is_empty() && !label.contains('.')).then_some(1)
+                }
+                None => None,
+            });
+            let host_rank = if route.hosts.is_empty() { Some(0) } else { hosts.max() };
+            let Some(host_rank) = host_rank.filter(|_| matches) else { continue };
+            let rank = (route.priority, host_rank, prefix.len());
+            if best.is_none_or(|(known, _)| rank >= known) {
+                best = Some((rank, route));
+            }
+        }
+        best.map(|(_, route)| route.service.as_str())
+    }
+
+    fn routes() -> impl Strategy<Value = Vec<Route>> {
+        let host = prop::sample::select(vec!["a.test", "b.test", "*.test", "*.a.test", "x.a.test", "test", "*.*"]);
+        let path = prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/ab", "", "/a/b/c"]);
+        let route = (prop::collection::vec(host, 0..3), path, -1..2_i32, 0..9_u32);
+        let route = route.prop_map(|(hosts, path, priority, number)| route_of(&hosts, path, priority, number));
+        prop::collection::vec(route, 0..8)
+    }
+
+    fn route_of(hosts: &[&str], path: &str, priority: i32, number: u32) -> Route {
+        route(hosts, path, priority, &format!("s{number}"))
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_answers_as_the_rule_does(
+            mut routes in routes(),
+            host in prop::sample::select(vec!["a.test", "x.a.test", "y.a.test", "test", "c.test", "", ".test", "q.x.a.test"]),
+            path in prop::sample::select(vec!["/", "/a", "/a/", "/a/b", "/abc", "/a/b/c/d", "*", ""]),
+        ) {
+            let found = find(&routes, host, path);
+            prop_assert_eq!(found.as_deref(), slowly(&routes, host, path));
+            routes.reverse();
+            prop_assert_eq!(find(&routes, host, path), found, "the order of the table means nothing");
+        }
+
+        #[test]
+        fn any_text_may_be_asked_for(host in ".{0,40}", path in ".{0,40}", named in ".{0,20}", prefix in ".{0,20}") {
+            let routes = [route(&[&named], &prefix, 0, "s"), route(&[], &prefix, 0, "t")];
+            let router = Router::new(&routes, |route| route.service.clone());
+            if let Some(rule) = router.find(&host, &path) {
+                prop_assert!(path.starts_with(prefix.trim_end_matches('/')), "{}", rule.target);
+            }
+        }
+    }
+}

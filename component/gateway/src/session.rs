@@ -143,6 +143,8 @@ async fn join(switch: Switch, mut phase: watch::Receiver<Phase>) {
     let Ok(parts) = upgraded.downcast::<TokioIo<ClientStream>>() else { return };
     let mut stream = parts.io.into_inner();
     stream.unread(parts.read_buf);
+    tunnel::watch_peer(&stream);
+    tunnel::watch_peer(&instance);
     tokio::select! {
         ended = tunnel::run(stream, instance, early) => drop(ended),
         _ = phase.wait_for(|phase| *phase == Phase::Cut) => {}

@@ -144,6 +144,13 @@ impl Upstream {
         tokio::time::timeout_at(deadline.into(), changed).await.map_err(|_| NotHeld::Late)
     }
 
+    /// Ends when the endpoints have changed since the call.
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> + '_ {
+        let mut changed = Box::pin(self.changed.notified());
+        changed.as_mut().enable();
+        changed
+    }
+
     fn take_place(&self) -> Option<Place<'_>> {
         let before = self.held.fetch_add(1, Ordering::Relaxed);
         let place = Place { held: &self.held };

@@ -390,11 +390,12 @@ async fn closing_finishes_requests_and_cuts_what_does_not_end() {
     let mut never = Client::connect(address).await;
     never.send("GET /never HTTP/1.1\r\nhost: a\r\n\r\n").await;
     until(|| gateway.in_flight("a") == 1).await;
-    let gateway = Arc::into_inner(gateway).unwrap();
     tokio::time::timeout(HANG, gateway.close(Duration::from_millis(20))).await.unwrap();
     assert!(idle.rest().await.is_empty());
     assert!(never.rest().await.is_empty());
     assert_eq!(doors.dials("a"), 1);
+    let late = gateway.apply(table(ListenerKind::Routed, Speaks::Detect, &["a"])).await;
+    assert!(late.failed[0].1.contains("the gateway is closed"), "{late:?}");
 }
 
 #[tokio::test]

@@ -10,3 +10,5 @@ mod hostile;
 mod proxy;
 #[cfg(test)]
 mod published;
+#[cfg(test)]
+mod udp;

@@ -79,23 +79,26 @@ async fn a_request_line_makes_it_http() {
 
 #[tokio::test]
 async fn a_port_that_spoke_http_still_serves_other_protocols() {
-    let instance = Instance::raw(|mut stream| async move {
-        let mut first = [0; 4];
-        // A server that speaks first unless it is asked in HTTP quickly enough.
-        tokio::select! {
-            biased;
-            read = stream.read_exact(&mut first) => {
-                if read.is_ok() && first == *b"GET " {
-                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
-                }
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let instance = Instance::raw(move |mut stream| {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            if number > 0 {
+                stream.write_all(b"hello").await.unwrap();
+                return;
             }
-            () = tokio::time::sleep(std::time::Duration::from_millis(20)) => stream.write_all(b"hello").await.unwrap(),
+            let head = crate::proxy::read_head(&mut stream).await;
+            assert!(head.starts_with("GET / "), "{head}");
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
         }
     })
     .await;
     let bed = Bed::published(&[("a", &instance)], Speaks::Detect).await;
     assert_eq!(bed.client().await.get("/").await.status, 200);
     assert_eq!(bed.client().await.rest().await, b"hello");
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
