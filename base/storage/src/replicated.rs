@@ -39,7 +39,7 @@ pub trait Machine: Send + Sync + 'static {
 }
 
 /// What a machine has to write, taken at one moment.
-pub trait Checkpoint: Send {
+pub trait Checkpoint: Send + Sync {
     /// Makes it durable together with `mark`, all or nothing. Blocks. After a failure the machine's next
     /// checkpoint holds what this one held.
     fn write(self: Box<Self>, mark: &[u8]) -> Result<(), MachineError>;
@@ -73,7 +73,7 @@ pub trait Proposer: Send + Sync + 'static {
 }
 
 /// Why a proposal was not answered. Says whether it may have happened all the same.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 pub enum ProposeError {
     /// Did not happen: there is no room for it in the log.
     #[error("propose: the disk is full")]

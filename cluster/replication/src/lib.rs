@@ -1,1 +1,22 @@
-//! Replicated groups.
+//! Replicated groups: several machines, or one, that agree on a sequence of commands. On openraft, whose only user
+//! this is.
+//!
+//! Promises: a command is acknowledged when it is on the disks of a majority and applied; what was acknowledged
+//! survives any crash; a group of one is the same code as a group of five; ticks and heartbeats write nothing.
+//! Never knows what the commands mean ([`storage::replicated::Machine`] does) nor how bytes reach other members
+//! ([`Network`] does).
+
+mod batcher;
+mod entry;
+mod group;
+mod lane;
+mod log_store;
+mod machine_store;
+mod message;
+mod network;
+mod switchboard;
+mod types;
+
+pub use group::{Group, MembersError, OpenError, Options, Overview, Start, Timing};
+pub use network::{Network, Nowhere, SendError};
+pub use switchboard::Switchboard;

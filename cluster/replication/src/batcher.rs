@@ -1,0 +1,102 @@
+//! Gathers commands that wait at the same time into one log entry: group commit.
+//!
+//! While one entry is being synced the next gathers, so that a disk that needs 10 ms for a sync still takes thousands
+//! of commands a second, and a lone command waits for nobody.
+
+use crate::lane::Lane;
+use crate::types::{Commands, Raft, RaftError};
+use openraft::error::ClientWriteError;
+use std::sync::Arc;
+use storage::replicated::ProposeError;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that may wait; more are refused, since their callers would wait too long.
+pub(crate) const WAITING_MAX: usize = 4096;
+/// Commands of one entry.
+const BATCH_COMMANDS: usize = 512;
+/// Bytes of one entry, unless a single command is larger.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// What an entry adds to its commands, at most: its own header, each command's length, the log's frame.
+const ENTRY_BYTES: usize = 256;
+const COMMAND_BYTES: usize = 4;
+
+/// Why a command was not committed here.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Another member leads, if it is known which.
+    NotLeader(Option<u64>),
+    Failed(ProposeError),
+}
+
+pub(crate) struct Waiting {
+    pub(crate) command: Vec<u8>,
+    pub(crate) answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
+}
+
+/// Commits what arrives until the group and with it the sender is gone. Cancelled, it drops what waits, whose
+/// callers then know that it may have happened.
+pub(crate) async fn run(raft: Raft, lane: Arc<Lane>, mut arriving: mpsc::Receiver<Waiting>) {
+    let mut left_over = None;
+    loop {
+        let first = match left_over.take() {
+            Some(waiting) => waiting,
+            None => match arriving.recv().await {
+                Some(waiting) => waiting,
+                None => return,
+            },
+        };
+        let mut batch = vec![first];
+        let mut bytes = batch[0].command.len();
+        while batch.len() < BATCH_COMMANDS {
+            let Ok(waiting) = arriving.try_recv() else { break };
+            if bytes + waiting.command.len() > BATCH_BYTES {
+                left_over = Some(waiting);
+                break;
+            }
+            bytes += waiting.command.len();
+            batch.push(waiting);
+        }
+        // Whoever stopped waiting before it was written does not want it any more.
+        batch.retain(|waiting| !waiting.answer.is_closed());
+        if !batch.is_empty() {
+            commit(&raft, &lane, batch, bytes).await;
+        }
+    }
+}
+
+async fn commit(raft: &Raft, lane: &Lane, batch: Vec<Waiting>, bytes: usize) {
+    let needed = bytes + batch.len() * COMMAND_BYTES + ENTRY_BYTES;
+    if !lane.admits(needed as u64).await {
+        return refuse(batch, || Refused::Failed(ProposeError::DiskFull));
+    }
+    let (commands, answers): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|waiting| (waiting.command, waiting.answer)).unzip();
+    let written = raft.client_write(Commands(Arc::new(commands))).await;
+    let refused = match written {
+        Ok(response) => {
+            for (answer, reply) in answers.into_iter().zip(response.data.0) {
+                drop(answer.send(Ok(reply)));
+            }
+            return;
+        }
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Refused::NotLeader(forward.leader_id),
+        Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => stopped(error.to_string()),
+        Err(RaftError::Fatal(error)) => stopped(error.to_string()),
+    };
+    for answer in answers {
+        drop(answer.send(Err(match &refused {
+            Refused::NotLeader(leader) => Refused::NotLeader(*leader),
+            Refused::Failed(error) => Refused::Failed(error.clone()),
+        })));
+    }
+}
+
+fn stopped(reason: String) -> Refused {
+    Refused::Failed(ProposeError::Stopped { reason })
+}
+
+fn refuse(batch: Vec<Waiting>, reason: impl Fn() -> Refused) {
+    for waiting in batch {
+        drop(waiting.answer.send(Err(reason())));
+    }
+}

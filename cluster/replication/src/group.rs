@@ -1,0 +1,521 @@
+//! A member of a replicated group: opens its log and machine, takes part, proposes, closes.
+
+use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
+use crate::lane::{Lane, chain};
+use crate::log_store::{LogStore, NOTE_VERSION, Note};
+use crate::machine_store::{MARK_VERSION, MachineStore, Mark};
+use crate::message::{Message, answer, read_answer};
+use crate::network::{Network, Peers, SendError};
+use crate::types::{Raft, RaftError};
+use openraft::error::{CheckIsLeaderError, ClientWriteError};
+use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use storage::log::{Batch, Log, LogError};
+use storage::replicated::{Machine, ProposeError, Proposer, Waiting};
+use tokio::sync::{mpsc, oneshot};
+use world::disk::Disk;
+use world::task::Task;
+
+/// How long a proposal may take in all, elections included.
+const PROPOSE_WITHIN: Duration = Duration::from_secs(10);
+/// How often a proposal that found no leader looks for one.
+const LEADER_LOOK: Duration = Duration::from_millis(50);
+/// How long a member on its own may take to be ready: it has nobody to wait for but its disk.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Entries kept after a checkpoint, for members that are a little behind.
+const KEPT_ENTRIES: u64 = 64;
+/// Entries of one message between members.
+const MESSAGE_ENTRIES: u64 = 64;
+/// Bytes of one piece of a snapshot.
+const PIECE_BYTES: u64 = 1024 * 1024;
+
+/// How a group begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The first machine: a group of one voter. Changes nothing if the group exists already.
+    Found,
+    /// A further machine: waits until a member adds it.
+    Join,
+}
+
+/// When members suspect each other. The election time-out is at least five heartbeats, and far above what a sync takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    pub heartbeat_ms: u64,
+    pub election_ms_min: u64,
+    pub election_ms_max: u64,
+}
+
+impl Default for Timing {
+    /// Two wake-ups a second; a lost leader is replaced within 5 s.
+    fn default() -> Self {
+        Self { heartbeat_ms: 500, election_ms_min: 2_500, election_ms_max: 5_000 }
+    }
+}
+
+/// What a member is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub disk: Arc<dyn Disk>,
+    /// Holds the member's log and nothing else.
+    pub directory: PathBuf,
+    /// This member's number, the same for ever.
+    pub node: u64,
+    pub start: Start,
+    pub timing: Timing,
+    pub log: storage::log::Options,
+}
+
+/// Why a member could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("open the log")]
+    Log(#[from] LogError),
+    #[error("read the member's notes in {directory}: {what}")]
+    Notes { directory: PathBuf, what: String },
+    #[error("the log in {directory} belongs to member {found}, this is member {node}")]
+    OtherMember { directory: PathBuf, found: u64, node: u64 },
+    #[error("the state ends at entry {state:?}, the log begins at {log}")]
+    Gap { state: Option<u64>, log: u64 },
+    #[error("start the log's thread")]
+    Thread(#[source] std::io::Error),
+    #[error("start the group: {0}")]
+    Raft(String),
+}
+
+/// Why members could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum MembersError {
+    #[error("change members: this member does not lead; {leader:?} does")]
+    NotLeader { leader: Option<u64> },
+    #[error("change members: {0}")]
+    Refused(String),
+    #[error("change members: the group has stopped: {0}")]
+    Stopped(String),
+}
+
+/// A member's view of its group, for people and meters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overview {
+    pub node: u64,
+    pub leader: Option<u64>,
+    pub term: u64,
+    pub voters: BTreeSet<u64>,
+    pub learners: BTreeSet<u64>,
+    pub last_index: Option<u64>,
+    pub applied_index: Option<u64>,
+    /// Entries up to here are in a checkpoint and gone from the log.
+    pub purged_index: Option<u64>,
+    /// Durable writes of the log since the start.
+    pub writes: u64,
+    /// A write is waiting for room on the disk.
+    pub disk_full: bool,
+    /// Why the member no longer takes part.
+    pub stopped: Option<String>,
+}
+
+/// A member. Clones are the same member.
+#[derive(Clone)]
+pub struct Group {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: u64,
+    raft: Raft,
+    lane: Arc<Lane>,
+    store: MachineStore,
+    machine: Arc<dyn Machine>,
+    network: Arc<dyn Network>,
+    commands: mpsc::Sender<WaitingCommand>,
+    tasks: Mutex<Vec<Task>>,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("node", &self.inner.node).finish_non_exhaustive()
+    }
+}
+
+impl Group {
+    /// Opens a member: recovers its log, brings `machine` to where it was, takes part. A member on its own is the
+    /// leader and up to date when this returns.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(
+        options: Options,
+        machine: Arc<dyn Machine>,
+        network: Arc<dyn Network>,
+    ) -> Result<Self, OpenError> {
+        let (disk, directory, log_options) = (Arc::clone(&options.disk), options.directory.clone(), options.log);
+        let opened = tokio::task::spawn_blocking(move || Log::open(disk, &directory, log_options)).await;
+        let (log, recovery) = opened.map_err(|error| OpenError::Raft(error.to_string()))??;
+        if let Some((path, offset, bytes)) = &recovery.torn {
+            tracing::info!(path = %path.display(), offset, bytes, "cut off a write that was never acknowledged");
+        }
+        let reader = log.reader();
+        let note = read_note(&options, &reader.note())?;
+        let saved = read_mark(&options, machine.saved())?;
+        let (state, first) = (saved.applied.map(|applied| applied.index), reader.first() - 1);
+        if state.map_or(0, |index| index + 1) < first {
+            return Err(OpenError::Gap { state, log: first });
+        }
+        let lane = Arc::new(Lane::start(log).map_err(OpenError::Thread)?);
+        let note = claim(&lane, note).await?;
+        let logs =
+            LogStore::new(Arc::clone(&lane), reader, note).map_err(|error| OpenError::Raft(error.to_string()))?;
+        let store = MachineStore::new(Arc::clone(&machine), saved);
+        let config = Arc::new(config(options.timing)?);
+        let raft = Raft::new(options.node, config, Peers(Arc::clone(&network)), logs, store.clone())
+            .await
+            .map_err(|error| OpenError::Raft(chain(&error)))?;
+        let (commands, arriving) = mpsc::channel(WAITING_MAX);
+        let tasks = vec![
+            world::task::spawn("replication.batcher", batcher::run(raft.clone(), Arc::clone(&lane), arriving)),
+            world::task::spawn("replication.checkpoints", checkpoints(raft.clone(), store.clone())),
+        ];
+        let inner =
+            Inner { node: options.node, raft, lane, store, machine, network, commands, tasks: Mutex::new(tasks) };
+        let group = Self { inner: Arc::new(inner) };
+        group.begin(options.start).await?;
+        Ok(group)
+    }
+
+    async fn begin(&self, start: Start) -> Result<(), OpenError> {
+        let raft = &self.inner.raft;
+        let failed = |error: String| OpenError::Raft(error);
+        let initialized = raft.is_initialized().await.map_err(|error| failed(error.to_string()))?;
+        if !initialized && start == Start::Found {
+            let members = BTreeMap::from([(self.inner.node, openraft::EmptyNode::new())]);
+            raft.initialize(members).await.map_err(|error| failed(error.to_string()))?;
+        }
+        if !self.is_only_voter() {
+            return Ok(());
+        }
+        // It restores its own leadership if it had one; otherwise it need not wait for anybody's heartbeat.
+        if self.leading().is_none() {
+            raft.trigger().elect().await.map_err(|error| failed(error.to_string()))?;
+        }
+        let node = self.inner.node;
+        let wait = raft.wait(Some(READY_WITHIN));
+        let ready = wait.metrics(
+            |metrics| {
+                let applied = metrics.last_applied.map(|applied| applied.index);
+                metrics.current_leader == Some(node) && applied == metrics.last_log_index
+            },
+            "a member on its own leads and has applied its log",
+        );
+        ready.await.map(|_| ()).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Answers a message that a network brought from another member.
+    pub async fn handle(&self, message: &[u8]) -> Vec<u8> {
+        let raft = &self.inner.raft;
+        match Message::decode(message) {
+            None => Vec::new(),
+            Some(Message::Append(request)) => answer(&raft.append_entries(request).await, &[]),
+            Some(Message::Vote(request)) => answer(&raft.vote(request).await, &[]),
+            Some(Message::Snapshot(request)) => answer(&raft.install_snapshot(request).await, &[]),
+            Some(Message::Propose(command)) => to_answer(self.propose_here(command).await.map_err(no_leader)),
+            Some(Message::Ask(question)) => to_answer(match self.leading() {
+                Some(_) => Ok(self.inner.machine.answer(&question)),
+                None => Err(ProposeError::NoLeader),
+            }),
+            Some(Message::ReadIndex) => answer(&self.read_index_here().await.map_err(no_leader), &[]),
+        }
+    }
+
+    /// Adds a member that follows without a vote, and waits until it has caught up.
+    ///
+    /// # Errors
+    /// [`MembersError`].
+    pub async fn add_learner(&self, node: u64) -> Result<(), MembersError> {
+        let added = self.inner.raft.add_learner(node, openraft::EmptyNode::new(), true).await;
+        added.map(|_| ()).map_err(members_error)
+    }
+
+    /// Makes exactly these members voters; who had a vote and is not among them becomes a learner. Voters are odd
+    /// in number, or losing one machine would be worse than not having it.
+    ///
+    /// # Errors
+    /// [`MembersError`].
+    pub async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), MembersError> {
+        if voters.len().is_multiple_of(2) {
+            return Err(MembersError::Refused(format!("{} voters are not an odd number", voters.len())));
+        }
+        let changed = self.inner.raft.change_membership(voters, true).await;
+        changed.map(|_| ()).map_err(members_error)
+    }
+
+    /// Removes a learner from the group.
+    ///
+    /// # Errors
+    /// [`MembersError`].
+    pub async fn remove_learner(&self, node: u64) -> Result<(), MembersError> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([node]));
+        let changed = self.inner.raft.change_membership(change, false).await;
+        changed.map(|_| ()).map_err(members_error)
+    }
+
+    /// How this member sees its group now.
+    pub fn overview(&self) -> Overview {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        Overview {
+            node: self.inner.node,
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            voters: metrics.membership_config.voter_ids().collect(),
+            learners: metrics.membership_config.membership().learner_ids().collect(),
+            last_index: metrics.last_log_index,
+            applied_index: metrics.last_applied.map(|applied| applied.index),
+            purged_index: metrics.purged.map(|purged| purged.index),
+            writes: self.inner.lane.writes(),
+            disk_full: self.inner.lane.is_full(),
+            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// Stops taking part and writes a last checkpoint, so that the next start has nothing to repeat. Without it, as
+    /// after a crash, the next start repeats what the log holds.
+    pub async fn close(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "the group did not stop in order");
+        }
+        self.inner.tasks.lock().expect("taking the tasks never panics").clear();
+        let (lane, store) = (Arc::clone(&self.inner.lane), self.inner.store.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            store.save();
+            lane.close();
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "the last checkpoint was not written");
+        }
+    }
+
+    fn is_only_voter(&self) -> bool {
+        let metrics = self.inner.raft.metrics();
+        let voters = metrics.borrow().membership_config.voter_ids().collect::<Vec<_>>();
+        voters == [self.inner.node]
+    }
+
+    /// Has the command committed if this member leads.
+    async fn propose_here(&self, command: Vec<u8>) -> Result<Vec<u8>, Refused> {
+        if self.inner.lane.is_full() {
+            return Err(Refused::Failed(ProposeError::DiskFull));
+        }
+        let (answer, answered) = oneshot::channel();
+        let sent = self.inner.commands.try_send(WaitingCommand { command, answer });
+        if sent.is_err() {
+            return Err(Refused::Failed(ProposeError::Busy { waiting: WAITING_MAX }));
+        }
+        let ended = ProposeError::Stopped { reason: "it was closed".to_owned() };
+        answered.await.unwrap_or(Err(Refused::Failed(ended)))
+    }
+
+    async fn read_index_here(&self) -> Result<Option<u64>, Refused> {
+        let read = self.inner.raft.get_read_log_id().await;
+        match read {
+            Ok((read, _)) => Ok(read.map(|log_id| log_id.index)),
+            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => {
+                Err(Refused::NotLeader(forward.leader_id))
+            }
+            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(Refused::NotLeader(None)),
+            Err(RaftError::Fatal(error)) => Err(Refused::Failed(ProposeError::Stopped { reason: error.to_string() })),
+        }
+    }
+
+    /// Asks the leader, wherever it is, until it answers or time is up: `here` on this member, `message` to another.
+    async fn at_leader<T, H>(
+        &self,
+        message: &Message,
+        here: impl Fn() -> H,
+        read: impl Fn(&[u8]) -> Option<Result<T, ProposeError>>,
+    ) -> Result<T, ProposeError>
+    where
+        H: Future<Output = Result<T, Refused>>,
+    {
+        let encoded = message.encode();
+        loop {
+            let leader = self.inner.raft.metrics().borrow().current_leader;
+            let leader = match leader {
+                Some(leader) if leader == self.inner.node => match here().await {
+                    Ok(value) => return Ok(value),
+                    Err(Refused::Failed(error)) => return Err(error),
+                    Err(Refused::NotLeader(leader)) => leader.filter(|leader| *leader != self.inner.node),
+                },
+                leader => leader,
+            };
+            if let Some(leader) = leader {
+                match self.inner.network.send(leader, encoded.clone()).await {
+                    Ok(answer) => match read(&answer) {
+                        Some(Err(ProposeError::NoLeader)) | None => {}
+                        Some(result) => return result,
+                    },
+                    Err(SendError::Unreachable { .. }) => {}
+                    // A command that may have happened must not happen again.
+                    Err(SendError::Unanswered { .. }) if matches!(message, Message::Propose(_)) => {
+                        std::future::pending().await
+                    }
+                    Err(SendError::Unanswered { .. }) => {}
+                }
+            }
+            if let Err(stopped) = &self.inner.raft.metrics().borrow().running_state {
+                return Err(ProposeError::Stopped { reason: stopped.to_string() });
+            }
+            tokio::time::sleep(LEADER_LOOK).await;
+        }
+    }
+
+    /// Bounds the time of something asked of the leader.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, ProposeError>>) -> Result<T, ProposeError> {
+        match tokio::time::timeout(PROPOSE_WITHIN, work).await {
+            Ok(result) => result,
+            Err(_) if self.inner.lane.is_full() => Err(ProposeError::DiskFull),
+            Err(_) => Err(ProposeError::Unanswered { waited_ms: PROPOSE_WITHIN.as_millis() as u64 }),
+        }
+    }
+}
+
+impl Proposer for Group {
+    fn propose(&self, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        Box::pin(async move {
+            let message = Message::Propose(command.clone());
+            self.in_time(self.at_leader(&message, || self.propose_here(command.clone()), from_answer)).await
+        })
+    }
+
+    fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        Box::pin(async move {
+            let message = Message::Ask(question.clone());
+            let here = || async { Ok(self.inner.machine.answer(&question)) };
+            self.in_time(self.at_leader(&message, here, from_answer)).await
+        })
+    }
+
+    fn barrier(&self) -> Waiting<'_, Result<(), ProposeError>> {
+        Box::pin(async move {
+            // Nobody else can have acknowledged anything.
+            if self.is_only_voter() && self.leading().is_some() {
+                return Ok(());
+            }
+            let read = |bytes: &[u8]| read_answer::<Result<Option<u64>, ProposeError>>(bytes).map(|(index, _)| index);
+            self.in_time(async {
+                let index = self.at_leader(&Message::ReadIndex, || self.read_index_here(), read).await?;
+                let wait = self.inner.raft.wait(Some(PROPOSE_WITHIN));
+                let applied = wait.applied_index_at_least(index, "read index");
+                applied.await.map(|_| ()).map_err(|_| ProposeError::NoLeader)
+            })
+            .await
+        })
+    }
+
+    fn leading(&self) -> Option<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
+    }
+}
+
+fn to_answer(result: Result<Vec<u8>, ProposeError>) -> Vec<u8> {
+    match result {
+        Ok(reply) => answer(&Ok::<(), ProposeError>(()), &reply),
+        Err(error) => answer(&Err::<(), _>(error), &[]),
+    }
+}
+
+fn from_answer(bytes: &[u8]) -> Option<Result<Vec<u8>, ProposeError>> {
+    let (result, reply) = read_answer::<Result<(), ProposeError>>(bytes)?;
+    Some(result.map(|()| reply))
+}
+
+/// A member asked as the leader does not pass on: whoever asked looks for the leader itself.
+fn no_leader(refused: Refused) -> ProposeError {
+    match refused {
+        Refused::NotLeader(_) => ProposeError::NoLeader,
+        Refused::Failed(error) => error,
+    }
+}
+
+fn members_error(error: RaftError<ClientWriteError<u64, openraft::EmptyNode>>) -> MembersError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            MembersError::NotLeader { leader: forward.leader_id }
+        }
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => MembersError::Refused(error.to_string()),
+        RaftError::Fatal(error) => MembersError::Stopped(error.to_string()),
+    }
+}
+
+fn config(timing: Timing) -> Result<Config, OpenError> {
+    let config = Config {
+        cluster_name: "bramble".to_owned(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_ms_min,
+        election_timeout_max: timing.election_ms_max,
+        install_snapshot_timeout: timing.election_ms_max,
+        max_payload_entries: MESSAGE_ENTRIES,
+        // Checkpoints are due by bytes as well as by number, which openraft does not count.
+        snapshot_policy: SnapshotPolicy::Never,
+        snapshot_max_chunk_size: PIECE_BYTES,
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        ..Config::default()
+    };
+    config.validate().map_err(|error| OpenError::Raft(error.to_string()))
+}
+
+/// Has a checkpoint taken whenever one is due. Ends with its owner; cancelled anywhere, a checkpoint is whole or not
+/// there.
+async fn checkpoints(raft: Raft, store: MachineStore) {
+    let due = store.due();
+    loop {
+        due.notified().await;
+        if raft.trigger().snapshot().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn read_note(options: &Options, bytes: &[u8]) -> Result<Note, OpenError> {
+    let directory = || options.directory.clone();
+    if bytes.is_empty() {
+        return Ok(Note { version: NOTE_VERSION, node: options.node, ..Note::default() });
+    }
+    let note = serde_json::from_slice::<Note>(bytes)
+        .map_err(|error| OpenError::Notes { directory: directory(), what: error.to_string() })?;
+    if note.version != NOTE_VERSION {
+        let what = format!("they have version {}, this program knows {NOTE_VERSION}", note.version);
+        return Err(OpenError::Notes { directory: directory(), what });
+    }
+    if note.node != options.node {
+        return Err(OpenError::OtherMember { directory: directory(), found: note.node, node: options.node });
+    }
+    Ok(note)
+}
+
+fn read_mark(options: &Options, saved: Option<Vec<u8>>) -> Result<Mark, OpenError> {
+    let Some(saved) = saved else {
+        return Ok(Mark { version: MARK_VERSION, ..Mark::default() });
+    };
+    let broken = |what: String| OpenError::Notes { directory: options.directory.clone(), what };
+    let mark = serde_json::from_slice::<Mark>(&saved).map_err(|error| broken(error.to_string()))?;
+    if mark.version == MARK_VERSION {
+        return Ok(mark);
+    }
+    Err(broken(format!("the state's mark has version {}, this program knows {MARK_VERSION}", mark.version)))
+}
+
+/// Writes whose log this is into a new one.
+async fn claim(lane: &Lane, note: Note) -> Result<Note, OpenError> {
+    if note.vote.is_none() && note.purged.is_none() {
+        let bytes = serde_json::to_vec(&note).expect("numbers are always writable as json");
+        lane.written(Batch { note: Some(bytes), ..Batch::default() }).await?;
+    }
+    Ok(note)
+}

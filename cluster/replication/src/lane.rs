@@ -1,0 +1,168 @@
+//! The log's own thread: it alone writes, so that a slow sync stalls no one else.
+//!
+//! A full disk does not fail a write here: it waits until there is room, since a failed write would end the group.
+//! Whoever proposes asks [`Lane::admits`] first, so that this is the exception. Ends when it is closed or dropped.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use storage::log::{Batch, Log, LogError};
+
+/// Room kept for what the group itself has to write: votes, memberships, the first entry of a term.
+const KEPT_BYTES: u64 = 64 * 1024;
+/// How often a write that found the disk full is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+pub(crate) type Done = Box<dyn FnOnce(Result<(), LogError>) + Send>;
+
+enum Request {
+    Write(Batch, Done),
+    /// Try to get room for the next segment.
+    Prepare(tokio::sync::oneshot::Sender<()>),
+    Close,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    room_bytes: AtomicU64,
+    full: AtomicBool,
+    closing: AtomicBool,
+    writes: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Lane {
+    requests: Sender<Request>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Lane {
+    pub(crate) fn start(log: Log) -> std::io::Result<Self> {
+        // Not bounded by itself: the group has one write under way, its callers are bounded.
+        let (requests, received) = channel();
+        let shared = Arc::new(Shared::default());
+        shared.room_bytes.store(log.room_bytes(), Ordering::Release);
+        let thread = std::thread::Builder::new().name("replication.log".to_owned()).spawn({
+            let shared = Arc::clone(&shared);
+            move || run(log, &received, &shared)
+        })?;
+        Ok(Self { requests, shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Has `batch` written; `done` is called on the lane's thread once it is durable, or never will be.
+    pub(crate) fn write(&self, batch: Batch, done: Done) {
+        if let Err(unsent) = self.requests.send(Request::Write(batch, done))
+            && let Request::Write(_, done) = unsent.0
+        {
+            done(Err(LogError::Broken));
+        }
+    }
+
+    /// As [`Lane::write`], waiting. May be dropped; the write happens all the same.
+    pub(crate) async fn written(&self, batch: Batch) -> Result<(), LogError> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.write(batch, Box::new(move |result| drop(answer.send(result))));
+        answered.await.unwrap_or(Err(LogError::Broken))
+    }
+
+    /// Whether `bytes` more can be written without the disk having to find room.
+    pub(crate) async fn admits(&self, bytes: u64) -> bool {
+        if self.has_room(bytes) {
+            return true;
+        }
+        if self.is_full() {
+            return false;
+        }
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let asked = self.requests.send(Request::Prepare(answer));
+        asked.is_ok() && answered.await.is_ok() && self.has_room(bytes)
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        self.shared.room_bytes.load(Ordering::Acquire) >= bytes + KEPT_BYTES
+    }
+
+    /// Whether a write is waiting for room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Acquire)
+    }
+
+    /// Writes done since the start.
+    pub(crate) fn writes(&self) -> u64 {
+        self.shared.writes.load(Ordering::Relaxed)
+    }
+
+    /// Ends the thread and waits for it; a write that waits for room is given up. Blocks at most for one sync.
+    pub(crate) fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        drop(self.requests.send(Request::Close));
+        let thread = self.thread.lock().expect("taking a handle never panics").take();
+        if let Some(thread) = thread {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the log's thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn run(mut log: Log, requests: &Receiver<Request>, shared: &Shared) {
+    while let Ok(request) = requests.recv() {
+        match request {
+            Request::Write(batch, done) => {
+                let result = write(&mut log, &batch, shared);
+                shared.writes.fetch_add(1, Ordering::Relaxed);
+                shared.room_bytes.store(log.room_bytes(), Ordering::Release);
+                if let Err(error) = &result {
+                    tracing::error!(error = chain(error), hint = error.hint(), "the log cannot be written");
+                }
+                done(result);
+            }
+            Request::Prepare(done) => {
+                log.prepare();
+                shared.room_bytes.store(log.room_bytes(), Ordering::Release);
+                // Whoever asked may have stopped waiting.
+                if done.send(()).is_err() {
+                    tracing::trace!("nobody waits for room any more");
+                }
+            }
+            Request::Close => return,
+        }
+    }
+}
+
+fn write(log: &mut Log, batch: &Batch, shared: &Shared) -> Result<(), LogError> {
+    loop {
+        let result = log.write(batch);
+        let full = matches!(result, Err(LogError::DiskFull { .. }));
+        let was_full = shared.full.swap(full, Ordering::AcqRel);
+        if was_full != full {
+            tracing::warn!(full, "the disk that holds the log has changed between full and not full");
+        }
+        if !full || shared.closing.load(Ordering::Acquire) {
+            return result;
+        }
+        std::thread::park_timeout(RETRY);
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

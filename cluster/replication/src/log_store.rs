@@ -1,0 +1,214 @@
+//! openraft's log, over the storage crate's [`Log`](storage::log::Log): entries, the vote, and how far is purged.
+//!
+//! openraft counts entries from 0, the log from 1. Vote and purged id are the log's note, so that they share its
+//! syncs and its checks.
+
+#![expect(clippy::result_large_err, reason = "openraft's errors are as large as they are")]
+
+use crate::entry;
+use crate::lane::Lane;
+use crate::types::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{AnyError, LogState, OptionalSend, RaftLogReader};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard};
+use storage::log::{Batch, Reader};
+
+/// Entries kept in memory after they are written: applying them follows at once and need not read the disk.
+const RECENT_ENTRIES: usize = 256;
+/// And never more than this many bytes of them.
+const RECENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// What the group keeps beside the entries. Version 1, the first; there is no predecessor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    pub(crate) version: u32,
+    /// Whose log this is.
+    pub(crate) node: u64,
+    pub(crate) vote: Option<Vote>,
+    pub(crate) purged: Option<LogId>,
+}
+
+pub(crate) const NOTE_VERSION: u32 = 1;
+
+#[derive(Debug, Default)]
+struct Memory {
+    note: Note,
+    last: Option<LogId>,
+    recent: VecDeque<(Entry, usize)>,
+    recent_bytes: usize,
+}
+
+impl Memory {
+    fn push(&mut self, entry: Entry, bytes: usize) {
+        self.last = Some(entry.log_id);
+        self.recent.push_back((entry, bytes));
+        self.recent_bytes += bytes;
+    }
+
+    /// Forgets what is written and beyond the bounds; the newest stays, it may be about to be applied.
+    fn shrink(&mut self) {
+        while self.recent.len() > 1 && (self.recent.len() > RECENT_ENTRIES || self.recent_bytes > RECENT_BYTES) {
+            if let Some((_, bytes)) = self.recent.pop_front() {
+                self.recent_bytes -= bytes;
+            }
+        }
+    }
+
+    fn recent(&self, index: u64) -> Option<Entry> {
+        let first = self.recent.front()?.0.log_id.index;
+        let position = usize::try_from(index.checked_sub(first)?).ok()?;
+        self.recent.get(position).map(|(entry, _)| entry.clone())
+    }
+
+    fn forget_from(&mut self, index: u64) {
+        while let Some((_, bytes)) = self.recent.pop_back_if(|(entry, _)| entry.log_id.index >= index) {
+            self.recent_bytes -= bytes;
+        }
+    }
+}
+
+/// Clones are the same log.
+#[derive(Debug, Clone)]
+pub(crate) struct LogStore {
+    lane: Arc<Lane>,
+    reader: Reader,
+    memory: Arc<Mutex<Memory>>,
+}
+
+impl LogStore {
+    /// Over an open log whose note has been read.
+    pub(crate) fn new(lane: Arc<Lane>, reader: Reader, note: Note) -> Result<Self, StorageError> {
+        let store = Self { lane, reader, memory: Arc::new(Mutex::new(Memory { note, ..Memory::default() })) };
+        let next = store.reader.next();
+        let last = if next > store.reader.first() { Some(store.read(next - 2)?.log_id) } else { None };
+        let purged = store.memory().note.purged;
+        store.memory().last = last.or(purged);
+        Ok(store)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().expect("keeping the log's memory never panics")
+    }
+
+    /// The entry with openraft's `index`.
+    fn read(&self, index: u64) -> Result<Entry, StorageError> {
+        if let Some(entry) = self.memory().recent(index) {
+            return Ok(entry);
+        }
+        let failed = |error: AnyError| StorageError::from(StorageIoError::read_log_at_index(index, error));
+        let bytes = self.reader.read(index + 1).map_err(|error| failed(AnyError::new(&error)))?;
+        let entry = entry::decode(&bytes).filter(|entry| entry.log_id.index == index);
+        entry.ok_or_else(|| failed(AnyError::error("the entry is of no known format")))
+    }
+
+    async fn write_note(&self, note: &Note, mut batch: Batch) -> Result<(), storage::log::LogError> {
+        batch.note = Some(serde_json::to_vec(note).expect("numbers are always writable as json"));
+        self.lane.written(batch).await
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let first = match range.start_bound() {
+            Bound::Included(first) => *first,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        // Written and not yet written alike: openraft reads back what it has just handed over.
+        let (from, to) = {
+            let memory = self.memory();
+            (memory.note.purged.map_or(0, |purged| purged.index + 1), memory.last.map_or(0, |last| last.index + 1))
+        };
+        (first.max(from)..end.min(to)).map(|index| self.read(index)).collect()
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError> {
+        let memory = self.memory();
+        Ok(LogState { last_purged_log_id: memory.note.purged, last_log_id: memory.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        let note = Note { vote: Some(*vote), ..self.memory().note.clone() };
+        let written = self.write_note(&note, Batch::default()).await;
+        written.map_err(|error| StorageIoError::write_vote(AnyError::new(&error)))?;
+        self.memory().note = note;
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        Ok(self.memory().note.vote)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut batch = Batch::default();
+        {
+            let mut memory = self.memory();
+            for entry in entries {
+                let bytes = entry::encode(&entry);
+                memory.push(entry, bytes.len());
+                batch.entries.push(bytes);
+            }
+        }
+        let memory = Arc::clone(&self.memory);
+        let done = move |result: Result<(), storage::log::LogError>| {
+            if result.is_ok() {
+                memory.lock().expect("keeping the log's memory never panics").shrink();
+            }
+            callback.log_io_completed(result.map_err(io::Error::other));
+        };
+        self.lane.write(batch, Box::new(done));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let batch = Batch { cut_from: Some(log_id.index + 1), ..Batch::default() };
+        self.memory().forget_from(log_id.index);
+        let written = self.lane.written(batch).await;
+        written.map_err(|error| StorageIoError::write_logs(AnyError::new(&error)))?;
+        let last = match log_id.index.checked_sub(1) {
+            Some(before) if before + 1 >= self.reader.first() => Some(self.read(before)?.log_id),
+            Some(_) | None => self.memory().note.purged,
+        };
+        self.memory().last = last;
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let note = Note { purged: Some(log_id), ..self.memory().note.clone() };
+        let batch = Batch { purge_to: Some(log_id.index + 1), ..Batch::default() };
+        let written = self.write_note(&note, batch).await;
+        written.map_err(|error| StorageIoError::write_logs(AnyError::new(&error)))?;
+        let mut memory = self.memory();
+        memory.note = note;
+        memory.last = memory.last.max(Some(log_id));
+        if memory.recent.back().is_some_and(|(entry, _)| entry.log_id.index <= log_id.index) {
+            memory.forget_from(0);
+        }
+        Ok(())
+    }
+}

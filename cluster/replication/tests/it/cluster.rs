@@ -1,0 +1,145 @@
+//! Three members in one process.
+
+use crate::book::{Member, member};
+use replication::{Start, Switchboard};
+use std::collections::BTreeSet;
+use storage::replicated::Proposer;
+use world::disk::Simulated;
+
+struct Cluster {
+    board: Switchboard,
+    members: Vec<Member>,
+}
+
+impl Cluster {
+    async fn of_three() -> Self {
+        let board = Switchboard::new();
+        let mut members = Vec::new();
+        for node in 1..=3 {
+            let start = if node == 1 { Start::Found } else { Start::Join };
+            let member = member(&Simulated::new(node), node, start, board.line(node)).await.unwrap();
+            board.connect(node, member.group.clone());
+            members.push(member);
+        }
+        members[0].group.add_learner(2).await.unwrap();
+        members[0].group.add_learner(3).await.unwrap();
+        members[0].group.set_voters(BTreeSet::from([1, 2, 3])).await.unwrap();
+        Self { board, members }
+    }
+
+    fn member(&self, node: u64) -> &Member {
+        self.members.iter().find(|member| member.group.overview().node == node).unwrap()
+    }
+
+    /// Waits until a member other than `not` leads and says which.
+    async fn leader_but(&self, not: Option<u64>) -> u64 {
+        loop {
+            let leading = self.members.iter().filter(|member| member.group.leading().is_some());
+            let mut nodes = leading.map(|member| member.group.overview().node);
+            if let Some(node) = nodes.find(|node| Some(*node) != not) {
+                return node;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn close(self) {
+        for member in &self.members {
+            self.board.disconnect(member.group.overview().node);
+            member.group.close().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_agree_and_any_of_them_takes_commands() {
+    let cluster = Cluster::of_three().await;
+    for round in 0..10u8 {
+        for member in &cluster.members {
+            member.group.propose(vec![round, member.group.overview().node as u8]).await.unwrap();
+        }
+    }
+    for member in &cluster.members {
+        member.group.barrier().await.unwrap();
+        assert_eq!(member.book.pages().len(), 30);
+        assert_eq!(member.book.pages(), cluster.members[0].book.pages());
+        assert_eq!(member.group.ask(b"x".to_vec()).await.unwrap(), b"re: x");
+    }
+    cluster.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_leader_is_replaced_and_catches_up() {
+    let cluster = Cluster::of_three().await;
+    cluster.member(1).group.propose(b"before".to_vec()).await.unwrap();
+    let lost = cluster.leader_but(None).await;
+    cluster.board.isolate(lost);
+    let next = cluster.leader_but(Some(lost)).await;
+    for _ in 0..5 {
+        cluster.member(next).group.propose(b"without".to_vec()).await.unwrap();
+    }
+    cluster.board.mend();
+    cluster.member(lost).group.propose(b"after".to_vec()).await.unwrap();
+    for member in &cluster.members {
+        member.group.barrier().await.unwrap();
+        assert_eq!(member.book.pages().len(), 7, "member {}", member.group.overview().node);
+    }
+    cluster.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_joins_late_gets_a_snapshot() {
+    let board = Switchboard::new();
+    let first = member(&Simulated::new(1), 1, Start::Found, board.line(1)).await.unwrap();
+    board.connect(1, first.group.clone());
+    for _ in 0..120 {
+        let mut together = tokio::task::JoinSet::new();
+        for _ in 0..25 {
+            let group = first.group.clone();
+            together.spawn(async move { group.propose(vec![1; 100]).await });
+        }
+        assert!(together.join_all().await.iter().all(Result::is_ok));
+    }
+    let late = member(&Simulated::new(2), 2, Start::Join, board.line(2)).await.unwrap();
+    board.connect(2, late.group.clone());
+    first.group.add_learner(2).await.unwrap();
+    late.group.barrier().await.unwrap();
+    assert_eq!(late.book.pages().len(), 3000);
+    Cluster { board, members: vec![first, late] }.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_on_all_members_loses_nothing_acknowledged() {
+    let cluster = Cluster::of_three().await;
+    for number in 0..20u8 {
+        cluster.member(1).group.propose(vec![number]).await.unwrap();
+    }
+    let Cluster { board, members } = cluster;
+    let disks = members.iter().map(|member| member.disk.clone()).collect::<Vec<_>>();
+    for (node, member) in (1..).zip(members) {
+        board.disconnect(node);
+        member.disk.power_cut();
+        member.group.close().await;
+    }
+    let mut members = Vec::new();
+    for (node, disk) in (1..).zip(&disks) {
+        let member = member(disk, node, Start::Join, board.line(node)).await.unwrap();
+        board.connect(node, member.group.clone());
+        members.push(member);
+    }
+    let cluster = Cluster { board, members };
+    cluster.leader_but(None).await;
+    for member in &cluster.members {
+        member.group.barrier().await.unwrap();
+        assert_eq!(member.book.pages(), (0..20u8).map(|number| vec![number]).collect::<Vec<_>>());
+    }
+    cluster.close().await;
+}
+
+#[tokio::test]
+async fn an_even_number_of_voters_is_refused() {
+    let board = Switchboard::new();
+    let one = member(&Simulated::new(1), 1, Start::Found, board.line(1)).await.unwrap();
+    assert!(one.group.set_voters(BTreeSet::from([1, 2])).await.is_err());
+    one.group.close().await;
+}
