@@ -95,6 +95,11 @@ test("a slash finds anything by a part of its name", async () => {
   await page.keyboard.press("Enter");
   await see(heading(page, "mailing"));
   await gone(page.getByRole("dialog"));
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("nothing like it");
+  await see(page.getByText("Nothing has “nothing like it” in its name."));
+  await page.keyboard.press("Escape");
+  await gone(page.getByRole("dialog"));
 });
 
 test("a question mark tells the keys", async () => {

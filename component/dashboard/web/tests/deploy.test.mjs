@@ -17,6 +17,7 @@ test("an error stands at its line and column, and is gone once it is mended", as
   await see(finding);
   await see(page.getByText("did you mean `image`?"));
   await see(page.locator("mark.error", { hasText: "imagee" }));
+  await see(page.locator("mark.warning", { hasText: "latest" }));
   assert.ok(await deploy(page).isDisabled());
   await finding.click();
   const caret = await editor(page).evaluate((text) => [text === document.activeElement, text.selectionStart]);
