@@ -46,8 +46,7 @@ pub async fn serve(
         .await
         .map_err(|source| ServeError::Folder { folder: pictures.display().to_string(), source })?;
     let database = Database::open(config.data_dir.join("blog.sqlite")).await.map_err(ServeError::Open)?;
-    let passwords = password::Passwords::new(config.password_memory_kib);
-    let blog = Arc::new(web::Blog { config, database, passwords, pictures });
+    let blog = Arc::new(web::Blog::new(config, database, pictures));
     let (drain, draining) = tokio::sync::oneshot::channel::<()>();
     let serving =
         axum::serve(listener, web::router(blog).into_make_service_with_connect_info::<std::net::SocketAddr>())

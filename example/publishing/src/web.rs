@@ -19,7 +19,7 @@ use axum::routing::{get, post as posting};
 use serde::Deserialize;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -27,14 +27,16 @@ use tokio::sync::Semaphore;
 const FORM_BYTES_MAX: usize = 1 << 20;
 /// A picture and the little around it.
 const UPLOAD_BYTES_MAX: usize = crate::picture::SIZE_BYTES_MAX + (64 << 10);
-/// Requests at once. Each may hold a form in memory, so this bounds memory too.
-const REQUESTS_MAX: usize = 256;
+/// A name and a password; the only forms that are read for those not logged in.
+const CREDENTIALS_BYTES_MAX: usize = 8 << 10;
+/// Requests at once. A request takes milliseconds, so this many at once are thousands a second, or an attack.
+const REQUESTS_MAX: usize = 128;
+/// Pictures in memory at once: the others wait. With the size of one, 40 MiB.
+const UPLOADS_MAX: usize = 8;
 /// Longer than the slowest honest upload of 5 MiB, at a quarter of a megabyte a second.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A request id of a proxy is kept when it is a plain word not longer than this.
 const REQUEST_ID_LENGTH_MAX: usize = 64;
-
-static TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(REQUESTS_MAX));
 
 /// What requests share. All that lasts is in the database and the folder of pictures.
 pub(crate) struct Blog {
@@ -42,6 +44,21 @@ pub(crate) struct Blog {
     pub(crate) database: Database,
     pub(crate) passwords: Passwords,
     pub(crate) pictures: PathBuf,
+    requests: Semaphore,
+    uploads: Semaphore,
+}
+
+impl Blog {
+    pub(crate) fn new(config: Config, database: Database, pictures: PathBuf) -> Blog {
+        Blog {
+            passwords: Passwords::new(config.password_memory_kib),
+            config,
+            database,
+            pictures,
+            requests: Semaphore::new(REQUESTS_MAX),
+            uploads: Semaphore::new(UPLOADS_MAX),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,17 +85,20 @@ pub(crate) fn router(blog: Arc<Blog>) -> Router {
         .route("/posts/{id}/publish", posting(post::publish))
         .route("/posts/{id}/unpublish", posting(post::unpublish))
         .route("/posts/{id}/delete", posting(post::delete))
-        .route("/signup", get(account::sign_up_form).post(account::sign_up))
-        .route("/login", get(account::login_form).post(account::login))
         .route("/logout", posting(account::logout))
         .route("/desk", get(account::desk))
         .route("/pictures/{name}", get(picture::show))
         .route("/pictures/{name}/delete", posting(picture::delete))
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX));
+    let doors = Router::new()
+        .route("/signup", get(account::sign_up_form).post(account::sign_up))
+        .route("/login", get(account::login_form).post(account::login))
+        .layer(DefaultBodyLimit::max(CREDENTIALS_BYTES_MAX));
     let uploads =
         Router::new().route("/pictures", posting(picture::upload)).layer(DefaultBodyLimit::max(UPLOAD_BYTES_MAX));
     Router::new()
         .merge(pages)
+        .merge(doors)
         .merge(uploads)
         .route("/healthz", get(health))
         .route(&view::STYLE_PATH, get(style))
@@ -104,7 +124,7 @@ async fn around(State(blog): State<Arc<Blog>>, request: Request, next: Next) -> 
     let began = world::clock::monotonic();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let id = request_id(request.headers());
-    let mut response = bounded(request, next).await;
+    let mut response = bounded(&blog, request, next).await;
     let headers = response.headers_mut();
     secure(headers, blog.config.is_secure());
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -115,11 +135,11 @@ async fn around(State(blog): State<Arc<Blog>>, request: Request, next: Next) -> 
     response
 }
 
-async fn bounded(request: Request, next: Next) -> Response {
+async fn bounded(blog: &Blog, request: Request, next: Next) -> Response {
     if !request.method().is_safe() && is_foreign(request.headers()) {
         return Failure::ForgedForm.into_response();
     }
-    let Ok(_turn) = TURNS.try_acquire() else {
+    let Ok(_turn) = blog.requests.try_acquire() else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "busy, try again\n").into_response();
     };
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {

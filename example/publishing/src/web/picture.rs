@@ -26,6 +26,8 @@ pub(crate) async fn upload(
     writer: Writer,
     mut parts: Multipart,
 ) -> Result<Redirect, Failure> {
+    // Never closed, so there is always a turn to wait for; the request's own deadline bounds the wait.
+    let _turn = blog.uploads.acquire().await.expect("nobody closes it");
     let (mut checked, mut bytes) = (false, None);
     for _ in 0..PARTS_MAX {
         let Some(part) = parts.next_field().await.map_err(unreadable)? else { break };

@@ -133,7 +133,10 @@ fn client(blog: &Blog, parts: &Parts) -> String {
     if let (true, Some(last)) = (blog.config.trust_forwarded, last) {
         return last.to_owned();
     }
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(String::new(), |info| info.0.ip().to_string())
+    parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(String::new(), |info| info.0.ip().to_canonical().to_string())
 }
 
 impl FromRequestParts<Arc<Blog>> for Visitor {

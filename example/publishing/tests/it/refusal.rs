@@ -130,6 +130,10 @@ fn what_is_too_much_is_not_read() {
     let library = "x".repeat(2 << 20);
     assert_eq!(ada.send_form("/posts/new", "/posts", &post_fields("Library", &library, "publish")).status, 413);
 
+    let mut stranger = Browser::new(&instance);
+    let long = [("name", "ada"), ("password", &*"x".repeat(20_000))];
+    assert_eq!(stranger.send_form("/login", "/login", &long).status, 413);
+
     let token = ada.token("/desk");
     let mut large = b"\x89PNG\r\n\x1a\n".to_vec();
     large.resize((5 << 20) + 1, 0);
