@@ -55,6 +55,8 @@ fn current_rollout(input: &Input<'_>, subject: &Subject<'_>, before: Option<&Rol
     }
     let good_revision = before.and_then(|rollout| match rollout.state {
         RolloutState::Done => Some(rollout.revision),
+        // Whoever deploys again within the watch has seen it serve: that is as good as done.
+        RolloutState::Running if rollout.failed.is_empty() && serves(input, subject, rollout) => Some(rollout.revision),
         RolloutState::Running | RolloutState::Paused | RolloutState::Failed => rollout.good_revision,
     });
     Rollout {
@@ -70,6 +72,14 @@ fn current_rollout(input: &Input<'_>, subject: &Subject<'_>, before: Option<&Rol
         good_revision,
         rolling_back: false,
     }
+}
+
+/// Whether every instance a rollout made is ready.
+fn serves(input: &Input<'_>, subject: &Subject<'_>, rollout: &Rollout) -> bool {
+    let mut made = input.instances.values().filter(|instance| {
+        instance.stack == subject.stack && instance.service == subject.service && instance.shape == rollout.shape
+    });
+    made.next().is_some_and(|first| ready(input, first) && made.all(|instance| ready(input, instance)))
 }
 
 fn observe<'a>(input: &Input<'a>, subject: &Subject<'_>, shape: &str) -> BTreeMap<u32, Slot<'a>> {

@@ -278,6 +278,20 @@ fn a_failing_update_goes_back_and_old_instances_serve_throughout() {
 }
 
 #[test]
+fn a_bad_update_right_after_a_deploy_goes_back_too() {
+    let mut world = World::new(1);
+    world.broken = vec!["bad"];
+    world.deploy(&[("web", web("a", 2))]);
+    for _ in 0..3 {
+        world.step();
+    }
+    assert_eq!((world.ready(), world.rollout().state), (2, RolloutState::Running));
+    world.deploy(&[("web", web("bad", 2))]);
+    world.settle();
+    assert_eq!(world.images(), ["a", "a"]);
+}
+
+#[test]
 fn a_first_deploy_that_fails_says_so_and_goes_on_trying() {
     let mut world = World::new(1);
     world.broken = vec!["bad"];
