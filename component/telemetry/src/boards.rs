@@ -120,6 +120,16 @@ const BOARDS: &[Board] = &[
         ],
     },
     Board {
+        component: "door",
+        title: "Between services",
+        about: &["service"],
+        panels: &[panel(
+            "Connections that came to nothing",
+            Unit::PerSecond,
+            &[line("bramble_door_refused_total", "refused"), line("bramble_door_failures_total", "failed")],
+        )],
+    },
+    Board {
         component: "clients",
         title: "Clients",
         about: &[],
