@@ -2,6 +2,7 @@
 
 mod changelog;
 mod errors;
+mod links;
 mod manifest;
 mod map;
 mod names;
@@ -38,7 +39,7 @@ impl fmt::Display for Finding {
 
 /// Every finding of every rule, by place.
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
-    let rules: [fn(&Tree) -> Vec<Finding>; 8] = [
+    let rules: [fn(&Tree) -> Vec<Finding>; 9] = [
         manifest::check,
         map::check,
         names::check,
@@ -46,6 +47,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
         errors::check,
         changelog::check,
         text::check,
+        links::check,
         web::check,
     ];
     let mut findings: Vec<Finding> = rules.iter().flat_map(|rule| rule(tree)).collect();

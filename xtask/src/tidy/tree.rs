@@ -69,3 +69,17 @@ impl File {
         self.path.split('/').rev().skip(1).any(|part| part == folder)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Tree;
+    use std::path::Path;
+
+    #[test]
+    fn a_folder_is_read_without_what_tools_made() {
+        let tree = Tree::read(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("this crate is here");
+        assert!(tree.find("src/tidy/tree.rs").is_some_and(|file| file.text.starts_with("//!")));
+        assert!(tree.files.is_sorted_by(|a, b| a.path < b.path));
+        assert!(!tree.files.iter().any(|file| file.is_below("target")));
+    }
+}
