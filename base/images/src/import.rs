@@ -13,7 +13,7 @@ use crate::manifest::{
 };
 use crate::merged;
 use crate::pull::plan;
-use crate::reference::Reference;
+use crate::reference::{Reference, TAG_DEFAULT};
 use crate::share::{Cancel, unpack};
 use crate::store::{Inner, Store};
 use crate::tape::Tape;
@@ -66,8 +66,11 @@ impl Drop for Workspace {
 }
 
 impl Store {
-    /// Makes an image of a tarball under the name given.
+    /// Makes an image of a tarball under the name given, without its digest if it has one.
     pub async fn import_tarball(&self, path: &Path, name: &Reference) -> Result<Image, ImportError> {
+        // A digest in the name would promise content that nobody has checked.
+        let tag = name.tag.clone().or_else(|| Some(TAG_DEFAULT.to_owned()));
+        let name = &Reference { digest: None, tag, ..name.clone() };
         let stored = |source| ImportError::Store { path: path.to_owned(), source };
         let failed = |source| stored(PullError::disk(path, source));
         let workspace = Workspace(self.inner.layers.workspace().map_err(failed)?);
@@ -109,9 +112,12 @@ fn contents(archive: &Path, work: &Path, name: &Reference, cancelled: &AtomicBoo
         let layers = vec![(diff_id, archive.to_owned())];
         return Ok(Contents { digest, config: ImageConfig::default(), layers });
     }
-    let reader = BufReader::with_capacity(COPY_BYTES, File::open(archive).map_err(read)?);
-    unpack_archive(reader, work, Ownership::Mine, &Limits::STANDARD, cancelled).map_err(|source| {
-        ImportError::Store { path: archive.to_owned(), source: PullError::unpacking("tarball", work, source) }
+    let file = File::open(archive).map_err(read)?;
+    let limits = Limits::for_archive(file.metadata().map_err(read)?.len());
+    let reader = BufReader::with_capacity(COPY_BYTES, file);
+    unpack_archive(reader, work, Ownership::Mine, &limits, cancelled).map_err(|source| ImportError::Store {
+        path: archive.to_owned(),
+        source: PullError::unpacking("tarball", work, source),
     })?;
     let found = if matches!(shape, Shape::Oci) { oci(work, name) } else { docker_save(work, name) };
     match found {
@@ -141,15 +147,14 @@ fn shape(archive: &Path) -> io::Result<Result<Shape, String>> {
             _ => {}
         }
     }
-    let hashed = match tape.finish() {
-        Ok(hashed) => hashed,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
+    if let Err(error) = tape.finish() {
+        return Ok(Err(error.to_string()));
+    }
     Ok(match (oci, saved) {
         _ if entries == 0 => Err("it holds no files".to_owned()),
         (true, _) => Ok(Shape::Oci),
         (false, true) => Ok(Shape::DockerSave),
-        (false, false) => Ok(Shape::RootFileSystem(hashed.hasher.finish())),
+        (false, false) => Ok(Shape::RootFileSystem(tape.into_inner().hasher.finish())),
     })
 }
 

@@ -31,6 +31,9 @@ pub(crate) struct Note {
     pub(crate) size_bytes: u64,
     devices_skipped: u64,
     owners_clamped: u64,
+    /// It hides all layers below.
+    #[serde(default)]
+    pub(crate) root_opaque: bool,
 }
 
 const NOTE_VERSION: u32 = 1;
@@ -57,11 +60,7 @@ impl Layers {
             ownership,
         };
         fs::create_dir_all(&layers.folder)?;
-        // A box of another user id looks its layers up by path; whoever holds set-user-id files of host users lets nobody in.
-        let mode = match ownership {
-            Ownership::Shift { .. } => 0o711,
-            Ownership::Keep | Ownership::Mine => 0o700,
-        };
+        let mode = layers.folder_mode();
         for folder in [root, &root.join("layers"), &layers.folder] {
             fs::set_permissions(folder, Permissions::from_mode(mode))?;
         }
@@ -70,6 +69,15 @@ impl Layers {
             empty(leftover)?;
         }
         Ok(layers)
+    }
+
+    /// A box of another user id looks its layers up by path; where files may be set-user-id to users of the host,
+    /// nobody but the store's owner gets in.
+    fn folder_mode(&self) -> u32 {
+        match self.ownership {
+            Ownership::Shift { .. } => 0o711,
+            Ownership::Keep | Ownership::Mine => 0o700,
+        }
     }
 
     /// The folder a box mounts.
@@ -88,6 +96,8 @@ impl Layers {
     pub(crate) fn workspace(&self) -> io::Result<PathBuf> {
         let folder = self.unpacking.join(world::random::word(16));
         fs::create_dir(&folder)?;
+        // It becomes the layer's folder, which a box of another user id must get through, whatever the umask.
+        fs::set_permissions(&folder, Permissions::from_mode(self.folder_mode()))?;
         Ok(folder)
     }
 
@@ -111,9 +121,11 @@ impl Layers {
         let disk = |error| PullError::disk(work, error);
         let files = work.join(FILES);
         fs::create_dir(&files).map_err(disk)?;
-        let archive = File::open(archive).map_err(|error| PullError::disk(archive, error))?;
+        let unreadable = |error| PullError::disk(archive, error);
+        let archive = File::open(archive).map_err(unreadable)?;
+        let limits = Limits::for_archive(archive.metadata().map_err(unreadable)?.len());
         let reader = BufReader::with_capacity(READ_BYTES, archive);
-        let unpacked = unpack(reader, &files, self.ownership, &Limits::STANDARD, cancelled)
+        let unpacked = unpack(reader, &files, self.ownership, &limits, cancelled)
             .map_err(|error| PullError::unpacking(diff_id.as_str(), work, error))?;
         if unpacked.diff_id != *diff_id {
             return Err(PullError::DigestMismatch {
@@ -128,6 +140,7 @@ impl Layers {
             size_bytes: unpacked.size_bytes,
             devices_skipped: unpacked.devices_skipped,
             owners_clamped: unpacked.owners_clamped,
+            root_opaque: unpacked.root_opaque,
         };
         if note.devices_skipped > 0 || note.owners_clamped > 0 {
             tracing::info!(

@@ -13,6 +13,7 @@ mod import;
 mod layer;
 mod manifest;
 mod merged;
+mod owners;
 mod pull;
 mod record;
 mod reference;

@@ -121,6 +121,14 @@ impl Inner {
         repository: Repository<'_>,
         reference: &Reference,
     ) -> Result<Answer, PullError> {
+        // Only worth a question when the answer may be that nothing has changed.
+        if reference.digest.is_none()
+            && self.knows(reference)
+            && let Some(digest) = self.registry.digest(source, repository, reference.selector()).await
+            && let Some(image) = self.rename(reference, &digest).await?
+        {
+            return Ok(Answer::Here(image));
+        }
         let mut fetched = self.registry.manifest(source, repository, reference.selector()).await?;
         let digest = fetched.digest.clone();
         if let Some(image) = self.rename(reference, &digest).await? {
@@ -153,10 +161,14 @@ impl Inner {
         self: &Arc<Self>,
         reference: &Reference,
         digest: Digest,
-        layers: Vec<Digest>,
+        mut layers: Vec<Digest>,
         config: crate::ImageConfig,
     ) -> Result<Image, PullError> {
         let mut size_bytes = 0;
+        let opaque = |layer: &Digest| self.layers.find(layer).is_some_and(|note| note.root_opaque);
+        if let Some(lowest) = layers.iter().rposition(opaque) {
+            layers.drain(..lowest);
+        }
         for layer in &layers {
             let gone = || std::io::Error::other(format!("layer {layer} has disappeared"));
             let note = self.layers.find(layer).ok_or_else(|| PullError::disk(&self.layers.files(layer), gone()))?;

@@ -12,7 +12,7 @@ pub(crate) const DOCKER_HUB: &str = "docker.io";
 /// Docker Hub answers to its older name too.
 const DOCKER_HUB_ALIASES: [&str; 3] = ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 const LIBRARY: &str = "library/";
-const TAG_DEFAULT: &str = "latest";
+pub(crate) const TAG_DEFAULT: &str = "latest";
 /// The distribution specification's bound for a tag.
 const TAG_LENGTH_MAX: usize = 128;
 /// What registries accept for a registry and repository together.

@@ -11,7 +11,7 @@ use crate::manifest::{self, MANIFEST_BYTES_MAX};
 use crate::reference::DOCKER_HUB;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE, WWW_AUTHENTICATE};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,7 @@ const REDIRECTS_MAX: usize = 5;
 pub(crate) const ATTEMPTS_MAX: u32 = 3;
 /// Before the second attempt; four times as long before the third.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const CONTENT_DIGEST: &str = "docker-content-digest";
 /// Tokens kept; more repositories than that are not pulled at the same time.
 const TOKENS_MAX: usize = 1_000;
 
@@ -121,7 +122,15 @@ impl Registry {
     ) -> Result<Fetched, PullError> {
         let url = format!("{}/v2/{}/manifests/{selector}", source.base, repository.path);
         let accept = manifest::accepted();
-        let ask = Ask { source, repository, url: &url, what: "the manifest", accept: Some(&accept), from: 0 };
+        let ask = Ask {
+            source,
+            repository,
+            url: &url,
+            what: "the manifest",
+            accept: Some(&accept),
+            from: 0,
+            only_head: false,
+        };
         retried(|| async {
             let response = self.ask(ask, SMALL_DEADLINE).await?;
             let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -136,6 +145,18 @@ impl Registry {
         .await
     }
 
+    /// What a tag stands for, without fetching it: Docker Hub counts fetches against a limit, but not this. `None` when
+    /// the registry does not say.
+    pub(crate) async fn digest(&self, source: &Source, repository: Repository<'_>, selector: &str) -> Option<Digest> {
+        let url = format!("{}/v2/{}/manifests/{selector}", source.base, repository.path);
+        let accept = manifest::accepted();
+        let ask =
+            Ask { source, repository, url: &url, what: "the digest", accept: Some(&accept), from: 0, only_head: true };
+        // A failure is no answer either: whoever asks fetches, and fails with the reason.
+        let response = self.ask(ask, SMALL_DEADLINE).await.ok()?;
+        response.headers().get(CONTENT_DIGEST)?.to_str().ok()?.parse().ok()
+    }
+
     /// Fetches a small blob, checked.
     pub(crate) async fn small_blob(
         &self,
@@ -144,7 +165,8 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Bytes, PullError> {
         let url = format!("{}/v2/{}/blobs/{digest}", source.base, repository.path);
-        let ask = Ask { source, repository, url: &url, what: "the configuration", accept: None, from: 0 };
+        let ask =
+            Ask { source, repository, url: &url, what: "the configuration", accept: None, from: 0, only_head: false };
         retried(|| async {
             let response = self.ask(ask, SMALL_DEADLINE).await?;
             let bytes = read_bounded(source, ask.what, response, MANIFEST_BYTES_MAX).await?;
@@ -166,7 +188,7 @@ impl Registry {
     ) -> Result<Response, PullError> {
         let url = format!("{}/v2/{}/blobs/{digest}", source.base, repository.path);
         let what = format!("layer {digest}");
-        let ask = Ask { source, repository, url: &url, what: &what, accept: None, from };
+        let ask = Ask { source, repository, url: &url, what: &what, accept: None, from, only_head: false };
         let deadline = SMALL_DEADLINE + Duration::from_secs((size - from.min(size)) / BLOB_BYTES_PER_SECOND_MIN);
         self.ask(ask, deadline).await
     }
@@ -201,7 +223,8 @@ impl Registry {
         authorization: Option<&Authorization>,
         deadline: Duration,
     ) -> Result<Response, PullError> {
-        let mut request = self.client.get(ask.url).timeout(deadline);
+        let method = if ask.only_head { Method::HEAD } else { Method::GET };
+        let mut request = self.client.request(method, ask.url).timeout(deadline);
         if let Some(accept) = ask.accept {
             request = request.header(ACCEPT, accept);
         }
@@ -267,7 +290,10 @@ impl Registry {
             request = request.basic_auth(&credentials.username, Some(&credentials.password));
         }
         let response = request.send().await.map_err(|error| unanswered(ask, &error))?;
-        let response = accept(Ask { what: "a token", ..ask }, response)?;
+        let response = match accept(Ask { what: "a token", ..ask }, response) {
+            Err(PullError::Unknown { .. }) => return Err(malformed("its realm does not exist")),
+            other => other?,
+        };
         let bytes = read_bounded(ask.source, "a token", response, TOKEN_BYTES_MAX).await?;
         let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| malformed("it is not JSON"))?;
         answer.token().ok_or_else(|| malformed("it holds no token"))
@@ -283,6 +309,8 @@ struct Ask<'a> {
     what: &'a str,
     accept: Option<&'a str>,
     from: u64,
+    /// Ask for the head of the answer only.
+    only_head: bool,
 }
 
 impl Ask<'_> {

@@ -146,6 +146,11 @@ impl Inner {
         Some(state.records.names.get(&reference.to_string())?.digest.clone())
     }
 
+    /// Whether the name stands for something here.
+    pub(crate) fn knows(&self, reference: &Reference) -> bool {
+        self.digest_of(reference).is_some()
+    }
+
     /// The image of this digest, when all its layers are here.
     fn complete(&self, digest: &Digest) -> Option<ImageRecord> {
         let record = self.state().records.images.get(digest)?.clone();

@@ -105,9 +105,12 @@ impl<R: Read> Tape<R> {
     }
 
     /// Reads to the end of the underlying stream, so that whoever watches it has seen every byte.
-    pub(crate) fn finish(mut self) -> Result<R, TapeError> {
-        io::copy(&mut self.inner, &mut io::sink()).map_err(TapeError::Read)?;
-        Ok(self.inner)
+    pub(crate) fn finish(&mut self) -> Result<(), TapeError> {
+        io::copy(&mut self.inner, &mut io::sink()).map_err(TapeError::Read).map(drop)
+    }
+
+    pub(crate) fn into_inner(self) -> R {
+        self.inner
     }
 
     fn entry(&mut self, header: &Header, kind: u8, size: u64, extension: Extension) -> Result<Entry, TapeError> {

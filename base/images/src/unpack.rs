@@ -7,9 +7,10 @@
 use crate::Ownership;
 use crate::compression::uncompressed;
 use crate::digest::{Digest, Hasher};
+use crate::owners::Owners;
 use crate::tape::{Entry, Kind, Tape, TapeError};
 use crate::tree::{self, PATH_BYTES_MAX, PathError};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,8 +26,6 @@ const CAPABILITY_ATTRIBUTE: &str = "security.capability";
 /// A folder's rights become final at the end, so that entries can be put into it before; until then, these.
 const FOLDER_MODE_UNPACKING: Mode = Mode::RWXU;
 const FOLDER_MODE_DEFAULT: u32 = 0o755;
-/// Owner ids that the shift has no room for become nobody, as the kernel's overflow id.
-const NOBODY: u32 = 65_534;
 const COPY_BYTES: usize = 128 << 10;
 
 /// How much one layer may unpack to.
@@ -35,13 +34,26 @@ pub(crate) struct Limits {
     /// Of the uncompressed archive, which is never less than its files.
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
+    /// Folders opened on the way to entries: two million entries, each at the end of its own deep path, would take hours.
+    pub(crate) steps: u64,
     /// Of the folder names remembered until the end.
     pub(crate) folder_name_bytes: usize,
 }
 
 impl Limits {
     /// The largest public images unpack to 30 GiB and 400,000 files in all; folder names are held in memory.
-    pub(crate) const STANDARD: Limits = Limits { bytes: 64 << 30, entries: 2_000_000, folder_name_bytes: 64 << 20 };
+    pub(crate) const STANDARD: Limits =
+        Limits { bytes: 64 << 30, entries: 2_000_000, steps: 40_000_000, folder_name_bytes: 64 << 20 };
+    /// Whatever the archive's size, so much is let through.
+    const BYTES_ALWAYS: u64 = 1 << 30;
+    /// Programs compress to a third, text to a tenth; only emptiness and bombs beyond this.
+    const RATIO_MAX: u64 = 200;
+
+    /// For an archive of this size as it is stored: a small one must not fill the disk.
+    pub(crate) fn for_archive(bytes: u64) -> Limits {
+        let by_ratio = Limits::BYTES_ALWAYS.saturating_add(bytes.saturating_mul(Limits::RATIO_MAX));
+        Limits { bytes: by_ratio.min(Limits::STANDARD.bytes), ..Limits::STANDARD }
+    }
 }
 
 /// Why a layer could not be unpacked.
@@ -106,6 +118,9 @@ pub(crate) struct Unpacked {
     pub(crate) size_bytes: u64,
     pub(crate) devices_skipped: u64,
     pub(crate) owners_clamped: u64,
+    /// The layer hides everything below it. Overlayfs does not look for the mark on a layer's root, so whoever
+    /// stacks the layers must.
+    pub(crate) root_opaque: bool,
 }
 
 /// Unpacks `archive`, compressed or not, into the empty folder `target`.
@@ -123,14 +138,15 @@ pub(crate) fn unpack(
     let mut unpacking = Unpacking {
         root,
         parent: None,
-        ownership,
+        owners: Owners::new(ownership),
         folders: BTreeMap::new(),
         folder_name_bytes: 0,
         limits,
         cancelled,
         size_bytes: 0,
         devices_skipped: 0,
-        owners_clamped: 0,
+        steps: 0,
+        root_opaque: false,
     };
     unpacking.folders.insert(Vec::new(), Folder::default());
     let placed = unpacking.place_all(&mut tape);
@@ -139,16 +155,13 @@ pub(crate) fn unpack(
         return Err(UnpackError::TooLarge { bound: format!("{} MiB", limits.bytes >> 20) });
     }
     placed?;
-    let watched = tape.finish().map_err(tape_error)?;
-    if watched.too_large {
-        return Err(UnpackError::TooLarge { bound: format!("{} MiB", limits.bytes >> 20) });
-    }
     unpacking.finish_folders()?;
     Ok(Unpacked {
-        diff_id: watched.hasher.finish(),
+        diff_id: tape.into_inner().hasher.finish(),
         size_bytes: unpacking.size_bytes,
         devices_skipped: unpacking.devices_skipped,
-        owners_clamped: unpacking.owners_clamped,
+        owners_clamped: unpacking.owners.clamped,
+        root_opaque: unpacking.root_opaque,
     })
 }
 
@@ -177,7 +190,7 @@ impl<R: Read> Read for Watched<R> {
 #[derive(Debug, Clone, Copy)]
 struct Folder {
     mode: u32,
-    owner: (u32, u32),
+    owner: (u64, u64),
     mtime: Option<i64>,
 }
 
@@ -192,14 +205,16 @@ struct Unpacking<'a> {
     root: OwnedFd,
     /// The folder of the last entry, by path: neighbours come together in archives.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    ownership: Ownership,
+    owners: Owners,
     folders: BTreeMap<Vec<u8>, Folder>,
     folder_name_bytes: usize,
     limits: &'a Limits,
     cancelled: &'a AtomicBool,
     size_bytes: u64,
     devices_skipped: u64,
-    owners_clamped: u64,
+    /// Folders opened so far on the way to entries.
+    steps: u64,
+    root_opaque: bool,
 }
 
 impl Unpacking<'_> {
@@ -218,7 +233,7 @@ impl Unpacking<'_> {
             }
             self.place(&entry, tape)?;
         }
-        Ok(())
+        tape.finish().map_err(tape_error)
     }
 
     fn place(&mut self, entry: &Entry, content: &mut impl Read) -> Result<(), UnpackError> {
@@ -237,6 +252,7 @@ impl Unpacking<'_> {
             return Err(refuse(&entry.path, "it lies below a whiteout"));
         }
         if *name == OPAQUE_NAME {
+            self.root_opaque |= parents.is_empty();
             let parent = self.open_parents(parents, &entry.path)?;
             return set_opaque(&parent, &entry.path);
         }
@@ -285,8 +301,10 @@ impl Unpacking<'_> {
             Kind::Symlink => self.place_symlink(entry, &parent, name)?,
             Kind::HardLink => self.place_hard_link(entry, &parent, name)?,
             Kind::Fifo => {
-                let mode = Mode::from_raw_mode(self.mode(entry.mode));
+                let mode = Mode::from_raw_mode(self.owners.mode(entry.mode));
                 rustix::fs::mknodat(&parent, name, FileType::Fifo, mode, 0).map_err(|error| failed(error.into()))?;
+                // Again, past the umask.
+                rustix::fs::chmodat(&parent, name, mode, AtFlags::empty()).map_err(|error| failed(error.into()))?;
                 self.own_link(entry, &parent, name).map_err(failed)?;
             }
             Kind::Device => {}
@@ -318,12 +336,12 @@ impl Unpacking<'_> {
             self.size_bytes += got as u64;
         }
         // In this order: a change of owner clears set-user-id bits and capabilities.
-        if let Some((uid, gid)) = self.owner(entry.uid, entry.gid) {
+        if let Some((uid, gid)) = self.owners.on_host(entry.uid, entry.gid) {
             rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(|error| failed(error.into()))?;
         }
-        let mode = Mode::from_raw_mode(self.mode(entry.mode));
+        let mode = Mode::from_raw_mode(self.owners.mode(entry.mode));
         rustix::fs::fchmod(&file, mode).map_err(|error| failed(error.into()))?;
-        if let Some(value) = entry.capability.as_deref().and_then(|value| self.capability(value)) {
+        if let Some(value) = entry.capability.as_deref().and_then(|value| self.owners.capability(value)) {
             // Not every file system keeps them, and a box gains nothing by them: it may not gain privileges.
             let kept = rustix::fs::fsetxattr(&file, CAPABILITY_ATTRIBUTE, &value, XattrFlags::empty());
             tracing::trace!(?kept, "file capability");
@@ -347,6 +365,7 @@ impl Unpacking<'_> {
         let Some((target, folders)) = names.split_last() else {
             return Err(refuse(&entry.path, "it links to the root folder"));
         };
+        self.step(folders.len())?;
         let mut folder = self.root.try_clone().map_err(failed)?;
         for step in folders {
             folder = tree::open_folder(&folder, step)
@@ -386,7 +405,7 @@ impl Unpacking<'_> {
             None => {
                 rustix::fs::mknodat(&parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)
                     .map_err(|error| failed(error.into()))?;
-                match self.owner(0, 0) {
+                match self.owners.on_host(0, 0) {
                     Some((uid, gid)) => {
                         rustix::fs::chownat(&parent, hidden, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                             .map_err(|error| failed(error.into()))
@@ -401,6 +420,7 @@ impl Unpacking<'_> {
     fn open_parents(&mut self, names: &[&[u8]], path: &[u8]) -> Result<OwnedFd, UnpackError> {
         let failed = |source: io::Error| write_error(path, source);
         let joined = names.join(&b'/');
+        self.step(names.len())?;
         if let Some((known, folder)) = &self.parent
             && *known == joined
         {
@@ -428,6 +448,14 @@ impl Unpacking<'_> {
         Ok(folder)
     }
 
+    fn step(&mut self, folders: usize) -> Result<(), UnpackError> {
+        self.steps += folders as u64;
+        if self.steps > self.limits.steps {
+            return Err(UnpackError::TooLarge { bound: format!("{} steps through folders", self.limits.steps) });
+        }
+        Ok(())
+    }
+
     fn remember(&mut self, path: Vec<u8>, folder: Folder) -> Result<(), UnpackError> {
         let length = path.len();
         if self.folders.insert(path, folder).is_none() {
@@ -440,8 +468,7 @@ impl Unpacking<'_> {
     }
 
     fn folder_of(&mut self, entry: &Entry) -> Folder {
-        let id = |id: u64| u32::try_from(id).unwrap_or(NOBODY);
-        Folder { mode: entry.mode, owner: (id(entry.uid), id(entry.gid)), mtime: Some(entry.mtime) }
+        Folder { mode: entry.mode, owner: (entry.uid, entry.gid), mtime: Some(entry.mtime) }
     }
 
     /// Gives folders their owner, rights and times, the deepest first: the way to it must stay open.
@@ -453,10 +480,10 @@ impl Unpacking<'_> {
             }
             let failed = |error: rustix::io::Errno| write_error(path, error.into());
             let Some(opened) = self.reopen(path).map_err(|source| write_error(path, source))? else { continue };
-            if let Some((uid, gid)) = self.owner(folder.owner.0.into(), folder.owner.1.into()) {
+            if let Some((uid, gid)) = self.owners.on_host(folder.owner.0, folder.owner.1) {
                 rustix::fs::fchown(&opened, Some(uid), Some(gid)).map_err(failed)?;
             }
-            rustix::fs::fchmod(&opened, Mode::from_raw_mode(self.mode(folder.mode))).map_err(failed)?;
+            rustix::fs::fchmod(&opened, Mode::from_raw_mode(self.owners.mode(folder.mode))).map_err(failed)?;
             if let Some(mtime) = folder.mtime {
                 rustix::fs::futimens(&opened, &times(mtime)).map_err(failed)?;
             }
@@ -478,54 +505,10 @@ impl Unpacking<'_> {
 
     /// For what has no descriptor of its own: links and pipes.
     fn own_link(&mut self, entry: &Entry, parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
-        if let Some((uid, gid)) = self.owner(entry.uid, entry.gid) {
+        if let Some((uid, gid)) = self.owners.on_host(entry.uid, entry.gid) {
             rustix::fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         }
         Ok(rustix::fs::utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-
-    /// Who owns an entry on the host; `None` leaves it to whoever unpacks.
-    fn owner(&mut self, uid: u64, gid: u64) -> Option<(Uid, Gid)> {
-        let mut clamped = false;
-        let mut shifted = |id: u64, base: u32, count: u32| {
-            let fits = u32::try_from(id).ok().filter(|id| *id < count && *id != u32::MAX);
-            clamped |= fits.is_none();
-            base.saturating_add(fits.unwrap_or(if NOBODY < count { NOBODY } else { count.saturating_sub(1) }))
-        };
-        let (uid, gid) = match self.ownership {
-            Ownership::Mine => return None,
-            Ownership::Keep => (shifted(uid, 0, u32::MAX), shifted(gid, 0, u32::MAX)),
-            Ownership::Shift { base, count } => (shifted(uid, base, count), shifted(gid, base, count)),
-        };
-        self.owners_clamped += u64::from(clamped);
-        Some((Uid::from_raw(uid), Gid::from_raw(gid)))
-    }
-
-    fn mode(&self, mode: u32) -> u32 {
-        match self.ownership {
-            // A program that becomes its owner would become the runner.
-            Ownership::Mine => mode & 0o1777,
-            Ownership::Keep | Ownership::Shift { .. } => mode & 0o7777,
-        }
-    }
-
-    /// The attribute as it must be written here. Version 3 names the user namespace's root by its id on the host;
-    /// without it, the kernel ignores the capability inside the namespace.
-    fn capability(&self, value: &[u8]) -> Option<Vec<u8>> {
-        const VERSION_2: [u8; 3] = [0, 0, 2];
-        const VERSION_3: u8 = 3;
-        const VERSION_2_LENGTH: usize = 20;
-        let known = value.len() == VERSION_2_LENGTH && value[1..4] == VERSION_2;
-        match self.ownership {
-            Ownership::Mine => None,
-            Ownership::Keep => known.then(|| value.to_vec()),
-            Ownership::Shift { base, .. } => known.then(|| {
-                let mut shifted = value.to_vec();
-                shifted[3] = VERSION_3;
-                shifted.extend_from_slice(&base.to_le_bytes());
-                shifted
-            }),
-        }
     }
 }
 
@@ -563,5 +546,137 @@ fn tape_error(error: TapeError) -> UnpackError {
     match error {
         TapeError::Read(error) => UnpackError::Damaged { why: error.to_string() },
         TapeError::Damaged(why) => UnpackError::Damaged { why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tar::{EntryType, Header};
+
+    const SMALL: Limits = Limits { bytes: 1 << 20, entries: 50, steps: 200, folder_name_bytes: 2_000 };
+
+    fn archive(entries: &[(EntryType, &str, &str, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, path, link, content) in entries {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            bytes.extend_from_slice(header.as_bytes());
+            bytes.extend_from_slice(content);
+            bytes.resize(bytes.len().next_multiple_of(512), 0);
+        }
+        bytes.resize(bytes.len() + 1024, 0);
+        bytes
+    }
+
+    fn unpacked(bytes: &[u8], limits: &Limits) -> Result<Unpacked, UnpackError> {
+        let target = tempfile::tempdir().unwrap();
+        unpack(bytes, target.path(), Ownership::Mine, limits, &AtomicBool::new(false))
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    #[test]
+    fn bombs_are_stopped_at_their_bound() {
+        let check = |bytes: &[u8], expected: &str| {
+            let error = unpacked(bytes, &SMALL).expect_err(expected);
+            assert_eq!(error.to_string(), format!("it unpacks to more than {expected}"));
+        };
+        let file = |size: usize| archive(&[(EntryType::Regular, "zeros", "", &vec![0; size])]);
+        check(&gzip(&file(8 << 20)), "1 MiB");
+        check(&zstd(&file(8 << 20)), "1 MiB");
+        // The bomb lies behind the end of the archive, where only the digest still reads.
+        let mut behind = file(0);
+        behind.resize(8 << 20, 0);
+        check(&gzip(&behind), "1 MiB");
+        check(&archive(&[(EntryType::Regular, "a", "", &b""[..])].repeat(51)), "50 files");
+        let deep = "d/".repeat(40);
+        let deep: Vec<String> = (0..20).map(|number| format!("{deep}{number}/f")).collect();
+        let deep: Vec<_> = deep.iter().map(|path| (EntryType::Regular, path.as_str(), "", &b""[..])).collect();
+        check(&archive(&deep), "200 steps through folders");
+        let wide: Vec<String> = (0..40).map(|number| format!("{number}{}", "n".repeat(90))).collect();
+        let wide: Vec<_> = wide.iter().map(|path| (EntryType::Directory, path.as_str(), "", &b""[..])).collect();
+        check(&archive(&wide), "2000 bytes of names");
+    }
+
+    #[test]
+    fn small_archives_have_small_bounds() {
+        assert_eq!(Limits::for_archive(0).bytes, 1 << 30);
+        assert_eq!(Limits::for_archive(100 << 20).bytes, (1 << 30) + ((200 * 100) << 20));
+        assert_eq!(Limits::for_archive(u64::MAX).bytes, 64 << 30);
+    }
+
+    #[test]
+    fn zstd_frames_follow_each_other_and_some_are_skipped() {
+        let plain = archive(&[(EntryType::Regular, "a", "", b"content")]);
+        let (start, end) = plain.split_at(700);
+        let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+        let stream = [skipped.clone(), zstd(start), skipped.clone(), zstd(end), skipped].concat();
+        let found = unpacked(&stream, &SMALL).unwrap();
+        assert_eq!((found.diff_id, found.size_bytes), (Digest::of(&plain), 7));
+        let mut cut = stream;
+        cut.truncate(cut.len() - 1);
+        assert!(matches!(unpacked(&cut, &SMALL), Err(UnpackError::Damaged { .. })));
+    }
+
+    #[test]
+    fn cancelling_ends_it() {
+        let target = tempfile::tempdir().unwrap();
+        let bytes = archive(&[(EntryType::Regular, "a", "", b"content")]);
+        let outcome = unpack(&bytes[..], target.path(), Ownership::Mine, &SMALL, &AtomicBool::new(true));
+        assert!(matches!(outcome, Err(UnpackError::Cancelled)));
+    }
+
+    /// Every byte of an archive with every kind of entry, bent in several ways: an error or an image, never a panic,
+    /// and never anything beside the target.
+    #[test]
+    fn damaged_archives_do_no_harm() {
+        let good = archive(&[
+            (EntryType::XHeader, "pax", "", b"30 mtime=1600000000.123456789\n"),
+            (EntryType::Directory, "d/", "", b""),
+            (EntryType::GNULongName, "././@LongLink", "", b"long/name\0"),
+            (EntryType::Regular, "d/f", "", b"x"),
+            (EntryType::Symlink, "s", "d/f", b""),
+            (EntryType::Link, "l", "d/f", b""),
+            (EntryType::Regular, "d/.wh.g", "", b""),
+        ]);
+        let outside = tempfile::tempdir().unwrap();
+        let target = outside.path().join("target");
+        // Names, sizes, types and link targets; the other fields are numbers that any value may have.
+        let telling = |at: usize| matches!(at % 512, 0..16 | 124..136 | 156..170);
+        for at in (0..good.len()).filter(|at| telling(*at)) {
+            for value in [b'.', b'/', 0xff] {
+                let mut bent = good.clone();
+                bent[at] = value;
+                let header = at / 512 * 512;
+                let sum: u32 = bent[header..header + 148]
+                    .iter()
+                    .chain(&bent[header + 156..header + 512])
+                    .map(|byte| u32::from(*byte))
+                    .sum();
+                let sum = format!("{:06o}\0 ", sum + 8 * u32::from(b' '));
+                bent[header + 148..header + 156].copy_from_slice(sum.as_bytes());
+                std::fs::create_dir(&target).unwrap();
+                let _ = unpack(&bent[..], &target, Ownership::Mine, &SMALL, &AtomicBool::new(false));
+                assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1, "byte {at} as {value}");
+                crate::layer::remove(&target).unwrap();
+            }
+        }
     }
 }

@@ -56,7 +56,7 @@ async fn hostile_layers_are_refused_and_touch_nothing_outside() {
     check(Tar::default().file(".wh...", ""), "whiteout of nothing").await;
     check(Tar::default().file(".wh.", ""), "whiteout of nothing").await;
     check(Tar::default().file(".wh.a/b", ""), "below a whiteout").await;
-    check(Tar::default().lying_file("bomb", 1 << 40), "too large: more than 65536 MiB").await;
+    check(Tar::default().lying_file("bomb", 1 << 40), "too large: more than 1024 MiB").await;
     check(Tar::default().lying_file("short", 4_000), "ends within an entry").await;
 }
 
@@ -139,6 +139,19 @@ async fn whiteouts_are_written_as_overlayfs_reads_them() {
     assert_eq!(attribute(&upper.join("swap"), "user.overlay.opaque").as_deref(), Some(&b"y"[..]));
     assert_eq!(attribute(&upper.join("etc"), "user.overlay.opaque"), None);
     assert_eq!(std::fs::read_to_string(upper.join("file")).unwrap(), "new", "a layer's own file outlives its whiteout");
+}
+
+#[tokio::test]
+async fn a_layer_that_hides_everything_below_stands_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let layers = [
+        layer(GZIP, Tar::default().file("old", "x")),
+        layer(GZIP, Tar::default().file(".wh..wh..opq", "").file("new", "x")),
+        layer(GZIP, Tar::default().file("newer", "x")),
+    ];
+    let image = pulled(root.path(), Ownership::Mine, &layers).await.unwrap();
+    assert_eq!(image.layers.len(), 2);
+    assert_eq!((read(&image, "old"), read(&image, "new").as_deref()), (None, Some("x")));
 }
 
 /// The kernel's own opinion, in a user namespace as boxes have it.

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub(crate) struct Registry {
     pub(crate) host: String,
@@ -20,7 +20,7 @@ pub(crate) struct Registry {
 struct Shared {
     content: Mutex<Content>,
     faults: Mutex<Faults>,
-    log: Mutex<Vec<String>>,
+    log: watch::Sender<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -106,9 +106,14 @@ impl Registry {
         self.shared.faults.lock().unwrap()
     }
 
+    /// Waits until the requests so far are as they should be.
+    pub(crate) async fn until(&self, reached: impl Fn(&[String]) -> bool) {
+        self.shared.log.subscribe().wait_for(|log| reached(log)).await.unwrap();
+    }
+
     /// Requests so far, as `GET /v2/… bytes=5-`.
     pub(crate) fn log(&self) -> Vec<String> {
-        self.shared.log.lock().unwrap().clone()
+        self.shared.log.borrow().clone()
     }
 
     pub(crate) fn count(&self, part: &str) -> usize {
@@ -123,7 +128,8 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    shared.log.lock().unwrap().push(format!("{path} {}", range.as_deref().unwrap_or_default()).trim().to_owned());
+    let line = format!("{} {path} {}", request.method(), range.as_deref().unwrap_or_default()).trim().to_owned();
+    shared.log.send_modify(|log| log.push(line));
     if path == "/token" {
         let query = request.uri().query().unwrap_or_default();
         let expected = basic_header();
@@ -146,12 +152,15 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             content.manifests.get(&(repository.to_owned(), selector.to_owned())).cloned()
         };
         return match found {
-            Some((media_type, body)) => ([(header::CONTENT_TYPE, media_type)], body).into_response(),
+            Some((media_type, body)) => {
+                let digest = ("docker-content-digest", digest(&body));
+                ([(header::CONTENT_TYPE.as_str(), media_type), digest], body).into_response()
+            }
             None => StatusCode::NOT_FOUND.into_response(),
         };
     }
-    let digest = rest.split_once("/blobs/").map(|(_, digest)| digest).unwrap_or_default();
-    let found = shared.content.lock().unwrap().blobs.get(digest).cloned();
+    let wanted = rest.split_once("/blobs/").map(|(_, digest)| digest).unwrap_or_default();
+    let found = shared.content.lock().unwrap().blobs.get(wanted).cloned();
     match found {
         Some(bytes) => blob(&shared, bytes, range.as_deref()),
         None => StatusCode::NOT_FOUND.into_response(),

@@ -59,9 +59,7 @@ async fn pruning_during_a_pull_takes_nothing_from_it() {
     registry.faults().gate = Some(gate.clone());
     let reference = registry.reference("app");
     let pruning = async {
-        while registry.count("/blobs/") < 3 {
-            tokio::task::yield_now().await;
-        }
+        registry.until(|log| log.iter().filter(|line| line.contains("/blobs/")).count() >= 3).await;
         let pruned = store.prune(&BTreeSet::new()).await;
         gate.add_permits(10);
         pruned
@@ -120,6 +118,39 @@ async fn a_damaged_store_costs_a_pull_and_never_a_start() {
     std::fs::write(root.path().join("version"), "2").unwrap();
     let newer = Store::open(root.path(), Config::default()).await;
     assert!(matches!(newer.err(), Some(OpenError::Newer { .. })));
+}
+
+/// What version 1 wrote must be read for ever.
+#[tokio::test]
+async fn a_store_of_format_1_is_read() {
+    const HEX: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+    let root = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text.replace("HEX", HEX)).unwrap();
+    };
+    let short = &HEX[..32];
+    put("version", "1");
+    put(
+        &format!("layers/mine/{short}/layer.json"),
+        r#"{"version":1,"diff_id":"sha256:HEX","size_bytes":5,"devices_skipped":0,"owners_clamped":0}"#,
+    );
+    put(&format!("layers/mine/{short}/files/a"), "hello");
+    put(
+        &format!("images/{short}.json"),
+        r#"{"version":1,"digest":"sha256:HEX","layers":["sha256:HEX"],"size_bytes":5,"config":{"entrypoint":["/a"],
+        "cmd":[],"env":[["A","1"]],"user":"app","working_dir":"/","exposed":[[80,false]],"volumes":["/data"],
+        "healthcheck":{"test":["CMD","a"],"interval_ms":1,"timeout_ms":2,"start_period_ms":3,"retries":4},
+        "stop_signal":"SIGINT","labels":{"k":"v"}}}"#,
+    );
+    put(
+        "names/any.json",
+        r#"{"version":1,"reference":"docker.io/library/app:1","digest":"sha256:HEX","pulled_ms":1700000000000}"#,
+    );
+    let image = open(root.path()).await.find(&"app:1".parse().unwrap()).unwrap();
+    assert_eq!(std::fs::read_to_string(image.layers[0].join("a")).unwrap(), "hello");
+    assert_eq!((image.config.exposed, image.config.env.len(), image.size_bytes), (vec![(80, false)], 1, 5));
 }
 
 #[tokio::test]
