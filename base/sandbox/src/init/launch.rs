@@ -4,51 +4,32 @@ use crate::build::privileges;
 use crate::failure::{During, Failure, Step};
 use crate::names;
 use crate::spec::{BoxSpec, Command, Trust};
-use crate::sys;
+use crate::sys::{self, Strings};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{Gid, Uid};
 use std::ffi::CString;
-use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 /// Where programs are looked for when the environment does not say.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// A failure is a few hundred bytes.
-const FAILURE_BYTES_MAX: u64 = 64 << 10;
 
-/// Starts `command` in a session of its own and returns once it runs.
+/// Starts `command` in a process group of its own and returns once it runs.
 pub(super) fn launch(spec: &BoxSpec, command: &Command, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Failure> {
     let prepared = Prepared::new(command)?;
-    let (status, told) = pipe_with(PipeFlags::CLOEXEC).during(Step::Program, || "pipe".to_owned())?;
-    let pid = sys::fork(|| {
-        let failure = become_program(spec, command, &prepared, stdio);
-        let json = serde_json::to_vec(&failure).unwrap_or_default();
-        // The reader is init, which waits for it; if it is gone, so is this process.
-        let _ = rustix::io::write(&told, &json);
-        127
-    })
-    .during(Step::Program, || "a new process".to_owned())?;
-    drop(told);
-    let mut json = Vec::new();
-    std::fs::File::from(status)
-        .take(FAILURE_BYTES_MAX)
-        .read_to_end(&mut json)
-        .during(Step::Program, || command.argv.join(" "))?;
-    if json.is_empty() {
-        return Ok(pid);
-    }
-    // Its process is reaped with all others.
-    Err(serde_json::from_slice(&json).unwrap_or_else(|_torn| Failure::plain(Step::Died, command.argv.join(" "))))
+    let mut failure = None;
+    let pid = sys::borrow_to_child(|| failure = Some(become_program(spec, command, &prepared, stdio)))
+        .during(Step::Program, || "a new process".to_owned())?;
+    // A process that failed is reaped with all others.
+    failure.map_or(Ok(pid), Err)
 }
 
 /// All strings of an exec, made before the fork.
 struct Prepared {
     /// Where the program may be, in order.
     programs: Vec<CString>,
-    argv: Vec<CString>,
-    env: Vec<CString>,
+    argv: Strings,
+    env: Strings,
     folder: CString,
 }
 
@@ -68,9 +49,10 @@ impl Prepared {
             let folders = path.split(':').map(|folder| if folder.is_empty() { "." } else { folder });
             folders.map(|folder| string(&format!("{folder}/{program}"))).collect::<Result<_, _>>()?
         };
-        let argv = command.argv.iter().map(|argument| string(argument)).collect::<Result<_, _>>()?;
-        let env =
-            command.env.iter().map(|(name, value)| string(&format!("{name}={value}"))).collect::<Result<_, _>>()?;
+        let argv: Result<Vec<_>, _> = command.argv.iter().map(|argument| string(argument)).collect();
+        let env: Result<Vec<_>, _> =
+            command.env.iter().map(|(name, value)| string(&format!("{name}={value}"))).collect();
+        let (argv, env) = (Strings::new(argv?), Strings::new(env?));
         let folder = string(if command.cwd.is_empty() { "/" } else { &command.cwd })?;
         Ok(Prepared { programs, argv, env, folder })
     }
@@ -107,19 +89,22 @@ fn get_ready(
     [stdin, stdout, stderr]: [BorrowedFd<'_>; 3],
 ) -> Result<(), Failure> {
     let streams = || "standard streams".to_owned();
-    rustix::process::setsid().during(Step::Program, || "a new session".to_owned())?;
     rustix::stdio::dup2_stdin(stdin).during(Step::Program, streams)?;
     rustix::stdio::dup2_stdout(stdout).during(Step::Program, streams)?;
     rustix::stdio::dup2_stderr(stderr).during(Step::Program, streams)?;
     if command.tty {
+        rustix::process::setsid().during(Step::Program, || "a new session".to_owned())?;
         rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).during(Step::Program, || "its terminal".to_owned())?;
+    } else {
+        // A session of its own would cost a scheduler group; init's is nobody's terminal either.
+        rustix::process::setpgid(None, None).during(Step::Program, || "a new process group".to_owned())?;
     }
     set_limits(spec)?;
     set_user(spec, command)?;
     // As the user: a folder root may enter is no use to one who may not.
     rustix::process::chdir(prepared.folder.as_c_str()).during(Step::WorkingFolder, || command.cwd.clone())?;
     sys::close_on_exec_from(3).during(Step::Program, || "descriptors".to_owned())?;
-    sys::reset_signals();
+    sys::unblock_signals();
     Ok(())
 }
 

@@ -37,6 +37,10 @@ pub(crate) struct Setup<'a> {
 pub(crate) fn run(setup: &Setup<'_>) -> i32 {
     const CODE_ON_FAILURE: i32 = 1;
     let Ok([owner, go]) = sys::keep_only([setup.owner, setup.go]) else { return CODE_ON_FAILURE };
+    // Inherited by all programs. Process 1 itself is ended by no signal from inside, whatever its actions.
+    sys::reset_signals();
+    // The session of everything that has no terminal. Leading one already would be no failure.
+    let _ = rustix::process::setsid();
     let children = match sys::signal_fd_of_children() {
         Ok(children) => children,
         Err(_) => return CODE_ON_FAILURE,

@@ -9,7 +9,7 @@ mod watch;
 
 pub(crate) use mount::{MountChange, mount_setattr};
 pub(crate) use process::{
-    close_on_exec_from, drain_signals, exec, fork, fork_into, install_filter, keep_only, kill_everybody, landlock_abi,
-    reset_signals, signal_fd_of_children, unshare, used_by_children,
+    Strings, borrow_to_child, close_on_exec_from, drain_signals, exec, fork, fork_into, install_filter, keep_only,
+    kill_everybody, landlock_abi, reset_signals, signal_fd_of_children, unblock_signals, unshare, used_by_children,
 };
 pub(crate) use watch::watch;

@@ -57,25 +57,72 @@ fn run_to_exit(child: impl FnOnce() -> i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Replaces this process's program; returns only when that failed. Each string goes as it is.
-pub(crate) fn exec(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
-    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
-    };
-    let (argv, env) = (pointers(argv), pointers(env));
+/// Room for what a child does between [`borrow_to_child`] and exec: a dozen calls deep, with paths on the stack.
+const CHILD_STACK_BYTES: usize = 256 << 10;
+
+/// Runs `child` in a new process that borrows this one's memory until it execs or ends, while this one stands still
+/// (`vfork`): a copy of the page tables would cost more than all the rest of starting a program. What `child` leaves
+/// in its captures is there afterwards; what it allocates and does not free before exec stays allocated here. Call it
+/// from a process with one thread.
+pub(crate) fn borrow_to_child(mut child: impl FnMut()) -> Result<Pid, Errno> {
+    extern "C" fn enter<F: FnMut()>(child: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `child` is the closure below, alive and untouched for as long as the parent stands still.
+        let child = unsafe { &mut *child.cast::<F>() };
+        // A panic must not unwind into the caller of this function, which has none.
+        let _ = catch_unwind(AssertUnwindSafe(child));
+        EXIT_PANICKED
+    }
+    fn call<F: FnMut()>(_child: &F) -> extern "C" fn(*mut libc::c_void) -> libc::c_int {
+        enter::<F>
+    }
+    let entry = call(&child);
+    let mut stack: Vec<u128> = Vec::with_capacity(CHILD_STACK_BYTES / size_of::<u128>());
+    // SAFETY: the end of an allocation may be pointed to.
+    let top = unsafe { stack.as_mut_ptr().add(stack.capacity()) };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child runs `entry` on a stack of its own, aligned to 16 bytes, and the kernel holds this thread, the
+    // only one, until the child no longer uses this memory; stack and closure live longer than that.
+    let result = unsafe { libc::clone(entry, top.cast(), flags, (&raw mut child).cast()) };
+    match result {
+        -1 => Err(last_errno()),
+        pid => Ok(Pid::from_raw(pid).expect("clone returns a positive id to the parent")),
+    }
+}
+
+/// Strings as exec takes them, made ahead.
+pub(crate) struct Strings {
+    pointers: Vec<*const c_char>,
+    /// What the pointers point into.
+    _owned: Vec<CString>,
+}
+
+impl Strings {
+    pub(crate) fn new(owned: Vec<CString>) -> Strings {
+        let pointers = owned.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
+        Strings { pointers, _owned: owned }
+    }
+}
+
+/// Replaces this process's program; returns only when that failed. Allocates nothing.
+pub(crate) fn exec(program: &CStr, argv: &Strings, env: &Strings) -> Errno {
     // SAFETY: all strings end in NUL and live through the call, both lists end in a null pointer.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    unsafe { libc::execve(program.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
     last_errno()
 }
 
-/// Gives all signals their default action and unblocks them: what a program expects to start with.
+/// Gives all signals their default action: what programs expect to start with, and inherit.
 pub(crate) fn reset_signals() {
-    // SAFETY: the set is initialised by sigemptyset before use; SIG_DFL is a valid action for every signal, and the
-    // calls that may not change one (KILL, STOP) only answer an error.
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is a valid action for every signal; a call that may not change one (KILL, STOP) only answers
+        // an error.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Blocks no signal.
+pub(crate) fn unblock_signals() {
+    // SAFETY: the set is initialised by sigemptyset before use.
     unsafe {
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL);
-        }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
