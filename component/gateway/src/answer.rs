@@ -69,17 +69,17 @@ impl Refusal {
         match self {
             Refusal::Malformed(_) => "send a request as RFC 9112 describes it",
             Refusal::NoRoute { host_known: true, .. } => {
-                "the host has routes, but none for this path: see `bramble routes`"
+                "the host has routes, but none for this path: see `bramble service show STACK/SERVICE`"
             }
             Refusal::NoRoute { host_known: false, .. } => {
                 "give a service a route for this host in its stack file, or check the name in the address"
             }
-            Refusal::NoEndpoint { .. } => "see `bramble service ps` for what its instances are doing",
+            Refusal::NoEndpoint { .. } => "see `bramble service show STACK/SERVICE` for what its instances are doing",
             Refusal::Unreachable { .. } => {
                 "check that the program listens at the port the stack file names, on all addresses"
             }
-            Refusal::Broken { .. } => "see the service's log: it may have crashed or been killed",
-            Refusal::Late { .. } => "see the service's log and load: it accepted the request and said nothing",
+            Refusal::Broken { .. } => "see `bramble logs STACK/SERVICE`: it may have crashed or been killed",
+            Refusal::Late { .. } => "see `bramble logs STACK/SERVICE`: it accepted the request and said nothing",
             Refusal::Unasked { .. } => {
                 "the program answered 101 to a request that asked for no such thing, or broke off after it"
             }

@@ -23,6 +23,7 @@ use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
 use std::time::Instant;
+use tracing::{Instrument, Span};
 
 /// Google's rule for a single request ("Handling Overload"): after three the service is down, not unlucky.
 const SENDS_MAX: u32 = 3;
@@ -60,7 +61,8 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
     let answered = match admitted {
         Ok(errand) => {
             record.meters = Arc::clone(&errand.upstream.meters);
-            run(&session, errand).await
+            let span = span(&session, &errand);
+            run(&session, errand).instrument(span).await
         }
         Err(refusal) => Err(refusal),
     };
@@ -88,6 +90,19 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// What is logged while a request is under way belongs to its trace.
+fn span(session: &Session, errand: &Errand) -> Span {
+    let (request, service) = (&errand.request, errand.upstream.service.as_str());
+    tracing::debug_span!(
+        "request",
+        trace = header::traceparent(request.headers()),
+        client = %session.client,
+        method = %request.method(),
+        path = request.uri().path(),
+        service,
+    )
 }
 
 /// Route and policy: from a request as received to one for a service.
@@ -151,7 +166,6 @@ fn origin_form(uri: Uri, prefix: Option<&str>) -> Uri {
 /// Balancer and connection: sends the request until there is an answer or no more to try.
 async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
     let Errand { upstream, mut request, repeatable, upgrade, started } = errand;
-    upstream.note_request();
     let search = Search::new(Arc::clone(&upstream), started);
     let mut connecting = Connecting { search, fresh: false, repeatable };
     let mut sends = 0;

@@ -99,6 +99,11 @@ pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::UPGRADE, protocol);
 }
 
+/// The trace a request belongs to, as text for the log.
+pub(crate) fn traceparent(headers: &HeaderMap) -> &str {
+    headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 fn forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
     let mut text = BytesMut::with_capacity(client.node.len() + host.len() + 24);
     text.extend_from_slice(b"for=");

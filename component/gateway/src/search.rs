@@ -15,6 +15,7 @@ pub(crate) struct Search {
     upstream: Arc<Upstream>,
     /// Endpoints that failed in this round.
     tried: Vec<Arc<str>>,
+    first: bool,
     hold_until: Instant,
     failure: Option<std::io::Error>,
 }
@@ -23,13 +24,14 @@ impl Search {
     /// A search that goes on for as long as a client is held, counted from `started`.
     pub(crate) fn new(upstream: Arc<Upstream>, started: Instant) -> Search {
         let hold_until = started + upstream.ground.limits.hold_deadline;
-        Search { upstream, tried: Vec::new(), hold_until, failure: None }
+        Search { upstream, tried: Vec::new(), first: true, hold_until, failure: None }
     }
 
     /// The next endpoint to try. Waits while there is none.
     pub(crate) async fn lease(&mut self) -> Result<Lease, Refusal> {
         loop {
-            if let Some(lease) = self.upstream.lease(&self.tried) {
+            let first = std::mem::replace(&mut self.first, false);
+            if let Some(lease) = self.upstream.lease(&self.tried, first) {
                 return Ok(lease);
             }
             self.tried.clear();

@@ -55,6 +55,8 @@ pub(crate) struct Upstream {
     /// Told when endpoints come.
     changed: Notify,
     held: AtomicUsize,
+    /// What the pool has in flight in all, readable without its lock.
+    busy: AtomicUsize,
     /// A client has spoken HTTP to this port.
     http: AtomicBool,
 }
@@ -91,6 +93,7 @@ impl Upstream {
             state: Mutex::new(state),
             changed: Notify::new(),
             held: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
             http: AtomicBool::new(false),
         }
     }
@@ -117,12 +120,17 @@ impl Upstream {
         self.ground.drained.notify_waiters();
     }
 
-    /// Chooses an endpoint that is not in `except`.
-    pub(crate) fn lease(self: &Arc<Self>, except: &[Arc<str>]) -> Option<Lease> {
+    /// Chooses an endpoint that is not in `except`. `first` says that a request asks for the first time, which
+    /// counts towards what retries are measured against.
+    pub(crate) fn lease(self: &Arc<Self>, except: &[Arc<str>], first: bool) -> Option<Lease> {
         let now_ms = self.ground.now_ms();
         let mut state = self.lock();
+        if first {
+            state.budget.note_request(now_ms);
+        }
         let random = state.roll();
         let id = state.pool.pick_except(now_ms, random, except)?;
+        self.busy.fetch_add(1, Ordering::Relaxed);
         Some(Lease { upstream: Arc::clone(self), id, ended: false })
     }
 
@@ -157,12 +165,6 @@ impl Upstream {
         (before < self.ground.limits.held_max).then_some(place)
     }
 
-    /// Counts a request towards what retries are measured against.
-    pub(crate) fn note_request(&self) {
-        let now_ms = self.ground.now_ms();
-        self.lock().budget.note_request(now_ms);
-    }
-
     /// Whether one more request may be sent a second time.
     pub(crate) fn may_retry(&self) -> bool {
         let now_ms = self.ground.now_ms();
@@ -182,7 +184,7 @@ impl Upstream {
     }
 
     pub(crate) fn in_flight_total(&self) -> usize {
-        self.lock().pool.in_flight_total()
+        self.busy.load(Ordering::Relaxed)
     }
 
     pub(crate) fn takes_picks(&self, instance: &str) -> bool {
@@ -303,6 +305,7 @@ impl Lease {
         let now_ms = upstream.ground.now_ms();
         let mut state = upstream.lock();
         let drained = state.pool.done(&self.id, now_ms, outcome);
+        upstream.busy.fetch_sub(1, Ordering::Relaxed);
         let mut surplus = None;
         if let Some(link) = link {
             if state.pool.takes_picks(&self.id) {

@@ -54,7 +54,7 @@ impl Load {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_may_be_replaced_under_load() {
     let (a, b) = (Instance::named("a").await, Instance::named("b").await);
     let bed = Bed::new(&[("a", &a), ("b", &b)]).await;
@@ -78,7 +78,7 @@ async fn instances_may_be_replaced_under_load() {
     load.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_dies_under_load_is_not_noticed() {
     let a = Instance::named("a").await;
     let b = Instance::named("b").await;
@@ -278,7 +278,7 @@ async fn an_instance_drains_when_its_last_request_ends() {
     assert_eq!(client.get("/").await.text(), "fast", "the client's connection stays");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_may_change_under_load() {
     let a = Instance::named("a").await;
     let bed = Bed::new(&[("a", &a)]).await;
