@@ -66,7 +66,7 @@ impl Findings {
 
     pub(crate) fn error(&mut self, place: &Place, message: impl Into<String>, hint: impl Into<String>) {
         let found = self.diagnostic(place, message.into(), hint.into());
-        if self.errors.len() < FINDINGS_MAX && !self.errors.contains(&found) {
+        if !self.is_full() && !self.errors.contains(&found) {
             self.errors.push(found);
         }
     }
@@ -89,6 +89,11 @@ impl Findings {
             Some(origin) if spot.file > 0 => format!("{} line {}", origin.name, spot.line),
             Some(_) | None => format!("line {}", spot.line),
         }
+    }
+
+    /// Further errors would not be kept: whoever makes many may stop.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() >= FINDINGS_MAX
     }
 
     pub(crate) fn has_errors(&self) -> bool {

@@ -6,6 +6,9 @@ use wire::diagnostic::{Diagnostic, Report};
 /// Longer lines are cut around the place, so that the mark stays in sight.
 const LINE_LETTERS_MAX: usize = 160;
 
+/// Lines beyond this are not shown: nobody wrote them by hand, and finding the place in them costs.
+const LINE_BYTES_MAX: usize = 16 << 10;
+
 /// Errors and warnings in the order of the file, as compilers print them. Plain text: the caller colours.
 pub fn render(report: &Report, file_name: &str, source: &[u8]) -> String {
     let text = String::from_utf8_lossy(source);
@@ -30,7 +33,7 @@ fn render_one(out: &mut String, word: &str, finding: &Diagnostic, file_name: &st
     } else {
         let _ = writeln!(out, "{:width$}--> {file_name}:{}:{}", " ", finding.line, finding.column);
         let index = usize::try_from(finding.line - 1).unwrap_or(usize::MAX);
-        if let Some(line) = lines.get(index) {
+        if let Some(line) = lines.get(index).filter(|line| line.len() <= LINE_BYTES_MAX) {
             let (shown, mark) = windowed(line, usize::try_from(finding.column).unwrap_or(1).max(1) - 1);
             let _ = writeln!(out, "{:width$} |", "");
             let _ = writeln!(out, "{} | {shown}", finding.line);

@@ -2,6 +2,7 @@
 
 use crate::support::{Case, errors};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// Every answer keeps these promises.
 fn answers(source: &[u8]) {
@@ -116,8 +117,18 @@ const SCRAPS: [&str; 24] = [
     "\t", "-1", "ä", "`",
 ];
 
+/// The same cases every time; other seeds with `PROPTEST_RNG_SEED`.
+fn bounded() -> ProptestConfig {
+    let given = ProptestConfig::default();
+    let rng_seed = match given.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(7),
+        RngSeed::Fixed(seed) => RngSeed::Fixed(seed),
+    };
+    ProptestConfig { cases: 300, failure_persistence: None, rng_seed, ..given }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(bounded())]
 
     #[test]
     fn damaged_files_are_answered(damage in prop::collection::vec((0..SEED.len(), 0usize..12, 0..SCRAPS.len()), 1..12)) {
