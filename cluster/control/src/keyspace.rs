@@ -4,19 +4,26 @@
 //! the same commands. Knows neither how commands are agreed on nor when a lease is over.
 
 use crate::board::Board;
+use crate::codec::Malformed;
 use crate::command::{Answer, Command, Question, Refusal, Reply};
 use crate::leases::Deadlines;
+use crate::saved::{self, Delta, LoadError};
 use crate::state::Limits;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
+use storage::kv::Kv;
 use storage::replicated::{Checkpoint, Machine, MachineError};
 use tokio::sync::Notify;
+use world::disk::Disk;
 
 /// The state lives in memory: this bounds it well below what an orchestrator may use.
 pub(crate) const LIVE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Ten thousand changes are hours of a busy cluster's rollouts; a watcher that missed more lists again.
 const HISTORY_EVENTS_MAX: usize = 10_000;
 const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The file in a key space's directory.
+const STORE: &str = "space.redb";
 
 pub(crate) const LIMITS: Limits =
     Limits { live_bytes: LIVE_BYTES_MAX, history_events: HISTORY_EVENTS_MAX, history_bytes: HISTORY_BYTES_MAX };
@@ -28,15 +35,54 @@ pub struct Keyspace {
     deadlines: Mutex<Deadlines>,
     /// Rung when a deadline was set or removed.
     leases_changed: Notify,
+    saved: Option<Arc<Saved>>,
+}
+
+/// Where checkpoints go, and what they tell the next one.
+#[derive(Debug)]
+struct Saved {
+    kv: Kv,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    mark: Option<Vec<u8>>,
+    /// Counts restored snapshots: a checkpoint taken before one must not be written after it.
+    generation: u64,
+}
+
+impl Saved {
+    /// Held while a checkpoint is written: one at a time.
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().expect("writing a checkpoint never panics")
+    }
 }
 
 impl Keyspace {
+    /// Opens the key space kept in `directory`, making it if there is none: the state as of the last checkpoint. What
+    /// came after it the group applies again.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn open(disk: Arc<dyn Disk>, directory: &Path) -> Result<Arc<Self>, LoadError> {
+        let kv = Kv::open(disk, &directory.join(STORE))?;
+        let (state, mark) = saved::load(&kv, LIMITS)?;
+        Ok(Arc::new(Self {
+            board: Arc::new(Board::holding(state)),
+            deadlines: Mutex::default(),
+            leases_changed: Notify::new(),
+            saved: Some(Arc::new(Saved { kv, last: Mutex::new(Last { mark, generation: 0 }) })),
+        }))
+    }
+
     /// A key space that forgets everything when it is dropped.
     pub fn ephemeral() -> Arc<Self> {
         Arc::new(Self {
             board: Arc::new(Board::new(LIMITS)),
             deadlines: Mutex::default(),
             leases_changed: Notify::new(),
+            saved: None,
         })
     }
 
@@ -100,27 +146,55 @@ impl Machine for Keyspace {
     }
 
     fn saved(&self) -> Option<Vec<u8>> {
-        None
+        self.saved.as_ref()?.last().mark.clone()
     }
 
     fn checkpoint(&self) -> Box<dyn Checkpoint> {
-        Box::new(Forgotten)
+        let generation = self.saved.as_ref().map_or(0, |saved| saved.last().generation);
+        let delta = self.board.change(Delta::take);
+        Box::new(Written { delta, generation, board: Arc::clone(&self.board), saved: self.saved.clone() })
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        Vec::new()
+        Delta::snapshot(&self.board.read())
     }
 
-    fn restore(&self, _mark: &[u8], _snapshot: &[u8]) -> Result<(), MachineError> {
-        Ok(())
+    fn restore(&self, mark: &[u8], snapshot: &[u8]) -> Result<(), MachineError> {
+        let state = saved::restored(LIMITS, snapshot).map_err(|Malformed(what)| MachineError::Malformed(what))?;
+        if let Some(saved) = &self.saved {
+            saved.last().generation += 1;
+        }
+        self.board.change(|now| *now = state);
+        self.leases_changed.notify_one();
+        self.checkpoint().write(mark)
     }
 }
 
-/// The checkpoint of a space that keeps nothing.
-struct Forgotten;
+/// A checkpoint being written.
+struct Written {
+    delta: Delta,
+    generation: u64,
+    board: Arc<Board>,
+    saved: Option<Arc<Saved>>,
+}
 
-impl Checkpoint for Forgotten {
-    fn write(self: Box<Self>, _mark: &[u8]) -> Result<(), MachineError> {
-        Ok(())
+impl Checkpoint for Written {
+    fn write(self: Box<Self>, mark: &[u8]) -> Result<(), MachineError> {
+        let Some(saved) = &self.saved else { return Ok(()) };
+        let mut last = saved.last();
+        if last.generation != self.generation {
+            return Ok(());
+        }
+        match self.delta.write(&saved.kv, mark) {
+            Ok(()) => {
+                last.mark = Some(mark.to_vec());
+                Ok(())
+            }
+            Err(error) => {
+                // What this one held is not told apart from what came since: the next writes everything.
+                self.board.change(|state| state.dirty.all = true);
+                Err(error)
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@ mod error;
 mod keyspace;
 mod leases;
 pub mod planner;
+mod saved;
 mod soft;
 mod space;
 pub mod stacks;
@@ -26,6 +27,7 @@ mod watch;
 pub use entry::{Entry, Event, Listing};
 pub use error::{SpaceError, WatchError};
 pub use keyspace::Keyspace;
+pub use saved::LoadError;
 pub use soft::Soft;
 pub use space::{LEASE_MS_MAX, LEASE_MS_MIN, Space};
 pub use txn::{

@@ -58,6 +58,8 @@ pub(crate) struct Dirty {
     pub(crate) all: bool,
     pub(crate) keys: BTreeSet<Arc<str>>,
     pub(crate) leases: BTreeSet<u64>,
+    /// Events up to this revision are in a checkpoint.
+    pub(crate) saved_revision: u64,
 }
 
 #[derive(Debug, Clone)]

@@ -92,7 +92,13 @@ impl MachineStore {
     /// Blocks. A failure is not the group's: the log stays until a later checkpoint succeeds.
     fn written(&self, checkpoint: Box<dyn Checkpoint>, mark: &Mark) {
         match checkpoint.write(&mark.encode()) {
-            Ok(()) => self.position().saved = mark.clone(),
+            Ok(()) => {
+                let mut position = self.position();
+                // A snapshot may have been restored meanwhile.
+                if position.saved.applied < mark.applied {
+                    position.saved = mark.clone();
+                }
+            }
             Err(error) => tracing::warn!(error = chain(&error), "a checkpoint was not written; the log keeps it all"),
         }
     }

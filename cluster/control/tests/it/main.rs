@@ -1,4 +1,6 @@
 //! The space as its users meet it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod durable;
 mod space;
+mod watching;
