@@ -28,9 +28,9 @@ export function percent(share: number): string {
   return `${value < 10 ? trimmed(value, 1) : Math.round(value)} %`;
 }
 
-/** Cores to a hundredth: `0.25`, `2`. */
+/** Cores to a hundredth, below a tenth to a thousandth: `2`, `0.25`, `0.025`. */
 export function cores(value: number): string {
-  return trimmed(value, 2);
+  return trimmed(value, Math.abs(value) < 0.1 ? 3 : 2);
 }
 
 /** `850 µs`, `12 ms`, `1.4 s` from seconds. */

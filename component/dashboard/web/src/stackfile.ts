@@ -28,7 +28,7 @@ export function variablesIn(source: string): Variable[] {
 
 /** Whether it mounts or reads something relative to the folder it lies in. */
 export function hasRelativePaths(source: string): boolean {
-  return /(^|[\s"':[,])\.{1,2}\//m.test(source.replace(/^\s*#.*$/gm, ""));
+  return /(^|[\s"':[,-])\.{1,2}\//m.test(source.replace(/^\s*#.*$/gm, ""));
 }
 
 /** The lines of an `.env` file: `NAME=value`, quotes taken off, comments left out. */

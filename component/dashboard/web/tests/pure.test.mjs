@@ -23,6 +23,7 @@ check("sizes keep three digits that matter", (value) => parts.format.bytes(value
   [0, "0 B"], [1, "1 B"], [1023, "1023 B"], [1024, "1 KiB"], [1536, "1.5 KiB"], [1_048_575, "1 MiB"], [268_435_456, "256 MiB"], [17_179_869_184, "16 GiB"], [2 ** 60, "1024 PiB"],
 ]);
 check("counts shorten from a thousand on", (value) => parts.format.count(value), [[0, "0"], [0.25, "0.3"], [7, "7"], [999, "999"], [1200, "1.2k"], [999_999, "1M"]]);
+check("cores keep what a small service uses", (value) => parts.format.cores(value), [[0, "0"], [0.025, "0.025"], [0.25, "0.25"], [1.5, "1.5"], [12, "12"]]);
 check("shares are percents", (value) => parts.format.percent(value), [[0, "0 %"], [0.0004, "<0.1 %"], [0.034, "3.4 %"], [0.87, "87 %"], [1, "100 %"]]);
 check("latencies choose their unit", (value) => parts.format.seconds(value), [[0, "0 s"], [0.00085, "850 µs"], [0.0012, "1.2 ms"], [0.031, "31 ms"], [1.44, "1.4 s"]]);
 check("times are relative, in one unit", ([at, now]) => parts.format.ago(at, now), [
@@ -103,7 +104,7 @@ check("variables are found once, with their fallback", (source) => parts.stackfi
   ["price: 5$ and ${} and $1", []],
 ]);
 check("relative paths are noticed", (source) => parts.stackfile.hasRelativePaths(source), [
-  ["- ./data:/data", true], ["build: ../x", true], ["volumes: [\"./a:/a\"]", true], ["image: a/../b", false], ["# ./data", false], ["- data:/data", false],
+  ["- ./data:/data", true], ["build: ../x", true], ["volumes: [\"./a:/a\"]", true], ["- ${BIN:-../bin}:/app", true], ["image: a/../b", false], ["# ./data", false], ["- data:/data", false],
 ]);
 check("an env file is names and values", (text) => parts.stackfile.environmentIn(text), [
   ["A=1\r\n export B = 'two words' \n#C=3\nD=\n=5\nE=\"x", { A: "1", B: "two words", D: "", E: "\"x" }],

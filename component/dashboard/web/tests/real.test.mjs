@@ -88,6 +88,13 @@ test("it is scaled", { skip }, async () => {
   await ready(2).waitFor(rolled);
 });
 
+test("an instance that is killed comes back by itself", { skip }, async () => {
+  await page.getByRole("button", { name: "Kill instance 1 of hello" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Kill it" }).click();
+  await page.getByRole("row").filter({ hasText: "#1" }).locator("[data-name=Restarts]", { hasText: "1" }).waitFor(rolled);
+  await ready(2).waitFor(rolled);
+});
+
 test("it is restarted", { skip }, async () => {
   const before = await page.locator("tbody code").allTextContents();
   await page.getByRole("button", { name: "Restart…" }).click();

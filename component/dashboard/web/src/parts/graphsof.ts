@@ -4,6 +4,15 @@ import { sumBy, type Line } from "../samples";
 import type { Series } from "../wire";
 import type { Wanted } from "./Graphs.svelte";
 
+/** Answers by their class look the same on every service, whichever of them it gives. */
+const CLASS_COLOURS: Record<string, string> = {
+  "1xx": "--line-8",
+  "2xx": "--line-6",
+  "3xx": "--line-4",
+  "4xx": "--line-3",
+  "5xx": "--bad",
+};
+
 export function ofService(stack: string, service: string): Wanted[] {
   const perSlot = (answers: Series[][]): Line[] => sumBy(answers[0] ?? [], (labels) => slotOf(labels.instance));
   const both = (names: [string, string]) => (answers: Series[][]): Line[] =>
@@ -14,7 +23,8 @@ export function ofService(stack: string, service: string): Wanted[] {
     {
       title: "Requests",
       series: [gateway("bramble_gateway_requests_total")],
-      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.code ?? "all"),
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.class ?? "all"),
+      colour: (label) => CLASS_COLOURS[label],
       format: format.perSecond,
       atLeast: 1,
     },

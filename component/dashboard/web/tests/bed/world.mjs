@@ -165,9 +165,9 @@ export function series(state, name, filters, since, now) {
       else add(labels, 40_000 * (at + 1), 20_000, at);
     });
   } else if (name === "bramble_gateway_requests_total") {
-    add({ service: "publishing/web", code: "200" }, 120, 30);
-    add({ service: "publishing/web", code: "404" }, 3, 2, 2);
-    add({ service: "publishing/web", code: "502" }, 0.2, 0.3, 5);
+    add({ service: "publishing/web", class: "2xx", method: "GET" }, 120, 30);
+    add({ service: "publishing/web", class: "4xx", method: "GET" }, 3, 2, 2);
+    add({ service: "publishing/web", class: "5xx", method: "POST" }, 0.2, 0.3, 5);
   } else if (name === "bramble_gateway_request_seconds") {
     add({ service: "publishing/web", quantile: "p50" }, 0.0018, 0.0004);
     add({ service: "publishing/web", quantile: "p95" }, 0.009, 0.002, 1);
