@@ -180,31 +180,50 @@ fn words_of(at: &At<'_>, findings: &mut Findings) -> Option<Vec<String>> {
     }
 }
 
+/// Real-time signals as the C library numbers them, which keeps two of the kernel's 32 to 64 for itself.
+const REAL_TIME_MIN: usize = 34;
+const SIGNAL_MAX: usize = 64;
+
+/// A signal by its name; one without a name by its number.
 fn signal(at: &At<'_>, findings: &mut Findings) -> Option<String> {
     let text = at.filled_text(findings)?;
     let name = text.strip_prefix("SIG").unwrap_or(text);
-    let number = text.parse::<usize>().ok().filter(|number| (1..=64).contains(number));
-    let real_time = name.strip_prefix("RTMIN").or(name.strip_prefix("RTMAX"));
-    let known = SIGNALS.contains(&name) || number.is_some() || real_time.is_some();
-    if !known {
-        let hint = match words::closest(name, SIGNALS) {
-            Some(meant) => format!("did you mean `SIG{meant}`?"),
-            None => "write a signal such as `SIGTERM` or `SIGINT`".to_string(),
-        };
-        findings.error(&at.place, format!("`{}` is not a signal", shortened(text)), hint);
-        return None;
+    if SIGNALS.contains(&name) {
+        return Some(format!("SIG{name}"));
     }
-    Some(match number {
-        Some(number) => SIGNALS.get(number - 1).map_or_else(|| number.to_string(), |name| format!("SIG{name}")),
-        None => format!("SIG{name}"),
-    })
+    let number = text.parse().ok().filter(|number| (1..=SIGNAL_MAX).contains(number)).or_else(|| real_time(name));
+    if let Some(number) = number {
+        return Some(SIGNALS.get(number - 1).map_or_else(|| number.to_string(), |name| format!("SIG{name}")));
+    }
+    let hint = match words::closest(name, SIGNALS) {
+        Some(meant) => format!("did you mean `SIG{meant}`?"),
+        None => "write a signal such as `SIGTERM` or `SIGINT`".to_string(),
+    };
+    findings.error(&at.place, format!("`{}` is not a signal", shortened(text)), hint);
+    None
+}
+
+/// `RTMIN+3`, which is how systemd in a container is stopped, or `RTMAX-1`.
+fn real_time(name: &str) -> Option<usize> {
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(""), _) => REAL_TIME_MIN,
+        (_, Some("")) => SIGNAL_MAX,
+        (Some(above), _) => REAL_TIME_MIN.checked_add(above.strip_prefix('+')?.parse().ok()?)?,
+        (_, Some(below)) => SIGNAL_MAX.checked_sub(below.strip_prefix('-')?.parse().ok()?)?,
+        (None, None) => return None,
+    };
+    (REAL_TIME_MIN..=SIGNAL_MAX).contains(&number).then_some(number)
 }
 
 fn security_options(at: &At<'_>, findings: &mut Findings) {
     for item in at.list(findings) {
         let Some(text) = item.text(findings) else { continue };
-        // Instances never gain privileges, so that asking for it is fulfilled.
-        if matches!(text, "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true") {
+        if matches!(text, "no-new-privileges:false" | "no-new-privileges=false") {
+            continue;
+        }
+        if text.starts_with("no-new-privileges") {
+            let hint = "set-uid programs of the image work, and gain nothing outside the instance's sandbox";
+            findings.warn(&item.place, "`no-new-privileges` is not honoured", hint);
             continue;
         }
         let hint = "each instance is confined by the sandbox's own rules, which cannot be loosened";

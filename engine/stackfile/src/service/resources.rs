@@ -2,7 +2,7 @@
 
 use super::Reader;
 use crate::findings::Findings;
-use crate::read::{At, Fields, shortened};
+use crate::read::{At, Fields, Pair, shortened};
 use crate::words;
 use wire::spec::Ulimit;
 
@@ -80,7 +80,9 @@ impl Reader<'_, '_> {
         if let Some(at) = fields.take("ulimits") {
             self.ulimits(&at, findings);
         }
-        self.spec.sysctls = fields.take("sysctls").map(|at| at.text_map(findings)).unwrap_or_default();
+        for pair in fields.take("sysctls").map(|at| at.pairs(&['='], findings)).unwrap_or_default() {
+            self.sysctl(&pair, findings);
+        }
         self.spec.cap_add = capabilities(fields.take("cap_add"), findings);
         self.spec.cap_drop = capabilities(fields.take("cap_drop"), findings);
     }
@@ -122,6 +124,27 @@ impl Reader<'_, '_> {
         resources.memory_limit_bytes = memory.or(resources.memory_limit_bytes);
         resources.memory_reserved_bytes = reserved.unwrap_or(resources.memory_reserved_bytes);
         resources.pids_limit = pids.or(resources.pids_limit);
+    }
+
+    /// Settings of the kernel that each instance has for itself; all others would be the machine's.
+    fn sysctl(&mut self, pair: &Pair<'_>, findings: &mut Findings) {
+        let own = ["net.", "fs.mqueue.", "kernel.msg", "kernel.shm"];
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
+        let is_own = own.iter().any(|start| pair.name.starts_with(start)) || pair.name == "kernel.sem";
+        let is_plain = pair.name.chars().all(plain) && !pair.name.contains("..");
+        match pair.value {
+            Some(value) if is_own && is_plain => {
+                self.spec.sysctls.insert(pair.name.to_string(), value.to_string());
+            }
+            Some(_) if is_plain => {
+                let message = format!("the kernel's setting `{}` is not honoured", shortened(pair.name));
+                findings.warn(&pair.at.place, message, "it is the whole machine's: set it there");
+            }
+            Some(_) | None => {
+                let message = format!("`{}` is not a setting of the kernel with a value", shortened(pair.name));
+                findings.error(&pair.at.place, message, "write `net.core.somaxconn: 1024`");
+            }
+        }
     }
 
     fn ulimits(&mut self, at: &At<'_>, findings: &mut Findings) {

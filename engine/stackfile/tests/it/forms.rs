@@ -206,6 +206,7 @@ fn limits_of_the_second_version_mean_the_same() {
         30 << 20
     );
     assert_eq!(web("stop_signal: 9").stop_signal.as_deref(), Some("SIGKILL"));
+    assert_eq!(web("stop_signal: SIGRTMIN+3").stop_signal.as_deref(), Some("37"));
     assert_eq!(web("stop_signal: INT").stop_signal.as_deref(), Some("SIGINT"));
 }
 

@@ -270,7 +270,12 @@ const SERVICE_KEYS: &[Key] = &[
     key("stop_grace_period", Honoured, "stop_grace_period: 1m30s", ""),
     key("stop_signal", Honoured, "stop_signal: SIGINT", ""),
     key("storage_opt", Warned, "storage_opt: {size: 1G}", ""),
-    key("sysctls", Honoured, "sysctls: {net.core.somaxconn: 1024}", "those of the instance's own namespaces"),
+    key(
+        "sysctls",
+        Honoured,
+        "sysctls: {net.core.somaxconn: 1024}",
+        "those that each instance has for itself; the machine's are warned about",
+    ),
     key("tmpfs", Honoured, "tmpfs: /run:size=64m", ""),
     key("tty", Honoured, "tty: true", ""),
     key("ulimits", Honoured, "ulimits: {nofile: {soft: 10, hard: 20}}", "one number for both, or soft and hard"),

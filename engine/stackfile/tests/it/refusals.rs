@@ -137,6 +137,18 @@ fn values_of_the_wrong_kind() {
 }
 
 #[test]
+fn settings_of_the_whole_machine_stay_its_own() {
+    warned(
+        "sysctls: {vm.max_map_count: 262144, net.core.somaxconn: 1}\nsecurity_opt: ['no-new-privileges:true']",
+        &[
+            "4:33 services.web.sysctls.vm.max_map_count: the kernel's setting `vm.max_map_count` is not honoured",
+            "5:20 services.web.security_opt[0]: `no-new-privileges` is not honoured",
+        ],
+    );
+    refused("sysctls: [a]", &["4:15 services.web.sysctls[0]: `a` is not a setting of the kernel with a value"]);
+}
+
+#[test]
 fn images() {
     whole("services:\n  web: {tty: true}\n", &["2:3 services.web: the service `web` has no image"]);
     whole(
@@ -338,7 +350,7 @@ fn warnings_say_what_happens_instead() {
         "labels: ['traefik.http.routers.r.rule=HostRegexp(`.+`)']\nports: [80]",
         &["4:14 services.web.labels[0]: the rule of the router `r` makes no route: HostRegexp() goes by a pattern"],
     );
-    warned("security_opt: ['no-new-privileges:true']\nprivileged: false", &[]);
+    warned("security_opt: ['no-new-privileges:false']\nprivileged: false", &[]);
     warned(
         "environment: {A: '{{.Task.Slt}}', B: '{{ json . }}', C: '{{.Task.Slot}}'}",
         &[
