@@ -5,9 +5,11 @@
 
 use crate::failure::{Failure, Step};
 use crate::spec::Limits;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -187,14 +189,15 @@ impl Cgroup {
 
     /// Whether the kernel killed a process of the box for memory.
     pub(crate) fn out_of_memory(&self) -> bool {
-        self.folders.iter().any(|(controller, folder)| {
-            let file = match controller {
-                Controller::Unified => "memory.events",
-                Controller::Memory => "memory.oom_control",
-                Controller::Pids | Controller::Cpu | Controller::Cpuacct => return false,
-            };
-            field(&folder.join(file), "oom_kill").is_some_and(|kills| kills > 0)
-        })
+        self.memory_events().is_some_and(|events| killed_for_memory(&events))
+    }
+
+    /// The file that counts that.
+    pub(crate) fn memory_events(&self) -> Option<OwnedFd> {
+        let file = self
+            .find(Controller::Unified, "memory.events")
+            .or_else(|| self.find(Controller::Memory, "memory.oom_control"))?;
+        rustix::fs::open(file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
     }
 
     pub(crate) fn cpu_usec(&self) -> Option<u64> {
@@ -243,12 +246,24 @@ impl Cgroup {
     }
 }
 
+/// Whether the kernel has killed for memory, by a file of [`Cgroup::memory_events`]. May be asked again.
+pub(crate) fn killed_for_memory(events: &OwnedFd) -> bool {
+    // Half a dozen short lines.
+    let mut text = [0; 1024];
+    let read = rustix::io::pread(events, &mut text, 0).unwrap_or(0);
+    let text = String::from_utf8_lossy(text.get(..read).unwrap_or_default());
+    value_of(&text, "oom_kill").is_some_and(|kills| kills > 0)
+}
+
 fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// The value in a line `name value`.
 fn field(file: &Path, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(file).ok()?;
+    value_of(&fs::read_to_string(file).ok()?, name)
+}
+
+/// The value in a line `name value`.
+fn value_of(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }

@@ -29,10 +29,12 @@ pub(crate) enum Accounts {
     Usage,
 }
 
-/// Parent to init: the outside half is done. Translated mounts come with it.
+/// Parent to init: the outside half is done. With it come translated mounts, then the file that tells whether the
+/// kernel killed for memory, as far as there are such.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Go {
     pub(crate) translated: bool,
+    pub(crate) memory_events: bool,
 }
 
 /// A mapping of one kind of id: inside, outside, how many.
@@ -102,8 +104,11 @@ fn finish(spec: &BoxSpec, wanted: &User, begun: &Begun, go: BorrowedFd<'_>) -> R
     } else {
         None
     };
-    let fds: Vec<BorrowedFd<'_>> = sources.as_ref().map(Sources::fds).unwrap_or_default();
-    channel::send(go, &Go { translated: sources.is_some() }, &fds).during(Step::Namespaces, || "init".to_owned())
+    let memory_events = begun.cgroup.memory_events();
+    let mut fds: Vec<BorrowedFd<'_>> = sources.as_ref().map(Sources::fds).unwrap_or_default();
+    fds.extend(memory_events.iter().map(AsFd::as_fd));
+    let message = Go { translated: sources.is_some(), memory_events: memory_events.is_some() };
+    channel::send(go, &message, &fds).during(Step::Namespaces, || "init".to_owned())
 }
 
 /// The user the one mapped id is inside: what the command wants, so that its files are the agent's.
@@ -134,7 +139,7 @@ fn validate(spec: &BoxSpec) -> Result<(), Failure> {
     }
     for (name, _) in &spec.sysctls {
         if !crate::build::confine::sysctl_is_namespaced(name) {
-            return Err(Failure::plain(Step::Sysctl, name));
+            return Err(Failure::new(Step::Sysctl, name, Errno::PERM));
         }
     }
     for (name, soft, hard) in &spec.limits.rlimits {

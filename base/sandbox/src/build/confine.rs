@@ -4,7 +4,7 @@
 use crate::build::privileges;
 use crate::failure::{During, Failure, Step};
 use crate::seccomp;
-use crate::spec::{BoxSpec, Network, Trust};
+use crate::spec::{BoxSpec, Ids, Network, Trust};
 use crate::sys;
 use landlock::{ABI, Access, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -18,6 +18,14 @@ pub(crate) fn sysctls(spec: &BoxSpec) -> Result<(), Failure> {
     if spec.network == Network::Door {
         // Ports below 1024 need no capability, so that an image that drops them all can serve port 80.
         write_sysctl("net.ipv4.ip_unprivileged_port_start", "0")?;
+    }
+    if spec.trust == Trust::Service {
+        let last = match spec.ids {
+            Ids::Single => 0,
+            Ids::Range { count, .. } => count.saturating_sub(1),
+        };
+        // So that `ping` works without a raw socket, as Docker has it. A box without is still a box.
+        let _ = write_sysctl("net.ipv4.ping_group_range", &format!("0 {last}"));
     }
     spec.sysctls.iter().try_for_each(|(name, value)| write_sysctl(name, value))
 }

@@ -15,6 +15,7 @@ use rustix::mount::{
 };
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Where the new root is put together: a folder every Linux has, in a mount namespace nobody else sees.
@@ -39,6 +40,8 @@ const SCRATCH_SIZE_BYTES: u64 = 64 << 20;
 /// Inodes of a tmpfs per byte of its size: a full one of empty files costs about as much memory as its size.
 const TMPFS_BYTES_PER_INODE: u64 = 1024;
 const TMPFS_INODES_MIN: u64 = 1024;
+/// Links to what is missing, followed one after the other. An image has one at a time.
+const LINKS_MAX: u32 = 8;
 const FOLDER: Mode = Mode::from_raw_mode(0o755);
 
 /// Fresh file systems, made while the machine's own are still visible: the kernel allows a new proc only beside a
@@ -313,7 +316,7 @@ fn attach_mounts(spec: &BoxSpec, binds: Vec<OwnedFd>) -> Result<(), Failure> {
 
 fn attach(source: &OwnedFd, target: &Path, folder: bool) -> Result<(), Failure> {
     let attach = || -> Result<(), Errno> {
-        let target = make_target(target, folder)?;
+        let target = make_target(target, folder, LINKS_MAX)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(source, "", target, "", flags)
     };
@@ -322,7 +325,7 @@ fn attach(source: &OwnedFd, target: &Path, folder: bool) -> Result<(), Failure> 
 
 /// Opens `target`, making what is missing. Links of the image are followed inside the root; the magic ones of a proc
 /// are not.
-fn make_target(target: &Path, folder: bool) -> Result<OwnedFd, Errno> {
+fn make_target(target: &Path, folder: bool, links: u32) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let open =
         |path: &Path, flags: OFlags, mode: Mode| rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, mode, resolve);
@@ -330,9 +333,15 @@ fn make_target(target: &Path, folder: bool) -> Result<OwnedFd, Errno> {
         Err(Errno::NOENT) => {}
         found_or_refused => return found_or_refused,
     }
-    let parent = target.parent().ok_or(Errno::INVAL)?;
+    let parent_path = target.parent().ok_or(Errno::INVAL)?;
     let name = target.file_name().ok_or(Errno::INVAL)?;
-    let parent = make_target(parent, true)?;
+    let parent = make_target(parent_path, true, links)?;
+    if let Ok(link) = rustix::fs::readlinkat(&parent, name, Vec::new()) {
+        // A link to what is not there yet, as /etc/resolv.conf often is.
+        let links = links.checked_sub(1).ok_or(Errno::LOOP)?;
+        let link = PathBuf::from(OsName::from_vec(link.into_bytes()));
+        return make_target(&parent_path.join(link), folder, links);
+    }
     if folder {
         rustix::fs::mkdirat(&parent, name, FOLDER)?;
     } else {

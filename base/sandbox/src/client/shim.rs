@@ -24,6 +24,10 @@ pub struct Shim {
     door: Mutex<Option<Channel>>,
 }
 
+/// A shim that ends does so within milliseconds; one that waits for a slow disk is worth a second.
+const CONNECT_ATTEMPTS: u32 = 100;
+const CONNECT_PAUSE: Duration = Duration::from_millis(10);
+
 /// What is in a run folder.
 #[derive(Debug)]
 pub enum Found {
@@ -45,19 +49,27 @@ impl Shim {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(error) => return Err(folder_error(error)),
         };
-        if let Ok(ShimAnswer::Hello { pid, network }) =
-            ask_in(&folder, &ShimRequest::Hello).await.map(|(answer, _)| answer)
-        {
-            return Ok(Found::Alive(Shim::new(dir, pid, network)));
+        for _attempt in 0..CONNECT_ATTEMPTS {
+            let nobody = match ask_in(&folder, &ShimRequest::Hello).await {
+                Ok((ShimAnswer::Hello { pid, network }, _)) => return Ok(Found::Alive(Shim::new(dir, pid, network))),
+                Ok((other, _)) => unexpected(&other),
+                Err(error) => error,
+            };
+            use io::ErrorKind as Kind;
+            if [Kind::NotFound, Kind::ConnectionRefused].contains(&nobody.kind()) {
+                // No socket, or one that nobody listens at.
+                return left_behind(&folder).map_err(folder_error);
+            }
+            if ![Kind::UnexpectedEof, Kind::ConnectionReset, Kind::BrokenPipe, Kind::WouldBlock]
+                .contains(&nobody.kind())
+            {
+                return Err(ConnectError::Shim { folder: dir.display().to_string(), source: nobody });
+            }
+            // It ends just now, or has too much to do.
+            tokio::time::sleep(CONNECT_PAUSE).await;
         }
-        if let Some(record) = folder.read_exit().map_err(folder_error)? {
-            return Ok(Found::Exited(record));
-        }
-        Ok(match folder.read_state().map_err(folder_error)? {
-            // The box died with it.
-            Some(_state) => Found::Exited(lost_record()),
-            None => Found::Nothing,
-        })
+        let source = io::ErrorKind::TimedOut.into();
+        Err(ConnectError::Shim { folder: dir.display().to_string(), source })
     }
 
     /// Process 1 of the box, as numbered outside.
@@ -72,11 +84,17 @@ impl Shim {
 
     /// Waits until the box has ended. May be dropped and asked again.
     pub async fn exited(&self) -> ExitRecord {
-        if let Ok((ShimAnswer::Exited(record), _)) = self.ask(&ShimRequest::Watch).await {
-            return record;
+        loop {
+            if let Ok((ShimAnswer::Exited(record), _)) = self.ask(&ShimRequest::Watch).await {
+                return record;
+            }
+            match Shim::connect(&self.dir).await {
+                Ok(Found::Exited(record)) => return record,
+                // Somebody else has seen its end and removed the folder.
+                Ok(Found::Nothing) => return lost_record(),
+                Ok(Found::Alive(_)) | Err(_) => tokio::time::sleep(CONNECT_PAUSE).await,
+            }
         }
-        let record = Folder::open(&self.dir).and_then(|folder| folder.read_exit());
-        record.ok().flatten().unwrap_or_else(lost_record)
     }
 
     /// Sends a signal to the box's program.
@@ -176,6 +194,18 @@ impl Shim {
     async fn ask(&self, request: &ShimRequest) -> io::Result<(ShimAnswer, Vec<OwnedFd>)> {
         ask_in(&Folder::open(&self.dir)?, request).await
     }
+}
+
+/// What a box that is gone left in its folder.
+fn left_behind(folder: &Folder) -> io::Result<Found> {
+    if let Some(record) = folder.read_exit()? {
+        return Ok(Found::Exited(record));
+    }
+    Ok(match folder.read_state()? {
+        // The box died with it.
+        Some(_state) => Found::Exited(lost_record()),
+        None => Found::Nothing,
+    })
 }
 
 async fn ask_in(folder: &Folder, request: &ShimRequest) -> io::Result<(ShimAnswer, Vec<OwnedFd>)> {

@@ -6,7 +6,7 @@ use crate::names;
 use crate::spec::{BoxSpec, Command, Trust};
 use crate::sys::{self, Strings};
 use rustix::io::Errno;
-use rustix::process::{Pid, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{Gid, Uid};
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
@@ -109,6 +109,11 @@ fn get_ready(
 }
 
 fn set_limits(spec: &BoxSpec) -> Result<(), Failure> {
+    if spec.trust == Trust::Untrusted {
+        // The machine's handler of core files, if it has one, is not for strangers to feed.
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        setrlimit(Resource::Core, none).during(Step::Confine, || "limit core".to_owned())?;
+    }
     for (name, soft, hard) in &spec.limits.rlimits {
         let Some(resource) = names::resource(name) else { continue };
         // More than this machine gives is cut to what it gives: a stack file from a larger one still runs.

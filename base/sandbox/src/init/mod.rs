@@ -46,12 +46,12 @@ pub(crate) fn run(setup: &Setup<'_>) -> i32 {
         Err(_) => return CODE_ON_FAILURE,
     };
     match build(setup, go) {
-        Ok(sockets) => {
-            let report = Report::Built { network: sockets.report.clone() };
+        Ok(built) => {
+            let report = Report::Built { network: built.sockets.report.clone() };
             if channel::send(&owner, &report, &[]).is_err() {
                 return CODE_ON_FAILURE;
             }
-            serve::run(setup.spec, owner, &children, sockets)
+            serve::run(setup.spec, owner, &children, built)
         }
         Err(failure) => {
             // Nobody to tell: the owner is gone, and so will be this.
@@ -61,17 +61,24 @@ pub(crate) fn run(setup: &Setup<'_>) -> i32 {
     }
 }
 
-fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<DoorSockets, Failure> {
+/// What building leaves to serve with.
+struct Built {
+    sockets: DoorSockets,
+    memory_events: Option<OwnedFd>,
+}
+
+fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
     let spec = setup.spec;
     let parent = || "the process outside".to_owned();
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).during(Step::Namespaces, parent)?;
-    let (go, fds) = channel::receive::<Go>(go.as_fd())
+    let (go, mut fds) = channel::receive::<Go>(go.as_fd())
         .during(Step::Namespaces, parent)?
         .ok_or_else(|| Failure::plain(Step::Died, parent()))?;
     // Only a name for `ps`.
     let _ = rustix::thread::set_name(c"bramble-init");
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .during(Step::Confine, || "dumpable".to_owned())?;
+    let memory_events = if go.memory_events { fds.pop() } else { None };
     let sources = if go.translated {
         Sources::from_fds(spec, fds).ok_or_else(|| Failure::plain(Step::Mount, "sources from outside"))?
     } else {
@@ -86,7 +93,7 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<DoorSockets, Failure> {
         .during(Step::Namespaces, || format!("hostname {}", spec.hostname))?;
     let sockets = network::set_up(spec.network)?;
     confine::confine(spec)?;
-    Ok(sockets)
+    Ok(Built { sockets, memory_events })
 }
 
 /// Changes from the parent's user to the one mapped inside. Capabilities stay: they are of the user namespace.

@@ -3,8 +3,9 @@
 use super::execution::Execution;
 use super::pump::Pumps;
 use super::streams::Streams;
-use super::{door, launch, watch};
+use super::{Built, door, launch, watch};
 use crate::build::network::DoorSockets;
+use crate::cgroup::killed_for_memory;
 use crate::channel;
 use crate::clock;
 use crate::failure::{Failure, Step};
@@ -24,6 +25,7 @@ struct Init<'a> {
     spec: &'a BoxSpec,
     owner: OwnedFd,
     sockets: DoorSockets,
+    memory_events: Option<OwnedFd>,
     channels: Vec<OwnedFd>,
     executions: Vec<Execution>,
     program: Option<Program>,
@@ -52,11 +54,12 @@ struct Ready {
 }
 
 /// Serves until the program ends or the owner is gone; returns process 1's exit code.
-pub(super) fn run(spec: &BoxSpec, owner: OwnedFd, children: &OwnedFd, sockets: DoorSockets) -> i32 {
+pub(super) fn run(spec: &BoxSpec, owner: OwnedFd, children: &OwnedFd, built: Built) -> i32 {
     let mut init = Init {
         spec,
         owner,
-        sockets,
+        sockets: built.sockets,
+        memory_events: built.memory_events,
         channels: Vec::new(),
         executions: Vec::new(),
         program: None,
@@ -181,8 +184,21 @@ impl Init<'_> {
             return false;
         }
         // If the owner is gone there is nobody to tell.
-        let _ = channel::send(&self.owner, &Report::Ended(outcome(program.verdict, status)), &[]);
+        let _ = channel::send(&self.owner, &Report::Ended(self.outcome(program.verdict, status)), &[]);
         true
+    }
+
+    fn outcome(&self, verdict: Verdict, status: WaitStatus) -> Outcome {
+        let used = sys::used_by_children();
+        let signal = status.terminating_signal();
+        let for_memory = || self.memory_events.as_ref().is_some_and(killed_for_memory);
+        let verdict = match (verdict, signal) {
+            (Verdict::Exited, Some(_)) if for_memory() => Verdict::Memory,
+            (Verdict::Exited, Some(_)) => Verdict::Signalled,
+            (verdict, _) => verdict,
+        };
+        let (cpu_usec, memory_peak_bytes) = (used.cpu_usec, used.peak_bytes);
+        Outcome { verdict, code: status.exit_status(), signal, cpu_usec, memory_peak_bytes }
     }
 
     /// One order; false when the owner is gone.
@@ -295,14 +311,4 @@ fn answer_one(channel: BorrowedFd<'_>, made: Result<OwnedFd, rustix::io::Errno>)
         Ok(socket) => door::answer(channel, Ok(&[socket.as_fd()])),
         Err(errno) => door::answer(channel, Err(errno)),
     }
-}
-
-fn outcome(verdict: Verdict, status: WaitStatus) -> Outcome {
-    let used = sys::used_by_children();
-    let signal = status.terminating_signal();
-    let verdict = match (verdict, signal) {
-        (Verdict::Exited, Some(_)) => Verdict::Signalled,
-        (verdict, _) => verdict,
-    };
-    Outcome { verdict, code: status.exit_status(), signal, cpu_usec: used.cpu_usec, memory_peak_bytes: used.peak_bytes }
 }

@@ -18,7 +18,7 @@ const EXIT: &str = "exit.json";
 /// Both files are a few hundred bytes.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
 /// Connections waiting while the shim writes a log line.
-const BACKLOG: i32 = 16;
+const BACKLOG: i32 = 64;
 /// Version of `state.json`; the first.
 const STATE_VERSION: u32 = 1;
 
@@ -61,7 +61,7 @@ impl Folder {
     /// Takes the folder over from a box that is gone; refuses when one lives.
     pub(crate) fn listen(&self) -> Result<OwnedFd, Failure> {
         let path = || self.path.display().to_string();
-        if self.connect().is_ok() {
+        if self.is_listened_in() {
             return Err(Failure::plain(Step::RunFolder, format!("{}, where a box lives,", path())));
         }
         self.clear();
@@ -78,10 +78,19 @@ impl Folder {
         make().during(Step::RunFolder, path)
     }
 
+    /// Without waiting: `WouldBlock` when the shim has too many waiting already.
     pub(crate) fn connect(&self) -> io::Result<OwnedFd> {
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         connect(&socket, &self.socket_address()?)?;
         Ok(socket)
+    }
+
+    fn is_listened_in(&self) -> bool {
+        match self.connect() {
+            Ok(_) => true,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
     }
 
     /// Removes what boxes leave here.
@@ -141,7 +150,7 @@ impl Folder {
 
     /// Removes the folder of a box that is gone, and its control groups.
     pub(crate) fn forget(self) -> io::Result<()> {
-        if self.connect().is_ok() {
+        if self.is_listened_in() {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 format!("the box in {} lives", self.path.display()),

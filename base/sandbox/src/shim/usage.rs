@@ -71,9 +71,17 @@ fn network(init: u32) -> (u64, u64) {
     (fields.first().copied().unwrap_or(0), fields.get(8).copied().unwrap_or(0))
 }
 
-/// TCP ports with a listener, without `ours` and those of 127.0.0.53.
+/// TCP ports with a listener on every or the loopback address, which is where programs listen. Those of the door are
+/// elsewhere, except the catch-all one, which is `ours`.
 pub(crate) fn listening(init: u32, ours: u16) -> Vec<u16> {
-    const DNS_HEX: &str = "3500007F:0035";
+    // As the kernel writes them: words of four bytes in the machine's order.
+    const ADDRESSES: [&str; 5] = [
+        "00000000",
+        "0100007F",
+        "00000000000000000000000000000000",
+        "00000000000000000000000001000000",
+        "0000000000000000FFFF00000100007F",
+    ];
     let mut ports = Vec::new();
     for file in ["tcp", "tcp6"] {
         let sockets = fs::read_to_string(format!("/proc/{init}/net/{file}")).unwrap_or_default();
@@ -82,10 +90,10 @@ pub(crate) fn listening(init: u32, ours: u16) -> Vec<u16> {
             let (Some(local), Some(_remote), Some(state)) = (fields.next(), fields.next(), fields.next()) else {
                 continue;
             };
-            let port = local.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-            if let Some(port) = port
+            let Some((address, port)) = local.rsplit_once(':') else { continue };
+            if let Ok(port) = u16::from_str_radix(port, 16)
                 && state == LISTENING
-                && local != DNS_HEX
+                && ADDRESSES.contains(&address)
                 && port != ours
             {
                 ports.push(port);

@@ -174,3 +174,16 @@ fn a_box_ends_with_everything_in_it() {
         assert_eq!((outcome.code, output.as_str()), (Some(3), ""));
     });
 }
+
+#[test]
+fn a_run_the_kernel_killed_for_memory_is_told_so() {
+    with_world(|world| async move {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mut spec = untrusted("oom");
+        spec.limits.memory_bytes = Some(32 << 20);
+        let (outcome, _) = run(&world, &spec, shell("exec tail /dev/zero"), RunLimits::default()).await;
+        assert_eq!(outcome.verdict, Verdict::Memory);
+    });
+}

@@ -214,3 +214,33 @@ fn a_sysctl_of_the_machine_is_refused() {
         assert_eq!(lines, ["o 77"]);
     });
 }
+
+#[test]
+fn a_link_to_nowhere_is_followed_to_place_a_file() {
+    with_world(|world| async move {
+        let mut spec = overlay_box(&world, "link");
+        let lower = world.path("link.lower");
+        std::os::unix::fs::symlink("../run/resolver/resolv.conf", lower.join("etc/resolv.conf")).unwrap();
+        std::os::unix::fs::symlink("loop", lower.join("etc/loop")).unwrap();
+        let file =
+            |target: &str| File { target: target.into(), content: b"ours\n".to_vec(), mode: 0o644, uid: 0, gid: 0 };
+        spec.files = vec![file("/etc/resolv.conf")];
+        let (lines, _) = said(&world, spec.clone(), "cat /etc/resolv.conf; ls /run/resolver").await;
+        assert_eq!(lines, ["o ours", "o resolv.conf"]);
+        spec.files = vec![file("/etc/loop")];
+        let error = world.spawner.start(world.start(spec, shell("true"))).await.unwrap_err();
+        assert!(matches!(&error, StartError::Mount { what, .. } if what == "/etc/loop"), "{error:?}");
+    });
+}
+
+#[test]
+fn an_image_cannot_lead_our_mounts_astray() {
+    with_world(|world| async move {
+        for name in ["proc", "dev", "sys"] {
+            let spec = overlay_box(&world, name);
+            std::os::unix::fs::symlink("etc", world.path(&format!("{name}.lower")).join(name)).unwrap();
+            let error = world.spawner.start(world.start(spec, shell("true"))).await.unwrap_err();
+            assert!(matches!(&error, StartError::Mount { what, .. } if *what == format!("/{name}")), "{error:?}");
+        }
+    });
+}
