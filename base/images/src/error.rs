@@ -109,6 +109,9 @@ impl PullError {
             PullError::RateLimited { registry } => {
                 format!("wait, give credentials for {registry}, or configure a mirror")
             }
+            PullError::Refused { registry, status, .. } if *status < 500 => {
+                format!("check that {registry} is a registry and serves images under this name")
+            }
             PullError::Refused { .. } => "this is the registry's own trouble: try again later".to_owned(),
             PullError::DigestMismatch { .. } => {
                 "try again; if it stays so, the registry or a mirror serves altered content".to_owned()

@@ -22,6 +22,7 @@ mod share;
 mod store;
 mod tape;
 mod tree;
+mod trust;
 mod unpack;
 mod user;
 

@@ -121,11 +121,12 @@ impl Inner {
         repository: Repository<'_>,
         reference: &Reference,
     ) -> Result<Answer, PullError> {
-        // Only worth a question when the answer may be that nothing has changed.
+        // Only worth a question when the answer may be that nothing has changed. Any other image that is here is not
+        // handed out for its digest alone: a registry must show the manifest to give a name to it.
         if reference.digest.is_none()
-            && self.knows(reference)
-            && let Some(digest) = self.registry.digest(source, repository, reference.selector()).await
-            && let Some(image) = self.rename(reference, &digest).await?
+            && let Some(known) = self.digest_of(reference)
+            && self.registry.digest(source, repository, reference.selector()).await.as_ref() == Some(&known)
+            && let Some(image) = self.rename(reference, &known).await?
         {
             return Ok(Answer::Here(image));
         }

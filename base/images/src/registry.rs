@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::error::PullError;
 use crate::manifest::{self, MANIFEST_BYTES_MAX};
 use crate::reference::DOCKER_HUB;
+use crate::trust;
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, Response, StatusCode, Url};
@@ -80,14 +81,8 @@ impl Registry {
         mirrors: BTreeMap<String, String>,
         credentials: BTreeMap<String, Credentials>,
     ) -> Result<Registry, Box<dyn std::error::Error + Send + Sync>> {
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        // The provider is named, so that the store works whether or not the process has chosen one.
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let client = Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(trust::tls()?)
             .user_agent(concat!("bramble/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_DEADLINE)
             .read_timeout(READ_DEADLINE)

@@ -137,18 +137,13 @@ impl Inner {
     }
 
     /// Which image a name stands for. A digest finds the image under whatever name it came.
-    fn digest_of(&self, reference: &Reference) -> Option<Digest> {
+    pub(crate) fn digest_of(&self, reference: &Reference) -> Option<Digest> {
         let state = self.state();
         if let Some(digest) = &reference.digest {
             let digest: Digest = digest.parse().ok()?;
             return state.records.images.contains_key(&digest).then_some(digest);
         }
         Some(state.records.names.get(&reference.to_string())?.digest.clone())
-    }
-
-    /// Whether the name stands for something here.
-    pub(crate) fn knows(&self, reference: &Reference) -> bool {
-        self.digest_of(reference).is_some()
     }
 
     /// The image of this digest, when all its layers are here.

@@ -92,6 +92,19 @@ async fn policies_decide_whether_the_registry_is_asked() {
 }
 
 #[tokio::test]
+async fn a_registry_gets_no_image_for_claiming_its_digest() {
+    let registry = Registry::start().await;
+    let private = push(&registry, "private", Some("latest"), "{}", &[layer(GZIP, Tar::default().file("secret", "x"))]);
+    let first = push(&registry, "app", Some("latest"), "{}", &[layer(GZIP, Tar::default().file("v", "1"))]);
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path()).await;
+    pull(&store, &registry.reference("private"), Pull::Missing).await.unwrap();
+    pull(&store, &registry.reference("app"), Pull::Missing).await.unwrap();
+    registry.faults().claimed_digest = Some(private);
+    assert_eq!(pull(&store, &registry.reference("app"), Pull::Always).await.unwrap().digest, first);
+}
+
+#[tokio::test]
 async fn challenges_are_answered_with_credentials_and_refused_without() {
     for guard in [Guard::Bearer, Guard::Basic] {
         let registry = Registry::start().await;

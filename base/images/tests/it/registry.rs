@@ -51,6 +51,8 @@ pub(crate) struct Faults {
     /// Blob answers are cut after so many bytes, one answer each.
     pub(crate) cuts: VecDeque<usize>,
     pub(crate) no_ranges: bool,
+    /// What every answer says its manifest's digest is.
+    pub(crate) claimed_digest: Option<String>,
     /// Every blob answer waits for a permit after its first byte.
     pub(crate) gate: Option<Arc<Semaphore>>,
 }
@@ -153,7 +155,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         };
         return match found {
             Some((media_type, body)) => {
-                let digest = ("docker-content-digest", digest(&body));
+                let claimed = shared.faults.lock().unwrap().claimed_digest.clone();
+                let digest = ("docker-content-digest", claimed.unwrap_or_else(|| digest(&body)));
                 ([(header::CONTENT_TYPE.as_str(), media_type), digest], body).into_response()
             }
             None => StatusCode::NOT_FOUND.into_response(),
