@@ -3,13 +3,17 @@
 use crate::api;
 use crate::cli::UpArgs;
 use crate::config::{self, Node};
+use crate::seen;
 use crate::serve;
+use crate::state;
 use containers::{Agent, Hooks};
 use control::stacks::Stacks;
 use control::{Soft, Space, planner, view};
 use futures::FutureExt;
 use gateway::Gateway;
 use images::{Ownership, Store};
+use meter::Registration;
+use replication::Group;
 use sandbox::{Ids, Spawner};
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -56,8 +60,8 @@ enum BootError {
     Agent(#[from] containers::StartupError),
     #[error("read the state of record")]
     Space(#[from] control::SpaceError),
-    #[error("open the state of record: {0}")]
-    State(String),
+    #[error(transparent)]
+    State(#[from] state::StateError),
     #[error("start the runtime: {0}")]
     Runtime(std::io::Error),
 }
@@ -70,11 +74,8 @@ impl BootError {
             BootError::Locked { .. } => "stop it first, or name another folder with --data DIR".to_owned(),
             BootError::Listen { .. } => "another program may hold it: choose another with --api ADDR".to_owned(),
             BootError::Space(error) => error.hint().to_owned(),
-            BootError::Spawner(_)
-            | BootError::Images(_)
-            | BootError::Agent(_)
-            | BootError::State(_)
-            | BootError::Runtime(_) => String::new(),
+            BootError::Spawner(_) | BootError::Images(_) | BootError::Agent(_) | BootError::Runtime(_) => String::new(),
+            BootError::State(error) => error.hint().to_owned(),
         }
     }
 }
@@ -151,10 +152,12 @@ fn kept_word(path: &Path, length: usize) -> std::io::Result<String> {
 /// The parts of a running node, in the order they were started.
 struct Running {
     space: Space,
+    group: Group,
     soft: Soft,
     agent: Arc<Agent>,
     gateway: Arc<Gateway>,
     tasks: Vec<Task>,
+    _series: Vec<Registration>,
 }
 
 async fn run(node: Node, spawner: Spawner) -> Result<(), BootError> {
@@ -207,7 +210,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let logs_dir = node.data.join("logs");
     std::fs::create_dir_all(&logs_dir)
         .map_err(|source| BootError::Data { path: logs_dir.display().to_string(), source })?;
-    let space = Space::ephemeral();
+    let (space, group) = state::open(&node.data, id).await?;
     let soft = Soft::new();
     let (view, view_task) = view::follow(space.clone(), soft.clone()).await?;
     let telemetry = Arc::new(Telemetry::start(telemetry::Settings::new(&node.data, &logs_dir), meter.clone()));
@@ -243,6 +246,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
 
     let unserved = serve::Unserved::default();
     let serving = serve::run(Arc::clone(&gateway), view.clone(), node.http, unserved, meter.clone());
+    let series = vec![seen::services(&meter, view.clone()), seen::group(&meter, group.clone())];
     let stacks = Stacks::new(space.clone());
     report_node(node, id, &soft)?;
     let tasks = vec![
@@ -264,7 +268,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         meter,
         http: node.http.to_string(),
     });
-    Ok((Running { space, soft, agent, gateway, tasks }, router))
+    Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
 }
 
 /// The gateway starts after the agent it dials through, so the agent learns of it late.
@@ -333,7 +337,7 @@ async fn keep_logs(mut view: view::View, telemetry: Arc<Telemetry>) {
 
 /// The boot list backwards. On Ctrl-C instances stop too; on SIGTERM they go on, for the next bramble to find.
 async fn close(running: Running, stop_instances: bool, interrupt: &mut tokio::signal::unix::Signal) {
-    let Running { space, soft, agent, gateway, tasks } = running;
+    let Running { space, group, soft, agent, gateway, tasks, _series } = running;
     if stop_instances {
         eprintln!("stopping instances; press Ctrl-C again to leave them running");
         tokio::select! {
@@ -348,4 +352,5 @@ async fn close(running: Running, stop_instances: bool, interrupt: &mut tokio::si
     }
     soft.close();
     space.close();
+    group.close().await;
 }

@@ -4,7 +4,9 @@ mod api;
 mod boot;
 mod cli;
 mod config;
+mod seen;
 mod serve;
+mod state;
 
 use clap::Parser;
 use std::process::ExitCode;

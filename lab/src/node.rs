@@ -81,7 +81,9 @@ impl Node {
     /// Starts the binary and waits until its API answers.
     pub fn launch(&mut self) {
         self.launch_unready();
-        wait::until("the API answers", 30, || http::get(self.api, "/healthz").ok().filter(|answer| answer.status == 200));
+        wait::until("the API answers", 30, || {
+            http::get(self.api, "/healthz").ok().filter(|answer| answer.status == 200)
+        });
     }
 
     /// Starts the binary without waiting.

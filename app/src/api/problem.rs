@@ -16,13 +16,14 @@ use wire::diagnostic::Diagnostic;
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: u16,
-    problem: Problem,
+    problem: Box<Problem>,
 }
 
 impl Refusal {
     pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Refusal {
         let (code, message) = (code.to_owned(), message.into());
-        Refusal { status, problem: Problem { code, message, hint: String::new(), diagnostics: Vec::new() } }
+        let problem = Problem { code, message, hint: String::new(), diagnostics: Vec::new() };
+        Refusal { status, problem: Box::new(problem) }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Refusal {
@@ -36,14 +37,14 @@ impl Refusal {
     }
 
     pub(super) fn into_problem(self) -> Problem {
-        self.problem
+        *self.problem
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
-        (status, Json(self.problem)).into_response()
+        (status, Json(*self.problem)).into_response()
     }
 }
 
@@ -68,7 +69,9 @@ impl From<ApplyError> for Refusal {
             ApplyError::Global { .. } => {
                 Refusal::new(422, "B0108", message).hint("set `deploy.mode: replicated` to choose a number")
             }
-            ApplyError::NoAddress => Refusal::new(409, "B0110", message).hint("remove stacks that are not used"),
+            ApplyError::NoAddress | ApplyError::NoPort => {
+                Refusal::new(409, "B0110", message).hint("remove stacks that are not used")
+            }
             ApplyError::Space(error) => error.into(),
         }
     }

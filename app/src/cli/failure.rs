@@ -6,7 +6,8 @@ use wire::api::Problem;
 /// A command that did not do what it was asked.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    problem: Problem,
+    /// Boxed: results that fail are rare and should not make those that do not larger.
+    problem: Box<Problem>,
     /// Used wrongly rather than failed.
     usage: bool,
     /// Shown before the message: a stack file's errors in their places.
@@ -18,7 +19,7 @@ impl Failure {
     pub(crate) fn local(message: impl Into<String>) -> Failure {
         let message = message.into();
         let problem = Problem { code: String::new(), message, hint: String::new(), diagnostics: Vec::new() };
-        Failure { problem, usage: false, detail: String::new() }
+        Failure { problem: Box::new(problem), usage: false, detail: String::new() }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Failure {
@@ -60,7 +61,7 @@ impl Failure {
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Failure {
-        Failure { problem, usage: false, detail: String::new() }
+        Failure { problem: Box::new(problem), usage: false, detail: String::new() }
     }
 }
 

@@ -16,6 +16,8 @@ const ATTEMPTS_MAX: u32 = 8;
 /// 198.18.0.0/15 without its first and last address.
 const ADDRESSES: u32 = (1 << 17) - 2;
 const ADDRESS_FIRST: u32 = 0xC612_0001;
+/// Ports given to services that publish without saying where: below what the kernel gives to outgoing connections.
+const CHOSEN_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 
 /// Stacks in a key space.
 #[derive(Clone)]
@@ -51,6 +53,8 @@ pub enum ApplyError {
     Contended(String),
     #[error("all addresses for services are taken")]
     NoAddress,
+    #[error("all ports from 30000 to 32767 are taken")]
+    NoPort,
     #[error("could not reach the state of record")]
     Space(#[from] SpaceError),
 }
@@ -61,8 +65,8 @@ impl Stacks {
     }
 
     /// Makes `stack` wanted as a new revision. A stack equal to the current one changes nothing.
-    pub async fn apply(&self, stack: Stack, source: &str, cause: &str, now_ms: u64) -> Result<Applied, ApplyError> {
-        let name = stack.name.clone();
+    pub async fn apply(&self, asked: Stack, source: &str, cause: &str, now_ms: u64) -> Result<Applied, ApplyError> {
+        let name = asked.name.clone();
         for _ in 0..ATTEMPTS_MAX {
             let head = self.head(&name).await?;
             if head.as_ref().is_some_and(|(head, _)| head.removing) {
@@ -72,11 +76,14 @@ impl Stacks {
                 Some((head, _)) => Some(self.revision(&name, head.revision).await?),
                 None => None,
             };
+            let taken = self.ports_of_others(&name).await?;
+            let mut stack = asked.clone();
+            choose_ports(&mut stack, before.as_ref().map(|revision| &revision.stack), &taken)?;
             let plan = difference::plan(before.as_ref().map(|revision| &revision.stack), &stack);
             if let Some(before) = before.filter(|before| before.stack == stack) {
                 return Ok(Applied { revision: before.number, changed: false, plan });
             }
-            self.check_ports(&stack).await?;
+            check_ports(&stack, &taken)?;
             let number = head.as_ref().map_or(1, |(head, _)| head.revision + 1);
             let (source, cause) = (source.to_owned(), cause.to_owned());
             let revision = StackRevision { stack: stack.clone(), number, created_ms: now_ms, source, cause };
@@ -95,8 +102,11 @@ impl Stacks {
             Some((head, _)) => Some(self.revision(&stack.name, head.revision).await?.stack),
             None => None,
         };
-        self.check_ports(stack).await?;
-        Ok(difference::plan(before.as_ref(), stack))
+        let taken = self.ports_of_others(&stack.name).await?;
+        check_ports(stack, &taken)?;
+        let mut stack = stack.clone();
+        choose_ports(&mut stack, before.as_ref(), &taken)?;
+        Ok(difference::plan(before.as_ref(), &stack))
     }
 
     /// The wanted revision of a stack.
@@ -207,11 +217,11 @@ impl Stacks {
         }
     }
 
-    /// Two stacks cannot publish one port: the gateway listens on it once.
-    async fn check_ports(&self, stack: &Stack) -> Result<(), ApplyError> {
-        let mut taken: BTreeMap<(u16, Protocol), String> = BTreeMap::new();
+    /// Published ports of every stack but this one, with the service that has each.
+    async fn ports_of_others(&self, stack: &str) -> Result<Taken, ApplyError> {
+        let mut taken = Taken::new();
         for (head, revision) in self.all().await? {
-            if head.name == stack.name || head.removing {
+            if head.name == stack || head.removing {
                 continue;
             }
             for (name, service) in &revision.stack.services {
@@ -220,20 +230,7 @@ impl Stacks {
                 }
             }
         }
-        for (name, service) in &stack.services {
-            for port in &service.ports {
-                let Some(published) = port.published else { continue };
-                if let Some(owner) = taken.get(&(published, port.protocol)) {
-                    let protocol = match port.protocol {
-                        Protocol::Tcp => "tcp",
-                        Protocol::Udp => "udp",
-                    };
-                    let (service, owner) = (name.clone(), owner.clone());
-                    return Err(ApplyError::PortTaken { port: published, protocol, service, owner });
-                }
-            }
-        }
-        Ok(())
+        Ok(taken)
     }
 
     /// Gives every service that has none an address, kept for as long as the stack.
@@ -257,6 +254,48 @@ impl Stacks {
         }
         Ok(txn)
     }
+}
+
+/// A published port and the service that has it.
+type Taken = BTreeMap<(u16, Protocol), String>;
+
+/// Two stacks cannot publish one port: the gateway listens on it once.
+fn check_ports(stack: &Stack, taken: &Taken) -> Result<(), ApplyError> {
+    for (name, service) in &stack.services {
+        for port in &service.ports {
+            let Some(published) = port.published else { continue };
+            if let Some(owner) = taken.get(&(published, port.protocol)) {
+                let protocol = match port.protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                };
+                let (service, owner) = (name.clone(), owner.clone());
+                return Err(ApplyError::PortTaken { port: published, protocol, service, owner });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives each port that names no published one a free one, the same as before where there was one.
+fn choose_ports(stack: &mut Stack, before: Option<&Stack>, taken: &Taken) -> Result<(), ApplyError> {
+    let mut used: BTreeSet<(u16, Protocol)> = taken.keys().copied().collect();
+    for service in stack.services.values() {
+        used.extend(service.ports.iter().filter_map(|port| Some((port.published?, port.protocol))));
+    }
+    for (name, service) in &mut stack.services {
+        let known = before.and_then(|before| before.services.get(name));
+        for port in service.ports.iter_mut().filter(|port| port.published.is_none()) {
+            let had = known.into_iter().flat_map(|known| &known.ports);
+            let had = had.filter(|old| old.target == port.target && old.protocol == port.protocol);
+            let had = had.filter_map(|old| old.published).find(|number| !used.contains(&(*number, port.protocol)));
+            let free = || CHOSEN_PORTS.clone().find(|number| !used.contains(&(*number, port.protocol)));
+            let number = had.or_else(free).ok_or(ApplyError::NoPort)?;
+            used.insert((number, port.protocol));
+            port.published = Some(number);
+        }
+    }
+    Ok(())
 }
 
 /// The transaction that makes `revision` the wanted one, if the head is still as it was read.

@@ -4,7 +4,7 @@ use lab::{Node, http, node, wait};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// A server in the host's shell tools is not there on every machine; python is, wherever tests run.
-fn web(port: u16, text: &str, replicas: u32) -> String {
+pub(crate) fn web(port: u16, text: &str, replicas: u32) -> String {
     format!(
         r#"
 services:
@@ -35,7 +35,7 @@ services:
     )
 }
 
-fn address(port: u16) -> SocketAddr {
+pub(crate) fn address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 

@@ -1,3 +1,4 @@
 //! One node from outside: the real binary, used as a person would and broken as the world would.
 
 mod deploying;
+mod surviving;

@@ -76,8 +76,12 @@ async fn settle(remote: &Remote, deployed: &Deployed, bar: &ProgressBar) -> Resu
         // The watch is opened before the state is read, so that no change falls between the two.
         let mut judged = None;
         let (changed, mut woken) = tokio::sync::mpsc::channel::<()>(1);
-        let watch =
-            remote.lines(Method::GET, "/v1/watch", None::<&()>, move |_: Changed| changed.try_send(()).is_ok() || true);
+        let wake = move |_: Changed| {
+            // Full means that it will look anyway.
+            let _ = changed.try_send(());
+            true
+        };
+        let watch = remote.lines(Method::GET, "/v1/watch", None::<&()>, wake);
         tokio::pin!(watch);
         while judged.is_none() {
             tokio::select! {
@@ -101,7 +105,8 @@ fn judge(detail: StackDetail, deployed: &Deployed, bar: &ProgressBar) -> Result<
         let hint = format!("`bramble stack history {}` says why", summary.name);
         return Err(Failure::local(message).hint(hint));
     }
-    let failed = |service: &&ServiceSummary| service.state.starts_with("failed") && service.revision == deployed.revision;
+    let failed =
+        |service: &&ServiceSummary| service.state.starts_with("failed") && service.revision == deployed.revision;
     if let Some(service) = detail.services.iter().find(failed) {
         let message = format!("{}/{} {}", service.stack, service.service, service.state);
         let hint = format!("`bramble logs {}/{}` shows what it said", service.stack, service.service);

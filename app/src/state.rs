@@ -1,0 +1,59 @@
+//! The state of record, opened: control's key space over a replicated group over this machine's disk.
+
+use control::{Keyspace, Space};
+use replication::{Group, Nowhere, Options, Start, Timing};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use world::disk::{Disk, Real};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("make folder {path}")]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("open the state of record")]
+    Keyspace(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("open the log of the state of record")]
+    Group(#[from] replication::OpenError),
+}
+
+impl StateError {
+    pub fn hint(&self) -> &'static str {
+        match self {
+            StateError::Folder { .. } => "is there room on the disk, and may this user write there?",
+            StateError::Keyspace(_) | StateError::Group(_) => {
+                "nothing was changed; if the disk is full make room, if a file is damaged restore the data folder from a backup"
+            }
+        }
+    }
+}
+
+/// Opens what is there, or founds a group of one. `id` is this machine's, the same for ever.
+pub async fn open(data: &Path, id: &str) -> Result<(Space, Group), StateError> {
+    let disk: Arc<dyn Disk> = Arc::new(Real);
+    let folder = |name: &str| {
+        let path = data.join("control").join(name);
+        std::fs::create_dir_all(&path).map(|()| path.clone()).map_err(|source| StateError::Folder { path, source })
+    };
+    let (state, log) = (folder("state")?, folder("log")?);
+    let opening = Arc::clone(&disk);
+    let opened = tokio::task::spawn_blocking(move || Keyspace::open(opening, &state)).await;
+    let keyspace = opened
+        .map_err(|error| StateError::Keyspace(Box::new(error)))?
+        .map_err(|error| StateError::Keyspace(Box::new(error)))?;
+    let options = Options {
+        disk,
+        directory: log,
+        node: number(id),
+        start: Start::Found,
+        timing: Timing::default(),
+        log: storage::log::Options::default(),
+    };
+    let group = Group::open(options, Arc::clone(&keyspace) as _, Arc::new(Nowhere)).await?;
+    let space = Space::start(keyspace, Arc::new(group.clone()));
+    Ok((space, group))
+}
+
+/// The group knows members by number: this one's comes from its id (FNV-1a), so that it never changes either.
+fn number(id: &str) -> u64 {
+    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,44 @@
+//! The node dies, its services do not: what runs is found again, what was wanted goes on.
+
+use crate::deploying::{address, web};
+use lab::{Node, http, node, process, wait};
+use serde_json::Value;
+
+fn pids(node: &Node) -> Vec<u64> {
+    let mut pids: Vec<u64> = node.instances().iter().filter_map(|one| one["status"]["pid"].as_u64()).collect();
+    pids.sort_unstable();
+    pids
+}
+
+#[test]
+fn services_outlive_a_killed_node_and_are_found_again() {
+    let mut node = Node::start();
+    let port = node::free_port();
+    node.deployed("shop", &web(port, "one", 2));
+    let before = pids(&node);
+    assert_eq!(before.len(), 2);
+    node.kill();
+    for pid in &before {
+        let pid = u32::try_from(*pid).expect("a pid");
+        assert!(process::all().contains(&pid), "process {pid} goes on without the node");
+    }
+    node.launch();
+    let answer = wait::until("the port answers again", 10, || http::get(address(port), "/").ok());
+    assert_eq!(answer.status, 200);
+    wait::until("both are ready again", 10, || (pids(&node).len() == 2).then_some(()));
+    assert_eq!(pids(&node), before, "nothing was restarted");
+    let restarts: Vec<Value> = node.instances().iter().map(|one| one["status"]["restarts"].clone()).collect();
+    assert_eq!(restarts, [0, 0]);
+}
+
+#[test]
+fn ctrl_c_stops_instances_and_the_next_start_brings_them_back() {
+    let mut node = Node::start();
+    let port = node::free_port();
+    node.deployed("shop", &web(port, "one", 1));
+    node.interrupt();
+    assert_eq!(node.processes(), Vec::<u32>::new(), "nothing is left");
+    node.launch();
+    let answer = wait::until("the port answers again", 20, || http::get(address(port), "/").ok());
+    assert_eq!(answer.status, 200);
+}
