@@ -113,7 +113,8 @@ fn admit(
     started: Instant,
 ) -> Result<Errand, Refusal> {
     let asked = Asked::read(request.method(), request.uri(), request.version(), request.headers())?;
-    let upgrade = header::upgrade(request.headers()).map(|protocol| (hyper::upgrade::on(&mut request), protocol));
+    let upgrade = header::upgrade(request.headers()).filter(|_| request.body().is_end_stream());
+    let upgrade = upgrade.map(|protocol| (hyper::upgrade::on(&mut request), protocol));
     let (mut head, body) = request.into_parts();
     let (upstream, prefix) = match &target.kind {
         TargetKind::Service { upstream, .. } => (upstream, None),

@@ -11,7 +11,7 @@ use crate::settings::{Settings, UdpDialer};
 use crate::table::{Applied, Listener, ListenerKind, Table};
 use crate::upstream::{Ground, Upstream};
 use meter::Meter;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +25,8 @@ use world::task::Task;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Requests to the routed port that match no route are counted under this name.
 const NO_SERVICE: &str = "";
+
+const CLOSED: &str = "the gateway is closed";
 
 type Upstreams = BTreeMap<(String, u16), Arc<Upstream>>;
 
@@ -46,6 +48,23 @@ struct State {
     inherited: Vec<(SocketAddr, OwnedFd)>,
     udp: Option<Arc<dyn UdpDialer>>,
     closed: bool,
+}
+
+impl State {
+    /// Closes the sockets `table` does not name.
+    async fn retire_others(&mut self, table: &Table) {
+        let wanted: HashSet<Key> = table.listeners.iter().map(Key::of).collect();
+        self.retired.retain(|phase| !phase.is_closed());
+        let mut closing = Vec::new();
+        for (_, listening) in self.listeners.extract_if(|key, _| !wanted.contains(key)) {
+            let (phase, accepting) = listening.retire();
+            self.retired.push(phase);
+            closing.push(accepting);
+        }
+        for accepting in closing {
+            accepting.join().await;
+        }
+    }
 }
 
 /// What makes a listener the same one in the next table. Free ports are told apart by what they serve.
@@ -91,45 +110,44 @@ impl Gateway {
         }
     }
 
-    /// Makes the gateway serve `table` and nothing else. May run at any time and with the same table again; not
-    /// to be dropped halfway. Endpoints come before routes and listeners, so that nothing points at nothing.
+    /// Makes the gateway serve `table` and nothing else. May be called at any time and with the same table again;
+    /// dropped halfway, the next call makes up for it. Endpoints come before routes and listeners, so that nothing
+    /// points at nothing, and sockets close before others open, so that addresses can be exchanged.
     pub async fn apply(&self, table: Table) -> Applied {
         let mut state = self.state.lock().await;
+        let mut applied = Applied::default();
         if state.closed {
-            let reason = |listener: &Listener| format!("cannot listen at {}: the gateway is closed", listener.address);
-            let failed = table.listeners.iter().map(|listener| (listener.address, reason(listener))).collect();
-            return Applied { listening: Vec::new(), failed };
+            let refused = table.listeners.iter().map(|listener| (listener.address, CLOSED.to_owned()));
+            applied.failed.extend(refused);
+            return applied;
         }
         let upstreams = self.update_upstreams(&table);
-        let upstream = |service: &str, port| upstreams.get(&(service.to_owned(), port)).cloned();
-        let router = Arc::new(Router::new(&table.routes, |route| {
-            upstream(&route.service, route.port).expect("every service a table names has been made")
-        }));
-        let mut before = std::mem::take(&mut state.listeners);
-        let mut applied = Applied::default();
+        let upstream = |service: &str, port| {
+            upstreams.get(&(service.to_owned(), port)).cloned().expect("every service a table names has been made")
+        };
+        let router = Arc::new(Router::new(&table.routes, |route| upstream(&route.service, route.port)));
+        state.retire_others(&table).await;
+        let mut named = HashSet::new();
         for listener in &table.listeners {
             let key = Key::of(listener);
-            if state.listeners.contains_key(&key) {
+            if !named.insert(key.clone()) {
                 let reason = format!("cannot listen at {}: named twice", listener.address);
                 applied.failed.push((listener.address, reason));
                 continue;
             }
             let kind = match &listener.kind {
                 ListenerKind::Routed => TargetKind::Routed(Arc::clone(&router)),
-                ListenerKind::Service { service, port, .. } => TargetKind::Service {
-                    upstream: upstream(service, *port).expect("every service a table names has been made"),
-                    speaks: listener.speaks,
-                },
+                ListenerKind::Service { service, port, .. } => {
+                    TargetKind::Service { upstream: upstream(service, *port), speaks: listener.speaks }
+                }
             };
             let target = Target { kind, meters: Arc::clone(&self.unrouted), policy: Policy::default() };
-            let listening = match before.remove(&key) {
-                Some(listening) => {
-                    listening.target.set(target);
-                    Ok(listening)
-                }
-                None => self.listen(&mut state, &key, target),
-            };
-            match listening {
+            if let Some(listening) = state.listeners.get(&key) {
+                listening.target.set(target);
+                applied.listening.push((listener.address, listening.got));
+                continue;
+            }
+            match self.listen(&mut state, &key, target) {
                 Ok(listening) => {
                     applied.listening.push((listener.address, listening.got));
                     state.listeners.insert(key, listening);
@@ -137,8 +155,6 @@ impl Gateway {
                 Err(reason) => applied.failed.push((listener.address, reason)),
             }
         }
-        state.retired.retain(|phase| !phase.is_closed());
-        state.retired.extend(before.into_values().map(Listening::retire));
         applied
     }
 
@@ -165,12 +181,11 @@ impl Gateway {
     /// Stops accepting, lets what is under way finish for up to `grace`, and ends the rest. Tables applied
     /// afterwards are not served.
     pub async fn close(&self, grace: Duration) {
-        let phases: Vec<_> = {
+        let phases = {
             let mut state = self.state.lock().await;
             state.closed = true;
-            let retired = std::mem::take(&mut state.retired);
-            let listening = std::mem::take(&mut state.listeners).into_values().map(Listening::retire);
-            retired.into_iter().chain(listening).collect()
+            state.retire_others(&Table::default()).await;
+            std::mem::take(&mut state.retired)
         };
         let ended = async {
             for phase in &phases {

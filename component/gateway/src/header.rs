@@ -58,9 +58,18 @@ impl ClientName {
     }
 }
 
-/// The protocol an `Upgrade` request asks for: only when `Connection` says so too.
+/// The protocol an `Upgrade` request asks for: only when `Connection` says so too. Never another version of
+/// HTTP: its requests would pass by routes and policy inside a tunnel, and RFC 9113 gave that upgrade up.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let wanted = headers.get(header::UPGRADE)?;
+    let names = |protocol: &[u8]| {
+        wanted.as_bytes().split(|byte| *byte == b',').any(|name| {
+            name.trim_ascii().get(..protocol.len()).is_some_and(|start| start.eq_ignore_ascii_case(protocol))
+        })
+    };
+    if names(b"h2c") || names(b"http/") {
+        return None;
+    }
     connection_tokens(headers).any(|token| token.eq_ignore_ascii_case(b"upgrade")).then(|| wanted.clone())
 }
 

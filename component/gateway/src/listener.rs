@@ -65,7 +65,7 @@ pub(crate) struct Listening {
     pub(crate) got: SocketAddr,
     pub(crate) target: Arc<Swap<Target>>,
     pub(crate) phase: watch::Sender<Phase>,
-    _accepting: Task,
+    accepting: Task,
 }
 
 impl Listening {
@@ -74,9 +74,9 @@ impl Listening {
         let got = socket.local_addr()?;
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
-        let accepting = accept(socket, Arc::clone(&target), floor, watched);
+        let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, watched));
         let accepting = world::task::spawn("gateway listener", accepting);
-        Ok(Listening { got, target, phase, _accepting: accepting })
+        Ok(Listening { got, target, phase, accepting })
     }
 
     /// Starts to serve UDP at `socket`.
@@ -88,16 +88,25 @@ impl Listening {
     ) -> io::Result<Listening> {
         let got = socket.local_addr()?;
         let target = Arc::new(Swap::new(target));
-        let (phase, _) = watch::channel(Phase::Open);
-        let serving = udp::serve(socket, Arc::clone(&target), floor.ground, dialer);
-        let serving = world::task::spawn("gateway udp port", serving);
-        Ok(Listening { got, target, phase, _accepting: serving })
+        let (phase, watched) = watch::channel(Phase::Open);
+        let serving = while_open(watched, udp::serve(socket, Arc::clone(&target), floor.ground, dialer));
+        let accepting = world::task::spawn("gateway udp port", serving);
+        Ok(Listening { got, target, phase, accepting })
     }
 
-    /// Stops accepting. What is returned tells the connections that remain how to end, and that they have.
-    pub(crate) fn retire(self) -> watch::Sender<Phase> {
+    /// Stops accepting. The sender tells the connections that remain how to end, and that they have; the task
+    /// ends as soon as the socket is closed.
+    pub(crate) fn retire(self) -> (watch::Sender<Phase>, Task) {
         self.phase.send_replace(Phase::Drain);
-        self.phase
+        (self.phase, self.accepting)
+    }
+}
+
+/// Does `work`, which has no end of its own, until the listener is to end.
+async fn while_open(mut phase: watch::Receiver<Phase>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => {}
+        () = work => {}
     }
 }
 

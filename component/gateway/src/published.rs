@@ -51,7 +51,8 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
     let started = world::clock::monotonic();
     let mut search = Search::new(Arc::clone(&upstream), started);
     let mut phase = arrival.phase.clone();
-    let cut = phase.wait_for(|phase| *phase == Phase::Cut);
+    // Neither side has said anything yet: such a connection need not outlive its listener.
+    let ending = phase.wait_for(|phase| *phase != Phase::Open);
     let spoken = async {
         match speaks {
             Speaks::Http => Spoken::Http(None),
@@ -67,7 +68,7 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
     };
     let spoken = tokio::select! {
         spoken = spoken => spoken,
-        _ = cut => Spoken::Nothing,
+        _ = ending => Spoken::Nothing,
     };
     match spoken {
         Spoken::Http(first) => arrival.serve_http(first).await,

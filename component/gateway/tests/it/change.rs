@@ -399,6 +399,84 @@ async fn closing_finishes_requests_and_cuts_what_does_not_end() {
 }
 
 #[tokio::test]
+async fn an_address_may_change_hands_within_one_table() {
+    let a = Instance::named("a").await;
+    let bed = Bed::new(&[("a", &a)]).await;
+    let mut next = table(ListenerKind::Routed, Speaks::Detect, &["a"]);
+    for ip in ["127.0.0.1", "0.0.0.0", "127.0.0.1"] {
+        // The port is the same, the address overlaps with the one before.
+        next.listeners[0].address = SocketAddr::new(ip.parse().unwrap(), bed.address.port());
+        let applied = bed.gateway.apply(next.clone()).await;
+        assert_eq!(applied.failed, []);
+        assert_eq!(bed.client().await.get("/").await.text(), "a");
+    }
+}
+
+/// Any table after any other: what is listened at, who answers, and what is in flight are as the table says.
+#[tokio::test]
+async fn any_tables_in_any_order_are_served_as_written() {
+    let instances = [Instance::named("0").await, Instance::named("1").await, Instance::named("2").await];
+    let bed = Bed::new(&[]).await;
+    for (number, instance) in instances.iter().enumerate() {
+        bed.doors.set(&number.to_string(), instance.address);
+    }
+    let mut state = 7_u64;
+    let mut roll = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut known: BTreeMap<usize, SocketAddr> = BTreeMap::new();
+    for _ in 0..60 {
+        let mut next = Table::default();
+        next.listeners.push(listener(ListenerKind::Routed, Speaks::Detect));
+        let mut published = Vec::new();
+        for number in 0..3 {
+            let service = format!("shop/{number}");
+            let ids: Vec<String> = (0..3).filter(|_| roll(2) == 0).map(|id: usize| id.to_string()).collect();
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            if roll(4) > 0 {
+                next.services.insert(service.clone(), endpoints(&ids));
+                next.routes.push(route(&[&format!("{number}.test")], "/", &service));
+            }
+            if roll(3) > 0 {
+                let kind = ListenerKind::Service { service, port: 80, protocol: wire::spec::Protocol::Tcp };
+                next.listeners.push(listener(kind, Speaks::Http));
+                published.push(number);
+            }
+        }
+        let applied = bed.gateway.apply(next.clone()).await;
+        assert_eq!(applied.failed, []);
+        assert_eq!(applied.listening[0].1, bed.address);
+        let got: BTreeMap<usize, SocketAddr> =
+            published.into_iter().zip(applied.listening[1..].iter().map(|(_, got)| *got)).collect();
+        for (number, address) in &got {
+            if let Some(before) = known.get(number) {
+                assert_eq!(before, address, "a listener that stays keeps its socket");
+            }
+        }
+        for (number, address) in known.iter().filter(|(number, _)| !got.contains_key(number)) {
+            assert!(std::net::TcpStream::connect(address).is_err(), "{number} is not listened at");
+        }
+        known = got;
+        let mut client = bed.client().await;
+        for number in 0..3 {
+            let service = format!("shop/{number}");
+            let routed = next.services.get(&service);
+            if routed.is_some_and(Vec::is_empty) {
+                continue;
+            }
+            let request = format!("GET / HTTP/1.1\r\nhost: {number}.test\r\n\r\n");
+            let answer = client.ask(request).await;
+            match routed {
+                Some(endpoints) => assert!(endpoints.iter().any(|one| one.instance == answer.text())),
+                None => assert_eq!(answer.status, 404),
+            }
+        }
+        assert!((0..3).all(|id| bed.gateway.in_flight(&id.to_string()) == 0));
+    }
+}
+
+#[tokio::test]
 async fn services_share_instances_by_name_only() {
     // Two services whose routes meet at one port: what one does leaves the other alone.
     let (a, b) = (Instance::named("a").await, Instance::named("b").await);

@@ -69,6 +69,18 @@ async fn the_gateway_is_no_forward_proxy() {
 }
 
 #[tokio::test]
+async fn no_other_http_is_tunnelled_past_the_routes() {
+    let mirror = Instance::mirror().await;
+    let bed = Bed::new(&[("a", &mirror)]).await;
+    for protocol in ["h2c", "H2C", "foo, h2c", "HTTP/2.0"] {
+        let head = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n");
+        let answer = bed.client().await.ask(head).await;
+        assert_eq!(answer.status, 200);
+        assert!(!answer.text().contains("upgrade"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_http_1_is_refused() {
     let mirror = Instance::mirror().await;
     let bed = Bed::new(&[("a", &mirror)]).await;
