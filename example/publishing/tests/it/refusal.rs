@@ -147,6 +147,37 @@ fn what_is_too_much_is_not_read() {
 }
 
 #[test]
+fn malformed_requests_are_refused_and_break_nothing() {
+    let (instance, _folder) = blog();
+    let mut ada = Browser::signed_up(&instance, "ada");
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let parts = [("Content-Type", "multipart/form-data; boundary=edge")];
+    let cut = b"--edge\r\nContent-Disposition: form-data; name=\"csrf\"\r\n\r\nabc";
+    for (path, headers, body) in [
+        ("/posts", &form[..], &b"\xff\xfe=\x00"[..]),
+        ("/posts", &form, b"csrf=%ff&title=%zz&body=%&then=publish"),
+        ("/posts", &form, b"then=burn"),
+        ("/posts", &form, b""),
+        ("/posts", &[], b"csrf=a"),
+        ("/posts", &parts, cut),
+        ("/login", &form, b"name=a&name=b&password=&csrf="),
+        ("/pictures", &parts, cut),
+        ("/pictures", &parts, b""),
+        ("/pictures", &form, b"csrf=a"),
+        ("/pictures", &[("Content-Type", "multipart/form-data")], cut),
+    ] {
+        let status = ada.request("POST", path, headers, body).status;
+        assert!((400..500).contains(&status), "{path} {} {status}", String::from_utf8_lossy(body));
+    }
+    for cookie in ["session", "session=", "=;=;=", "session=a; session=b", "session=00000000000000000000000000000000"] {
+        let answer = Browser::new(&instance).request("GET", "/desk", &[("Cookie", cookie)], b"");
+        assert_eq!(answer.to(), "/login", "{cookie}");
+    }
+    assert_eq!(ada.request("DELETE", "/posts/1", &[], b"").status, 405);
+    assert_eq!(ada.get("/desk").status, 200);
+}
+
+#[test]
 fn odd_addresses_name_nothing() {
     let (instance, folder) = blog();
     std::fs::write(folder.path().join("secret.png"), "secret").expect("a file");
