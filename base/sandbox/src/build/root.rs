@@ -323,13 +323,24 @@ fn attach(source: &OwnedFd, target: &Path, folder: bool) -> Result<(), Failure> 
     attach().during(Step::Mount, || target.display().to_string())
 }
 
+/// Opens a path without what is there being able to lead outside the root.
+fn open_inside(target: &Path) -> Result<OwnedFd, Errno> {
+    // The kernel answers AGAIN when anything on the machine was renamed or mounted while it followed a `..`.
+    const ATTEMPTS: u32 = 1000;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    for _attempt in 0..ATTEMPTS {
+        match rustix::fs::openat2(CWD, target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            opened_or_refused => return opened_or_refused,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
 /// Opens `target`, making what is missing. Links of the image are followed inside the root; the magic ones of a proc
 /// are not.
 fn make_target(target: &Path, folder: bool, links: u32) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let open =
-        |path: &Path, flags: OFlags, mode: Mode| rustix::fs::openat2(CWD, path, flags | OFlags::CLOEXEC, mode, resolve);
-    match open(target, OFlags::PATH, Mode::empty()) {
+    match open_inside(target) {
         Err(Errno::NOENT) => {}
         found_or_refused => return found_or_refused,
     }
@@ -348,7 +359,7 @@ fn make_target(target: &Path, folder: bool, links: u32) -> Result<OwnedFd, Errno
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644))?;
     }
-    open(target, OFlags::PATH, Mode::empty())
+    open_inside(target)
 }
 
 /// Files live on one small tmpfs that is shown only while they are laid over the root one by one.
