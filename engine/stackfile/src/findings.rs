@@ -3,13 +3,14 @@
 //! Owns where a finding is. A finding inside a file that the main one extends or includes is reported at the line of
 //! the main file that brought it in, with the other file's place in the message, since a reader has one file open.
 
+use std::collections::{HashMap, HashSet};
 use wire::diagnostic::{Diagnostic, Report};
 
 /// A report longer than this helps nobody, and a hostile file must not make one of millions of lines.
 const FINDINGS_MAX: usize = 500;
 
 /// A place in one of the files; lines and columns count from 1, 0 is the whole file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Spot {
     /// Index into the files read so far; 0 is the main one.
     pub(crate) file: u16,
@@ -38,13 +39,24 @@ pub(crate) struct Findings {
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
     origins: Vec<Origin>,
+    /// Values that could not be filled in, about which everything is said.
+    spoilt: HashSet<Spot>,
+    /// Values in which a variable is missing, which may be why they are wrong.
+    emptied: HashMap<Spot, String>,
     /// Whether files that the caller did not bring are only worth a warning.
     pub(crate) lenient: bool,
 }
 
 impl Findings {
     pub(crate) fn new(lenient: bool) -> Findings {
-        Findings { errors: Vec::new(), warnings: Vec::new(), origins: vec![Origin::default()], lenient }
+        Findings {
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            origins: vec![Origin::default()],
+            spoilt: HashSet::new(),
+            emptied: HashMap::new(),
+            lenient,
+        }
     }
 
     /// Registers another file, brought in at `via`.
@@ -65,7 +77,15 @@ impl Findings {
     }
 
     pub(crate) fn error(&mut self, place: &Place, message: impl Into<String>, hint: impl Into<String>) {
-        let found = self.diagnostic(place, message.into(), hint.into());
+        if self.spoilt.contains(&place.spot) {
+            return;
+        }
+        let mut hint = hint.into();
+        if let Some(name) = self.emptied.get(&place.spot) {
+            let separator = if hint.is_empty() { "" } else { "; " };
+            hint = format!("set the variable `{name}`, which is empty here{separator}{hint}");
+        }
+        let found = self.diagnostic(place, message.into(), hint);
         if !self.is_full() && !self.errors.contains(&found) {
             self.errors.push(found);
         }
@@ -76,6 +96,16 @@ impl Findings {
         if self.warnings.len() < FINDINGS_MAX && !self.warnings.contains(&found) {
             self.warnings.push(found);
         }
+    }
+
+    /// Nothing further is said about the value at this spot.
+    pub(crate) fn spoil(&mut self, spot: Spot) {
+        self.spoilt.insert(spot);
+    }
+
+    /// What is wrong with the value at this spot may be due to a variable that is not set.
+    pub(crate) fn note_empty(&mut self, spot: Spot, variable: &str) {
+        self.emptied.entry(spot).or_insert_with(|| variable.to_string());
     }
 
     /// A file that the caller should have brought and did not.

@@ -58,7 +58,7 @@ fn check_digest(digest: &str) -> Result<(), Wrong> {
 
 fn check_tag(tag: &str) -> Result<(), Wrong> {
     if tag.is_empty() {
-        return Err(("has an empty tag", "write the tag, or leave out the `:`; a variable in it may be unset"));
+        return Err(("has an empty tag", "write the tag, or leave out the `:`"));
     }
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     if tag.len() > TAG_BYTES_MAX || !tag.bytes().all(good) || tag.starts_with(['.', '-']) {

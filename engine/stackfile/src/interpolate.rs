@@ -42,7 +42,7 @@ impl InterpolateError {
 }
 
 /// Fills in `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:?message}`, `${NAME?message}`,
-/// `${NAME:+other}`, `${NAME+other}`; `$$` is a dollar sign. Defaults, messages and others may hold variables too.
+/// `${NAME:+other}`, `${NAME+other}`; `$$` is a dollar sign, as is one that no name follows. Defaults, messages and others may hold variables too.
 pub fn interpolate(text: &str, variables: &BTreeMap<String, String>) -> Result<Interpolated, InterpolateError> {
     let mut unset = Vec::new();
     let text = fill(text, variables, &mut unset, 0)?;
@@ -73,11 +73,12 @@ fn fill(
         } else {
             let length = name_length(rest);
             if length == 0 {
-                let found = format!("${}", rest.chars().next().map(String::from).unwrap_or_default());
-                return Err(InterpolateError::NotAName { found });
+                // `$(`, `$1`, `$` at the end: for a shell or a pattern, and compose leaves it too.
+                out.push('$');
+            } else {
+                out.push_str(&value_or_empty(&rest[..length], variables, unset));
+                rest = &rest[length..];
             }
-            out.push_str(&value_or_empty(&rest[..length], variables, unset));
-            rest = &rest[length..];
         }
         if out.len() > VALUE_BYTES_MAX {
             return Err(InterpolateError::TooLong);
@@ -189,6 +190,7 @@ mod tests {
         check("${A:?no}${EMPTY?no}", Ok("a"));
         check("$X.$UNSET", Ok("."));
         check("${X:-}", Ok(""));
+        check("a$1 $(b) $ ^c$", Ok("a$1 $(b) $ ^c$"));
         check("äö$A", Ok("äöa"));
     }
 
@@ -197,8 +199,6 @@ mod tests {
         check("${X:?give it}", Err("variable `X` is required: give it"));
         check("${X?}", Err("variable `X` is required: it is not set"));
         check("${EMPTY:?needs ${A}}", Err("variable `EMPTY` is required: needs a"));
-        check("$", Err("`$` does not name a variable"));
-        check("a$1", Err("`$1` does not name a variable"));
         check("${}", Err("`${}` does not name a variable"));
         check("${A!}", Err("`${A!}` does not name a variable"));
         check("${A", Err("`${` is never closed"));

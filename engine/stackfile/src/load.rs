@@ -110,6 +110,7 @@ impl Loader<'_> {
         match interpolate(text, &self.variables) {
             Ok(done) => {
                 for name in done.unset {
+                    findings.note_empty(spot, &name);
                     self.warn_unset(&name, text, plain, &place, findings);
                 }
                 self.filled_bytes += done.text.len();
@@ -121,6 +122,7 @@ impl Loader<'_> {
             }
             Err(error) => {
                 findings.error(&place, error.to_string(), error.hint());
+                findings.spoil(spot);
                 String::new()
             }
         }

@@ -270,6 +270,11 @@ impl<'n> Fields<'n> {
         self.take_even_null(name).filter(|at| !at.is_null())
     }
 
+    /// As [`Fields::take`], but an empty text counts as missing: it comes of a variable that is not set.
+    pub(crate) fn take_filled(&mut self, name: &'static str) -> Option<At<'n>> {
+        self.take(name).filter(|at| at.node.text() != Some(""))
+    }
+
     pub(crate) fn take_even_null(&mut self, name: &'static str) -> Option<At<'n>> {
         self.asked.push(name);
         self.entries.iter().find(|entry| entry.key == name).map(|entry| At::of_entry(&self.path, entry))

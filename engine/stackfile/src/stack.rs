@@ -55,7 +55,7 @@ fn read(root: &Node, input: &Input<'_>, findings: &mut Findings) -> Option<Stack
     let mut fields = At::root(root).fields(findings)?;
     fields.take("version");
     fields.take("include");
-    let name = stack_name(fields.take("name").as_ref(), input, findings);
+    let name = stack_name(fields.take_filled("name").as_ref(), input, findings);
     if let Some(misplaced) = fields.take("x-bramble") {
         findings.error(
             &misplaced.place,

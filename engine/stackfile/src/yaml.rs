@@ -292,7 +292,8 @@ impl<'f> Builder<'f> {
 
     /// Tags of YAML's own and those with which compose lays files over each other say nothing new in one file.
     fn warn_of_tag(&mut self, spot: Spot, tag: Option<&Tag>) {
-        let Some(tag) = tag.filter(|tag| tag.is_custom() && !is_reset(tag) && tag.suffix() != "override") else {
+        let of_yaml = |tag: &Tag| tag.suffix_in_namespace("tag:yaml.org,2002:").is_some();
+        let Some(tag) = tag.filter(|tag| !of_yaml(tag) && !is_reset(tag) && tag.suffix() != "override") else {
             return;
         };
         let place = Place { spot, path: self.path_of_open() };

@@ -19,7 +19,7 @@ const LABEL_FIELDS: [&str; 2] = ["node.labels.", "engine.labels."];
 impl Reader<'_, '_> {
     pub(super) fn deploy(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
         let scale = fields.take("scale");
-        if let Some(at) = fields.take("restart") {
+        if let Some(at) = fields.take_filled("restart") {
             self.restart(&at, findings);
         }
         let mut replicas = None;
@@ -155,11 +155,13 @@ impl Reader<'_, '_> {
             if let Some(spread) = preference.take("spread")
                 && let Some(label) = spread.filled_text(findings)
             {
-                if !LABEL_FIELDS.iter().any(|prefix| label.starts_with(prefix)) && !FIELDS.contains(&label) {
-                    let message = format!("`{}` is nothing to spread over", shortened(label));
-                    findings.error(&spread.place, message, "write `node.labels.zone`");
+                match placement_field(label) {
+                    Some(field) => self.spec.placement.spread.push(field),
+                    None => {
+                        let message = format!("`{}` is nothing to spread over", shortened(label));
+                        findings.error(&spread.place, message, "write `node.labels.zone`");
+                    }
                 }
-                self.spec.placement.spread.push(label.to_string());
             }
             preference.finish(&[], findings);
         }
@@ -219,6 +221,16 @@ pub(super) fn machine_arch(name: &str) -> &str {
     }
 }
 
+/// What may be asked of a machine. As in swarm, capitals do not matter except in the label's own name.
+fn placement_field(text: &str) -> Option<String> {
+    let lower = text.to_ascii_lowercase();
+    if FIELDS.contains(&lower.as_str()) {
+        return Some(lower);
+    }
+    let prefix = LABEL_FIELDS.iter().find(|prefix| lower.starts_with(**prefix) && lower.len() > prefix.len())?;
+    Some(format!("{prefix}{}", &text[prefix.len()..]))
+}
+
 /// `node.labels.disk == ssd`, `node.role!=manager`.
 fn constraint(item: &At<'_>, findings: &mut Findings) -> Option<Constraint> {
     let text = item.filled_text(findings)?;
@@ -231,21 +243,20 @@ fn constraint(item: &At<'_>, findings: &mut Findings) -> Option<Constraint> {
             return None;
         }
     };
-    let is_label = LABEL_FIELDS.iter().any(|prefix| field.len() > prefix.len() && field.starts_with(prefix));
-    if !is_label && !FIELDS.contains(&field) {
+    let Some(field) = placement_field(field) else {
         let hint = match words::closest(field, FIELDS) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("known are {}, node.labels.*, engine.labels.*", FIELDS.join(", ")),
         };
         findings.error(&item.place, format!("`{}` is nothing to place by", shortened(field)), hint);
         return None;
-    }
+    };
     if value.is_empty() {
         findings.error(&item.place, "the constraint has no value", "write what the field is to be");
         return None;
     }
     let value = if field == ARCH_FIELD { machine_arch(value) } else { value };
-    Some(Constraint { field: field.to_string(), equal, value: value.to_string() })
+    Some(Constraint { field, equal, value: value.to_string() })
 }
 
 /// `update_config`, `rollback_config` and `x-bramble: update:`.

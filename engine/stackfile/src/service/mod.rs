@@ -215,13 +215,13 @@ impl Reader<'_, '_> {
             }
         }
         self.pull_policy(fields, findings);
-        if let Some(platform) = fields.take("platform") {
+        if let Some(platform) = fields.take_filled("platform") {
             self.platform(&platform, findings);
         }
     }
 
     fn pull_policy(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
-        let Some(at) = fields.take("pull_policy") else { return };
+        let Some(at) = fields.take_filled("pull_policy") else { return };
         let Some(text) = at.text(findings) else { return };
         self.spec.pull_policy = match text {
             "always" => PullPolicy::Always,

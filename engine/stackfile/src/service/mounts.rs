@@ -42,7 +42,7 @@ impl Reader<'_, '_> {
         for item in fields.take("volumes_from").map(|at| at.list(findings)).unwrap_or_default() {
             self.volumes_from(&item, findings);
         }
-        self.spec.shm_size_bytes = fields.take("shm_size").and_then(|at| at.size_bytes(findings));
+        self.spec.shm_size_bytes = fields.take_filled("shm_size").and_then(|at| at.size_bytes(findings));
     }
 
     fn short_mount(&mut self, item: &At<'_>, findings: &mut Findings) {

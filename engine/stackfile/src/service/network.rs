@@ -20,7 +20,7 @@ const ATTACHMENT_INSTEAD: Instead = &[
 
 impl Reader<'_, '_> {
     pub(super) fn networks(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
-        let mode = fields.take("network_mode");
+        let mode = fields.take_filled("network_mode");
         let networks = fields.take("networks");
         if let (Some(mode), Some(_)) = (&mode, &networks) {
             findings.error(&mode.place, "`network_mode` and `networks` exclude each other", "keep `networks`");

@@ -34,8 +34,8 @@ impl Reader<'_, '_> {
         self.spec.stdin_open = fields.truth("stdin_open", findings);
         self.spec.init = fields.truth("init", findings);
         self.spec.read_only = fields.truth("read_only", findings);
-        self.spec.stop_signal = fields.take("stop_signal").and_then(|at| signal(&at, findings));
-        if let Some(grace_ms) = fields.take("stop_grace_period").and_then(|at| at.duration_ms(findings)) {
+        self.spec.stop_signal = fields.take_filled("stop_signal").and_then(|at| signal(&at, findings));
+        if let Some(grace_ms) = fields.take_filled("stop_grace_period").and_then(|at| at.duration_ms(findings)) {
             self.spec.stop_grace_ms = grace_ms;
         }
         if let Some(at) = fields.take("logging") {
@@ -47,7 +47,7 @@ impl Reader<'_, '_> {
     }
 
     fn working_dir(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
-        let Some(at) = fields.take("working_dir") else { return };
+        let Some(at) = fields.take_filled("working_dir") else { return };
         let Some(text) = at.filled_text(findings) else { return };
         if !text.starts_with('/') {
             let hint = "write the path inside the container, starting with `/`";
@@ -72,7 +72,7 @@ impl Reader<'_, '_> {
 
     fn names(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
         for key in ["hostname", "domainname"] {
-            let Some(at) = fields.take(key) else { continue };
+            let Some(at) = fields.take_filled(key) else { continue };
             let Some(text) = at.filled_text(findings) else { continue };
             self.check_template(text, key, &at.place, findings);
             let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
@@ -84,7 +84,7 @@ impl Reader<'_, '_> {
             let slot = if key == "hostname" { &mut self.spec.hostname } else { &mut self.spec.domainname };
             *slot = Some(text.to_string());
         }
-        if let Some(at) = fields.take("container_name")
+        if let Some(at) = fields.take_filled("container_name")
             && let Some(text) = at.filled_text(findings)
         {
             let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');

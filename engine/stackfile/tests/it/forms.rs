@@ -141,7 +141,7 @@ fn health_checks_in_every_form() {
 #[test]
 fn deploy_says_how_many_where_and_how() {
     let service = web(
-        "deploy:\n  replicas: 3\n  labels: {tier: front}\n  placement:\n    constraints: ['node.role==manager', node.labels.disk != hdd]\n    \
+        "deploy:\n  replicas: 3\n  labels: {tier: front}\n  placement:\n    constraints: ['Node.Role==manager', node.Labels.disk != hdd]\n    \
          preferences: [{spread: node.labels.zone}]\n    max_replicas_per_node: 2\n  resources:\n    limits: {cpus: '0.50', memory: 1.5G, pids: 100}\n    \
          reservations: {cpus: 0.25, memory: 64M}\n  restart_policy: {condition: on-failure, delay: 5s, max_attempts: 3, window: 2m}\n  \
          update_config: {parallelism: 2, delay: 10s, failure_action: pause, monitor: 20s, max_failure_ratio: 0.3, order: start-first}\n  \

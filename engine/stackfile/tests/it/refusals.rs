@@ -132,7 +132,10 @@ fn values_of_the_wrong_kind() {
         "hostname: '{{.Task.Nmae}}'",
         &["4:15 services.web.hostname: `{{.Task.Nmae}}` in `hostname` is not a placeholder that can be filled in"],
     );
-    refused("user: ''\ncontainer_name: ''", &["5:21 services.web.container_name: the value is empty"]);
+    refused(
+        "user: ''\ncontainer_name: ''\nimage: ''",
+        &["6:5 services.web.image: the key `image` stands here a second time, first at line 3"],
+    );
     refused("image2: \"\\0\"", &["4:13 services.web.image2: the text holds a NUL character"]);
 }
 
@@ -146,6 +149,20 @@ fn settings_of_the_whole_machine_stay_its_own() {
         ],
     );
     refused("sysctls: [a]", &["4:15 services.web.sysctls[0]: `a` is not a setting of the kernel with a value"]);
+}
+
+#[test]
+fn a_missing_variable_is_the_first_thing_to_set() {
+    let report = Case::new().parse("services: {web: {image: 'nginx:${TAG}', environment: ['A=${B:?set it}']}}").report;
+    let hints: Vec<&str> = report.errors.iter().map(|found| found.hint.as_str()).collect();
+    // One error each: what could not be filled in is not complained about a second time.
+    let expected = [
+        "set the variable `TAG`, which is empty here; write the tag, or leave out the `:`",
+        "set it in the environment or in `.env` beside the stack file",
+    ];
+    assert_eq!(hints, expected);
+    let optional = "hostname: $X\nrestart: $X\nworking_dir: $X\nplatform: $X\ncontainer_name: $X";
+    warned(optional, &["4:15 services.web.hostname: variable `X` is not set and becomes empty"]);
 }
 
 #[test]
