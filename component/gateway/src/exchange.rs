@@ -22,6 +22,7 @@ use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 use tracing::{Instrument, Span};
 
@@ -222,18 +223,19 @@ fn again(request: &Request<RequestBody>) -> Request<RequestBody> {
     again
 }
 
-/// Sends `request`; the answer may take its time from the end of the request's body on. `None` when it
-/// took longer.
+/// Sends `request`; the answer may take its time from the end of the request's body on. `None` when it took
+/// longer: the session, which looks at its clock once in a while, polls this again when that has come out.
 async fn send(session: &Session, link: &mut Link, request: Request<RequestBody>) -> Option<Sent> {
-    let deadline = session.ground.limits.answer_deadline;
+    session.pulse.asks();
     let mut sending = std::pin::pin!(link.send(request));
-    loop {
-        match tokio::time::timeout(deadline, sending.as_mut()).await {
-            Ok(sent) => return Some(sent),
-            Err(_) if session.pulse.is_uploading() => {}
-            Err(_) => return None,
-        }
-    }
+    let sent = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
+        Poll::Ready(sent) => Poll::Ready(Some(sent)),
+        Poll::Pending if session.pulse.is_late() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await;
+    session.pulse.asks_no_more();
+    sent
 }
 
 /// Takes an instance's answer, and the connection with it if that is what was asked and agreed.

@@ -32,6 +32,10 @@ pub(crate) struct Pulse {
     head_ms: AtomicU64,
     /// When a byte last moved either way.
     moved_ms: AtomicU64,
+    /// Since when an instance owes an answer; 0 when none does.
+    asked_ms: AtomicU64,
+    /// It owes it for too long.
+    late: AtomicBool,
     /// The client has not sent all of a request's body.
     uploading: AtomicBool,
     guard: Mutex<Guard>,
@@ -47,6 +51,8 @@ impl Pulse {
             state: AtomicU8::new(IDLE),
             head_ms: AtomicU64::new(0),
             moved_ms: AtomicU64::new(0),
+            asked_ms: AtomicU64::new(0),
+            late: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
             guard: Mutex::new(Guard::default()),
             read_waits: AtomicBool::new(false),
@@ -72,7 +78,25 @@ impl Pulse {
 
     /// The request's body is through.
     pub(crate) fn uploaded(&self) {
-        self.uploading.store(false, Ordering::Relaxed);
+        if self.uploading.swap(false, Ordering::Relaxed) && self.asked_ms.load(Ordering::Relaxed) > 0 {
+            self.asks();
+        }
+    }
+
+    /// An instance is being sent a request: from now on, or from the end of the request's body, it owes an answer.
+    pub(crate) fn asks(&self) {
+        self.late.store(false, Ordering::Relaxed);
+        self.asked_ms.store(self.now_ms().max(1), Ordering::Relaxed);
+    }
+
+    /// The instance owes nothing any more.
+    pub(crate) fn asks_no_more(&self) {
+        self.asked_ms.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the instance owes its answer for too long. Turns true in [`Pulse::next_check`].
+    pub(crate) fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_uploading(&self) -> bool {
@@ -85,8 +109,9 @@ impl Pulse {
         self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// How long until the client should be looked at again; `None` when its time is up. A client may take up
-    /// to one head deadline longer than its own deadline, because that is how often it is looked at.
+    /// How long until the connection should be looked at again; `None` when the client's time is up. Both sides
+    /// may take up to one head deadline longer than theirs, because that is how often they are looked at: it
+    /// spares every request its own timer.
     pub(crate) fn next_check(&self, limits: &Limits) -> Option<Duration> {
         let now_ms = self.now_ms();
         let since = |mark: &AtomicU64| Duration::from_millis(now_ms.saturating_sub(mark.load(Ordering::Relaxed)));
@@ -98,6 +123,10 @@ impl Pulse {
                 let read_stalls = self.is_uploading() && self.read_waits.load(Ordering::Relaxed);
                 if read_stalls || self.write_waits.load(Ordering::Relaxed) {
                     limits.stall_deadline.checked_sub(since(&self.moved_ms))
+                } else if self.asked_ms.load(Ordering::Relaxed) > 0 && !self.is_uploading() {
+                    let left = limits.answer_deadline.saturating_sub(since(&self.asked_ms));
+                    self.late.store(left.is_zero(), Ordering::Relaxed);
+                    Some(if left.is_zero() { limits.head_deadline } else { left })
                 } else {
                     Some(limits.head_deadline)
                 }

@@ -163,15 +163,19 @@ async fn only_so_many_requests_wait() {
 async fn an_answer_that_never_comes_is_a_504() {
     let instance = Instance::raw(|mut stream| async move {
         read_head(&mut stream).await;
-        assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+        drop(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await);
     })
     .await;
-    let limits = Limits { answer_deadline: Duration::from_millis(50), ..Limits::default() };
+    let short = Duration::from_millis(30);
+    let limits = Limits { answer_deadline: short, head_deadline: short, ..Limits::default() };
     let bed = Bed::with(&[("a", &instance)], limits).await;
-    let answer = bed.client().await.get("/").await;
-    assert_eq!(answer.status, 504);
-    assert!(answer.text().starts_with("B0606"), "{}", answer.text());
-    assert_eq!(bed.gateway.in_flight("a"), 0);
+    let mut client = bed.client().await;
+    for request in ["GET / HTTP/1.1\r\nhost: a\r\n\r\n", "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx"] {
+        let answer = client.ask(request).await;
+        assert_eq!(answer.status, 504);
+        assert!(answer.text().starts_with("B0606"), "{}", answer.text());
+        assert_eq!(bed.gateway.in_flight("a"), 0);
+    }
 }
 
 /// An instance that answers `keep` requests per connection, then closes it without a word at the next request.

@@ -352,6 +352,84 @@ async fn a_slow_reader_slows_the_instance_down() {
     assert_eq!(client.exactly(TOTAL).await.unwrap().len(), TOTAL);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn much_goes_up_as_well_as_down() {
+    const TOTAL: usize = 32 << 20;
+    let instance = Instance::http(|request| async move {
+        let body = http_body_util::BodyExt::collect(request.into_body()).await.unwrap().to_bytes();
+        Response::new(text(body))
+    })
+    .await;
+    let bed = Bed::new(&[("a", &instance)]).await;
+    let sent: Vec<u8> = (0..TOTAL).map(|number| (number % 251) as u8).collect();
+    for chunked in [false, true] {
+        let client = bed.client().await;
+        let (read, mut write) = client.stream.into_inner().into_split();
+        let bytes = sent.clone();
+        let sending = world::task::spawn("sends", async move {
+            if chunked {
+                let head = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+                write.write_all(head.as_bytes()).await.unwrap();
+                for chunk in bytes.chunks(100_000) {
+                    write.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).await.unwrap();
+                    write.write_all(chunk).await.unwrap();
+                    write.write_all(b"\r\n").await.unwrap();
+                }
+                write.write_all(b"0\r\n\r\n").await.unwrap();
+            } else {
+                let head = format!("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: {TOTAL}\r\n\r\n");
+                write.write_all(head.as_bytes()).await.unwrap();
+                write.write_all(&bytes).await.unwrap();
+            }
+            write
+        });
+        let mut read = tokio::io::BufReader::new(read);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tokio::time::timeout(HANG, read.read_u8()).await.unwrap().unwrap());
+        }
+        let mut got = vec![0; TOTAL];
+        tokio::time::timeout(HANG, read.read_exact(&mut got)).await.unwrap().unwrap();
+        assert!(got == sent, "chunked: {chunked}");
+        drop(sending.join().await);
+    }
+}
+
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_order() {
+    let mirror = Instance::mirror().await;
+    let bed = Bed::new(&[("a", &mirror)]).await;
+    let mut client = bed.client().await;
+    let ahead: String = (0..20).map(|number| format!("GET /{number} HTTP/1.1\r\nhost: a\r\n\r\n")).collect();
+    client.send(ahead).await;
+    for number in 0..20 {
+        let said = client.answer().await.unwrap().text();
+        assert!(said.starts_with(&format!("GET /{number}\n")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_over_ipv6_is_named_as_the_rules_say() {
+    let mirror = Instance::mirror().await;
+    let bed = Bed::new(&[("a", &mirror)]).await;
+    let mut next = crate::bed::table(ListenerKind::Routed, Speaks::Detect, &["a"]);
+    next.listeners[0].address = "[::]:0".parse().unwrap();
+    let applied = bed.gateway.apply(next).await;
+    let Some((_, got)) = applied.listening.first() else {
+        // A machine without IPv6 says so, and that is all there is to see.
+        assert_eq!(applied.failed.len(), 1);
+        return;
+    };
+    let check = async |address: String, name: &str, node: &str| {
+        let mut client = Client::connect(address.parse().unwrap()).await;
+        let said = client.get("/").await.text();
+        assert_eq!(mirrored(&said, "x-forwarded-for"), Some(name));
+        assert!(mirrored(&said, "forwarded").unwrap().starts_with(&format!("for={node};")), "{said}");
+    };
+    check(format!("127.0.0.1:{}", got.port()), "127.0.0.1", "127.0.0.1").await;
+    check(format!("[::1]:{}", got.port()), "::1", "\"[::1]\"").await;
+}
+
 #[tokio::test]
 async fn http_1_0_gets_an_answer_and_a_close() {
     let mirror = Instance::mirror().await;
