@@ -142,6 +142,7 @@ pub(crate) fn unpack(
         folders: BTreeMap::new(),
         folder_name_bytes: 0,
         limits,
+        buffer: vec![0; COPY_BYTES],
         cancelled,
         size_bytes: 0,
         devices_skipped: 0,
@@ -209,6 +210,8 @@ struct Unpacking<'a> {
     folders: BTreeMap<Vec<u8>, Folder>,
     folder_name_bytes: usize,
     limits: &'a Limits,
+    /// For copying; one for all files, of which there may be hundreds of thousands.
+    buffer: Vec<u8>,
     cancelled: &'a AtomicBool,
     size_bytes: u64,
     devices_skipped: u64,
@@ -323,16 +326,16 @@ impl Unpacking<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
         let mut file = std::fs::File::from(file.map_err(|error| failed(error.into()))?);
-        let mut buffer = vec![0; COPY_BYTES];
         loop {
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(UnpackError::Cancelled);
             }
-            let got = content.read(&mut buffer).map_err(|error| UnpackError::Damaged { why: error.to_string() })?;
+            let got =
+                content.read(&mut self.buffer).map_err(|error| UnpackError::Damaged { why: error.to_string() })?;
             if got == 0 {
                 break;
             }
-            file.write_all(&buffer[..got]).map_err(failed)?;
+            file.write_all(&self.buffer[..got]).map_err(failed)?;
             self.size_bytes += got as u64;
         }
         // In this order: a change of owner clears set-user-id bits and capabilities.
