@@ -285,6 +285,8 @@ impl Group {
     /// Stops taking part and writes a last checkpoint, so that the next start has nothing to repeat. Without it, as
     /// after a crash, the next start repeats what the log holds.
     pub async fn close(&self) {
+        // openraft waits for its write, and the write may wait for room on the disk.
+        self.inner.lane.give_up();
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "the group did not stop in order");
         }
@@ -377,7 +379,6 @@ impl Group {
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, ProposeError>>) -> Result<T, ProposeError> {
         match tokio::time::timeout(PROPOSE_WITHIN, work).await {
             Ok(result) => result,
-            Err(_) if self.inner.lane.is_full() => Err(ProposeError::DiskFull),
             Err(_) => Err(ProposeError::Unanswered { waited_ms: PROPOSE_WITHIN.as_millis() as u64 }),
         }
     }

@@ -95,16 +95,21 @@ impl Lane {
         self.shared.writes.load(Ordering::Relaxed)
     }
 
-    /// Ends the thread and waits for it; a write that waits for room is given up. Blocks at most for one sync.
-    pub(crate) fn close(&self) {
+    /// From now on a write that finds the disk full fails, the one that waits for room included.
+    pub(crate) fn give_up(&self) {
         self.shared.closing.store(true, Ordering::Release);
+        if let Some(thread) = &*self.thread.lock().expect("looking at a handle never panics") {
+            thread.thread().unpark();
+        }
+    }
+
+    /// Ends the thread and waits for it. Blocks at most for one sync.
+    pub(crate) fn close(&self) {
+        self.give_up();
         drop(self.requests.send(Request::Close));
         let thread = self.thread.lock().expect("taking a handle never panics").take();
-        if let Some(thread) = thread {
-            thread.thread().unpark();
-            if thread.join().is_err() {
-                tracing::error!("the log's thread panicked");
-            }
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the log's thread panicked");
         }
     }
 }

@@ -30,6 +30,7 @@ struct State {
     contents: BTreeMap<u64, Content>,
     next_content: u64,
     capacity_bytes: Option<u64>,
+    reserves: bool,
     /// How many more changing operations succeed before the power is cut.
     operations_left: Option<u64>,
     operations: u64,
@@ -65,6 +66,7 @@ impl Simulated {
             contents: BTreeMap::new(),
             next_content: 0,
             capacity_bytes: None,
+            reserves: true,
             operations_left: None,
             operations: 0,
             syncs: 0,
@@ -103,6 +105,11 @@ impl Simulated {
     /// Bounds what the disk holds; `None`: no bound.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;
+    }
+
+    /// Makes reserving do nothing, as on a file system that cannot.
+    pub fn cannot_reserve(&self) {
+        self.state().reserves = false;
     }
 
     /// Bytes taken by files, reservations included.
@@ -395,6 +402,9 @@ impl File for SimulatedFile {
     fn reserve(&self, length: u64) -> io::Result<()> {
         let id = self.id;
         self.with(true, |state| {
+            if !state.reserves {
+                return Ok(());
+            }
             if state.room(id, length) < length {
                 return Err(full());
             }

@@ -10,9 +10,9 @@ use world::disk::{Disk, Real, Simulated};
 
 const TIMING: Timing = Timing { heartbeat_ms: 50, election_ms_min: 250, election_ms_max: 500 };
 
-struct Machine {
-    space: Space,
-    group: Group,
+pub(crate) struct Machine {
+    pub(crate) space: Space,
+    pub(crate) group: Group,
 }
 
 impl Machine {
@@ -24,13 +24,13 @@ impl Machine {
         Self { space: Space::start(keyspace, Arc::new(group.clone())), group }
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         self.space.close();
         self.group.close().await;
     }
 }
 
-async fn alone(disk: Arc<dyn Disk>, directory: &Path) -> Machine {
+pub(crate) async fn alone(disk: Arc<dyn Disk>, directory: &Path) -> Machine {
     Machine::open(disk, directory, 1, Start::Found, Arc::new(Nowhere)).await
 }
 

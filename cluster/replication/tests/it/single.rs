@@ -194,3 +194,48 @@ async fn a_state_that_lags_behind_its_log_is_refused() {
     let opened = open(&disk).await;
     assert!(matches!(opened, Err(OpenError::Gap { state: None, .. })), "{:?}", opened.err());
 }
+
+#[tokio::test]
+async fn without_room_taken_ahead_a_write_waits_for_it_and_closing_gives_it_up() {
+    let disk = Simulated::new(1);
+    disk.cannot_reserve();
+    let one = open(&disk).await.unwrap();
+    one.group.propose(vec![1; 1000]).await.unwrap();
+    disk.set_capacity(Some(disk.taken_bytes()));
+    let waiting = one.group.clone();
+    let waiting = world::task::spawn("test.propose", async move { waiting.propose(vec![2; 1000]).await });
+    while !one.group.overview().disk_full {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(one.group.propose(vec![3; 1000]).await, Err(ProposeError::DiskFull));
+    one.group.barrier().await.unwrap();
+    disk.set_capacity(None);
+    waiting.join().await.unwrap().unwrap();
+    disk.set_capacity(Some(disk.taken_bytes()));
+    let waiting = one.group.clone();
+    let waiting = world::task::spawn("test.propose", async move { waiting.propose(vec![4; 1000]).await });
+    while !one.group.overview().disk_full {
+        tokio::task::yield_now().await;
+    }
+    one.group.close().await;
+    assert!(matches!(waiting.join().await.unwrap(), Err(ProposeError::Stopped { .. })));
+    drop(one);
+    disk.set_capacity(None);
+    assert_eq!(open(&disk).await.unwrap().book.pages().len(), 2);
+}
+
+#[tokio::test]
+async fn messages_of_any_content_are_answered_without_a_panic() {
+    let disk = Simulated::new(1);
+    let one = open(&disk).await.unwrap();
+    one.group.propose(command(1)).await.unwrap();
+    for length in 0..64usize {
+        for kind in 0..10u8 {
+            let mut message = (0..length).map(|n| (n * 37 + length) as u8).collect::<Vec<_>>();
+            message.splice(..2.min(length), [1, kind].into_iter().take(length));
+            assert!(one.group.handle(&message).await.is_empty(), "{message:?}");
+        }
+    }
+    assert_eq!(one.book.pages(), [command(1)]);
+    one.group.close().await;
+}
