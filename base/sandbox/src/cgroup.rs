@@ -187,6 +187,16 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Whether the box's memory is bounded and counted as a whole.
+    pub(crate) fn bounds_memory(&self) -> bool {
+        self.find(Controller::Unified, "").or_else(|| self.find(Controller::Memory, "")).is_some()
+    }
+
+    /// Whether the number of its processes is.
+    pub(crate) fn bounds_processes(&self) -> bool {
+        self.find(Controller::Unified, "").or_else(|| self.find(Controller::Pids, "")).is_some()
+    }
+
     /// Whether the kernel killed a process of the box for memory.
     pub(crate) fn out_of_memory(&self) -> bool {
         self.memory_events().is_some_and(|events| killed_for_memory(&events))

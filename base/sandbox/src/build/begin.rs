@@ -35,6 +35,8 @@ pub(crate) enum Accounts {
 pub(crate) struct Go {
     pub(crate) translated: bool,
     pub(crate) memory_events: bool,
+    /// No control group bounds the number of processes: the limit of the user namespace has to.
+    pub(crate) processes_unbounded: bool,
 }
 
 /// A mapping of one kind of id: inside, outside, how many.
@@ -107,7 +109,11 @@ fn finish(spec: &BoxSpec, wanted: &User, begun: &Begun, go: BorrowedFd<'_>) -> R
     let memory_events = begun.cgroup.memory_events();
     let mut fds: Vec<BorrowedFd<'_>> = sources.as_ref().map(Sources::fds).unwrap_or_default();
     fds.extend(memory_events.iter().map(AsFd::as_fd));
-    let message = Go { translated: sources.is_some(), memory_events: memory_events.is_some() };
+    let message = Go {
+        translated: sources.is_some(),
+        memory_events: memory_events.is_some(),
+        processes_unbounded: !begun.cgroup.bounds_processes(),
+    };
     channel::send(go, &message, &fds).during(Step::Namespaces, || "init".to_owned())
 }
 

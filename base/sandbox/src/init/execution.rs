@@ -5,7 +5,7 @@ use crate::channel;
 use crate::clock;
 use crate::failure::{During, Failure, Step};
 use crate::protocol::{DoorAnswer, ExecResult};
-use crate::spec::{BoxSpec, Command};
+use crate::spec::Command;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitStatus};
@@ -30,7 +30,7 @@ pub(super) struct Execution {
 
 impl Execution {
     pub(super) fn start(
-        spec: &BoxSpec,
+        confines: launch::Confines<'_>,
         command: &Command,
         timeout_ms: u64,
         channel: OwnedFd,
@@ -40,7 +40,7 @@ impl Execution {
             let (output, written) = pipe_with(PipeFlags::CLOEXEC).during(Step::Program, || "pipe".to_owned())?;
             rustix::io::ioctl_fionbio(&output, true).during(Step::Program, || "pipe".to_owned())?;
             let plain = Command { tty: false, ..command.clone() };
-            let pid = launch::launch(spec, &plain, [null.as_fd(), written.as_fd(), written.as_fd()])?;
+            let pid = launch::launch(confines, &plain, [null.as_fd(), written.as_fd(), written.as_fd()])?;
             Ok((pid, output))
         };
         match start() {

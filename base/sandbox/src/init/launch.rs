@@ -14,11 +14,18 @@ use std::os::fd::BorrowedFd;
 /// Where programs are looked for when the environment does not say.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What holds every program of the box.
+#[derive(Clone, Copy)]
+pub(super) struct Confines<'a> {
+    pub(super) spec: &'a BoxSpec,
+    pub(super) processes_max: Option<u64>,
+}
+
 /// Starts `command` in a process group of its own and returns once it runs.
-pub(super) fn launch(spec: &BoxSpec, command: &Command, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Failure> {
+pub(super) fn launch(confines: Confines<'_>, command: &Command, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Failure> {
     let prepared = Prepared::new(command)?;
     let mut failure = None;
-    let pid = sys::borrow_to_child(|| failure = Some(become_program(spec, command, &prepared, stdio)))
+    let pid = sys::borrow_to_child(|| failure = Some(become_program(confines, command, &prepared, stdio)))
         .during(Step::Program, || "a new process".to_owned())?;
     // A process that failed is reaped with all others.
     failure.map_or(Ok(pid), Err)
@@ -75,15 +82,20 @@ impl Prepared {
     }
 }
 
-fn become_program(spec: &BoxSpec, command: &Command, prepared: &Prepared, stdio: [BorrowedFd<'_>; 3]) -> Failure {
-    match get_ready(spec, command, prepared, stdio) {
+fn become_program(
+    confines: Confines<'_>,
+    command: &Command,
+    prepared: &Prepared,
+    stdio: [BorrowedFd<'_>; 3],
+) -> Failure {
+    match get_ready(confines, command, prepared, stdio) {
         Ok(()) => prepared.exec(command.argv.first().map_or("", String::as_str)),
         Err(failure) => failure,
     }
 }
 
 fn get_ready(
-    spec: &BoxSpec,
+    confines: Confines<'_>,
     command: &Command,
     prepared: &Prepared,
     [stdin, stdout, stderr]: [BorrowedFd<'_>; 3],
@@ -99,8 +111,8 @@ fn get_ready(
         // A session of its own would cost a scheduler group; init's is nobody's terminal either.
         rustix::process::setpgid(None, None).during(Step::Program, || "a new process group".to_owned())?;
     }
-    set_limits(spec)?;
-    set_user(spec, command)?;
+    set_limits(confines)?;
+    set_user(confines.spec, command)?;
     // As the user: a folder root may enter is no use to one who may not.
     rustix::process::chdir(prepared.folder.as_c_str()).during(Step::WorkingFolder, || command.cwd.clone())?;
     sys::close_on_exec_from(3).during(Step::Program, || "descriptors".to_owned())?;
@@ -108,7 +120,11 @@ fn get_ready(
     Ok(())
 }
 
-fn set_limits(spec: &BoxSpec) -> Result<(), Failure> {
+fn set_limits(Confines { spec, processes_max }: Confines<'_>) -> Result<(), Failure> {
+    if let Some(most) = processes_max {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        setrlimit(Resource::Nproc, limit).during(Step::Confine, || "limit nproc".to_owned())?;
+    }
     if spec.trust == Trust::Untrusted {
         // The machine's handler of core files, if it has one, is not for strangers to feed.
         let none = Rlimit { current: Some(0), maximum: Some(0) };

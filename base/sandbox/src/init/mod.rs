@@ -17,7 +17,7 @@ use crate::build::{Go, confine, root};
 use crate::channel;
 use crate::failure::{During, Failure, Step};
 use crate::protocol::Report;
-use crate::spec::{BoxSpec, Ids, User};
+use crate::spec::{BoxSpec, Ids, Trust, User};
 use crate::sys;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
@@ -65,6 +65,8 @@ pub(crate) fn run(setup: &Setup<'_>) -> i32 {
 struct Built {
     sockets: DoorSockets,
     memory_events: Option<OwnedFd>,
+    /// For each program, where no control group bounds the box's processes. The kernel counts per user namespace.
+    processes_max: Option<u64>,
 }
 
 fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
@@ -76,6 +78,7 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
         .ok_or_else(|| Failure::plain(Step::Died, parent()))?;
     // Only a name for `ps`.
     let _ = rustix::thread::set_name(c"bramble-init");
+    prefer_in_memory_shortage(spec.trust);
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .during(Step::Confine, || "dumpable".to_owned())?;
     let memory_events = if go.memory_events { fds.pop() } else { None };
@@ -93,7 +96,18 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
         .during(Step::Namespaces, || format!("hostname {}", spec.hostname))?;
     let sockets = network::set_up(spec.network)?;
     confine::confine(spec)?;
-    Ok(Built { sockets, memory_events })
+    let processes_max = spec.limits.pids.filter(|_pids| go.processes_unbounded);
+    Ok(Built { sockets, memory_events, processes_max })
+}
+
+/// When the machine is out of memory, boxes go before the agent and its shims, and strangers before services.
+fn prefer_in_memory_shortage(trust: Trust) {
+    let adjustment = match trust {
+        Trust::Host | Trust::Service => "100",
+        Trust::Untrusted => "700",
+    };
+    // An order of preference, not a promise: a kernel that refuses has its own.
+    let _ = std::fs::write("/proc/self/oom_score_adj", adjustment);
 }
 
 /// Changes from the parent's user to the one mapped inside. Capabilities stay: they are of the user namespace.

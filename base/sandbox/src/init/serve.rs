@@ -23,6 +23,7 @@ const EXECUTIONS_MAX: usize = 16;
 
 struct Init<'a> {
     spec: &'a BoxSpec,
+    processes_max: Option<u64>,
     owner: OwnedFd,
     sockets: DoorSockets,
     memory_events: Option<OwnedFd>,
@@ -57,6 +58,7 @@ struct Ready {
 pub(super) fn run(spec: &BoxSpec, owner: OwnedFd, children: &OwnedFd, built: Built) -> i32 {
     let mut init = Init {
         spec,
+        processes_max: built.processes_max,
         owner,
         sockets: built.sockets,
         memory_events: built.memory_events,
@@ -244,7 +246,7 @@ impl Init<'_> {
         if let Some(limit) = limits.output_bytes {
             (streams, self.pumps) = Pumps::between(streams, limit)?;
         }
-        let pid = launch::launch(self.spec, command, streams.inside())?;
+        let pid = launch::launch(self.confines(), command, streams.inside())?;
         let now = clock::monotonic_ms();
         let looked_at = limits.cpu_ms.is_some() || limits.memory_bytes.is_some();
         self.program = Some(Program {
@@ -256,6 +258,10 @@ impl Init<'_> {
             status: None,
         });
         Ok(streams.outside)
+    }
+
+    fn confines(&self) -> launch::Confines<'_> {
+        launch::Confines { spec: self.spec, processes_max: self.processes_max }
     }
 
     fn serve_channel(&mut self, index: usize) {
@@ -285,7 +291,7 @@ impl Init<'_> {
     fn execute(&mut self, index: usize, command: &Command, timeout_ms: u64) {
         let channel = self.channels.remove(index);
         let started = if self.executions.len() < EXECUTIONS_MAX {
-            Execution::start(self.spec, command, timeout_ms, channel)
+            Execution::start(self.confines(), command, timeout_ms, channel)
         } else {
             let what = format!("more than {EXECUTIONS_MAX} programs beside the box's own");
             Err((Failure::plain(Step::Invalid, what), channel))

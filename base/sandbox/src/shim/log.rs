@@ -130,8 +130,9 @@ impl Log {
         }
         let Some(file) = &mut self.current else { return Err(io::ErrorKind::NotFound.into()) };
         if let Err(error) = file.write_all(lines) {
-            // Half a write must not become half a line.
+            // Half a write must not become half a line. Next time from the start: the file may be gone.
             let _ = file.set_len(self.size_bytes);
+            self.current = None;
             return Err(error);
         }
         self.size_bytes += length;
@@ -147,4 +148,38 @@ fn push_line(lines: &mut Vec<u8>, now_ms: u64, stream: Stream, text: &[u8]) {
     lines.extend_from_slice(format!("{now_ms} {letter} ").as_bytes());
     lines.extend_from_slice(text);
     lines.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Log, Stream};
+
+    fn texts(folder: &std::path::Path) -> Vec<String> {
+        let text = std::fs::read_to_string(folder.join("current")).unwrap();
+        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    #[test]
+    fn lines_a_full_disk_refuses_are_counted_and_told_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let current = folder.path().join("current");
+        std::os::unix::fs::symlink("/dev/full", &current).unwrap();
+        let mut log = Log::open(folder.path(), 1 << 20).unwrap();
+        log.take(Stream::Stdout, b"one\ntwo\n");
+        log.take(Stream::Stderr, b"three\n");
+        std::fs::remove_file(&current).unwrap();
+        log.take(Stream::Stdout, b"four\n");
+        assert_eq!(texts(folder.path()), ["e (3 lines were lost: the log could not be written)", "o four"]);
+    }
+
+    #[test]
+    fn streams_do_not_mix_within_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), 1 << 20).unwrap();
+        log.take(Stream::Stdout, b"half ");
+        log.take(Stream::Stderr, b"whole\nrest");
+        log.take(Stream::Stdout, b"a line\n\n");
+        log.finish();
+        assert_eq!(texts(folder.path()), ["e whole", "o half a line", "o ", "e rest"]);
+    }
 }

@@ -32,6 +32,10 @@ struct Shim {
     stderr: Option<OwnedFd>,
     log: Log,
     memory_limit_bytes: Option<u64>,
+    /// Set when the shim itself has killed the box for memory, where no control group does.
+    over_memory: bool,
+    /// When to look next.
+    look_ms: u64,
 }
 
 /// The whole life of a shim; returns its exit code.
@@ -78,6 +82,8 @@ fn begin(start: &ShimStart) -> Result<Shim, Failure> {
                 stderr: streams.next(),
                 log,
                 memory_limit_bytes: start.spec.limits.memory_bytes,
+                over_memory: false,
+                look_ms: 0,
             })
         }
         Err(failure) => {

@@ -10,12 +10,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
+use rustix::time::Timespec;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Agents connected at the same time: one, its watch, and those of an agent that just died.
 const CONNECTIONS_MAX: usize = 32;
 /// A pipe holds 64 KiB: one read empties it.
 const READ_BYTES: usize = 64 << 10;
+
+/// How often a box's memory is added up where no control group bounds it: what it overshoots is what it can take in
+/// that time; adding up takes a few microseconds a process.
+const MEMORY_PERIOD: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
 struct Connection {
     socket: OwnedFd,
@@ -43,11 +48,12 @@ pub(super) fn run(mut shim: Shim) -> i32 {
             PollFd::new(shim.stderr.as_ref().unwrap_or(&shim.listener), output(&shim.stderr)),
         ];
         fds.extend(connections.iter().map(|connection| PollFd::new(&connection.socket, PollFlags::IN)));
-        match poll(&mut fds, None) {
+        match poll(&mut fds, shim.watches_memory().then_some(&MEMORY_PERIOD)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return 1,
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        shim.watch_memory();
         if ready[3] {
             shim.read(Stream::Stdout, &mut buffer);
         }
@@ -82,6 +88,24 @@ pub(super) fn run(mut shim: Shim) -> i32 {
 }
 
 impl Shim {
+    fn watches_memory(&self) -> bool {
+        self.memory_limit_bytes.is_some() && !self.begun.cgroup.bounds_memory()
+    }
+
+    /// Kills the box when it holds more than it may.
+    fn watch_memory(&mut self) {
+        if !self.watches_memory() || self.over_memory || clock::monotonic_ms() < self.look_ms {
+            return;
+        }
+        self.look_ms = clock::monotonic_ms() + u64::try_from(MEMORY_PERIOD.tv_nsec / 1_000_000).unwrap_or(0);
+        let init = self.begun.init.as_raw_nonzero().get().unsigned_abs();
+        if self.memory_limit_bytes.is_some_and(|limit| usage::holds_more_than(init, limit)) {
+            self.over_memory = true;
+            // Dead already when it fails.
+            let _ = pidfd_send_signal(&self.begun.pidfd, Signal::KILL);
+        }
+    }
+
     /// One read into the log.
     fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> bool {
         let pipe = match stream {
@@ -170,7 +194,7 @@ impl Shim {
         const KILL: i32 = 9;
         // Without a report init itself was killed: by us, or by the kernel for memory.
         let (code, signal) = outcome.map_or((None, Some(KILL)), |outcome| (outcome.code, outcome.signal));
-        let oom = signal == Some(KILL) && self.begun.cgroup.out_of_memory();
+        let oom = self.over_memory || (signal == Some(KILL) && self.begun.cgroup.out_of_memory());
         let reason = match (oom, code, signal) {
             (true, _, _) => match self.memory_limit_bytes {
                 Some(limit) => format!("killed: over its {} memory limit", size(limit)),

@@ -29,6 +29,21 @@ pub(crate) fn usage(init: u32, cgroup: &Cgroup) -> Usage {
     }
 }
 
+/// Whether the box holds more than `limit_bytes`. Pages that processes share count once, but are told apart only when
+/// there is reason to: that walks their page tables.
+pub(crate) fn holds_more_than(init: u32, limit_bytes: u64) -> bool {
+    let members = members(init);
+    let mut sum = Usage::default();
+    members.iter().for_each(|pid| add_process(&mut sum, *pid));
+    sum.memory_bytes > limit_bytes && members.iter().filter_map(|pid| proportional(*pid)).sum::<u64>() > limit_bytes
+}
+
+fn proportional(pid: u32) -> Option<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
 /// Processes of the box: its process 1 and what descends from it. In a process namespace nothing leaves that tree.
 fn members(init: u32) -> Vec<u32> {
     let mut members = vec![init];
