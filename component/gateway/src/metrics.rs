@@ -25,6 +25,9 @@ pub(crate) struct ServiceMeters {
     seconds: Histogram,
     retries: OnceLock<Counter>,
     no_endpoint: OnceLock<Counter>,
+    tunnels: OnceLock<Counter>,
+    dropped: OnceLock<Counter>,
+    waiting: OnceLock<Gauge>,
     failures: [OnceLock<Counter>; 4],
     warned_ms: AtomicU64,
 }
@@ -64,6 +67,9 @@ impl ServiceMeters {
             ),
             retries: OnceLock::new(),
             no_endpoint: OnceLock::new(),
+            tunnels: OnceLock::new(),
+            dropped: OnceLock::new(),
+            waiting: OnceLock::new(),
             failures: Default::default(),
             warned_ms: AtomicU64::new(0),
         }
@@ -96,6 +102,23 @@ impl ServiceMeters {
     pub(crate) fn no_endpoint(&self) {
         let help = "Requests and connections refused because no instance was ready.";
         self.once(&self.no_endpoint, "bramble_gateway_no_endpoint_total", help).inc();
+    }
+
+    pub(crate) fn tunnel(&self) {
+        let help = "Connections carried without looking into them: TCP, WebSocket, UDP flows.";
+        self.once(&self.tunnels, "bramble_gateway_tunnels_total", help).inc();
+    }
+
+    pub(crate) fn datagram_dropped(&self) {
+        let help = "UDP datagrams dropped because a bound was reached.";
+        self.once(&self.dropped, "bramble_gateway_datagrams_dropped_total", help).inc();
+    }
+
+    /// One more or one less waits for an instance.
+    pub(crate) fn waiting(&self, change: f64) {
+        let help = "Requests and connections that wait for an instance now.";
+        let labels = [("service", self.service.as_str())];
+        self.waiting.get_or_init(|| self.meter.gauge("bramble_gateway_waiting", help, &labels)).add(change);
     }
 
     pub(crate) fn failure(&self, kind: Failure) {

@@ -75,6 +75,7 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
         Spoken::Other(lease, stream) => {
             let took = world::clock::monotonic().saturating_duration_since(started);
             lease.works(took);
+            upstream.meters.tunnel();
             tunnel::watch_peer(&arrival.stream);
             tunnel::watch_peer(&stream);
             tokio::select! {

@@ -143,6 +143,7 @@ async fn join(switch: Switch, mut phase: watch::Receiver<Phase>) {
     let Ok(parts) = upgraded.downcast::<TokioIo<ClientStream>>() else { return };
     let mut stream = parts.io.into_inner();
     stream.unread(parts.read_buf);
+    lease.upstream.meters.tunnel();
     tunnel::watch_peer(&stream);
     tunnel::watch_peer(&instance);
     tokio::select! {

@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// One read and one write at a time: full loopback speed is reached at 32 to 64 KiB.
-const BUFFER_BYTES: usize = 32 << 10;
+/// A silent tunnel, as most WebSockets are, holds this much for each direction.
+const BUFFER_BYTES_FIRST: usize = 4 << 10;
+/// One that carries much grows to this: full loopback speed is reached at 32 to 64 KiB.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How long one half of a tunnel may be silent once the other has ended. A peer that closed altogether looks
 /// like one that closed a half; its tunnel must not stay for ever.
 const HALF_CLOSED_IDLE: Duration = Duration::from_secs(300);
@@ -78,7 +80,7 @@ async fn copy(
 ) -> io::Result<()> {
     to.write_all(&early).await?;
     drop(early);
-    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut buffer = vec![0; BUFFER_BYTES_FIRST];
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
@@ -90,5 +92,8 @@ async fn copy(
         }
         to.write_all(buffer.get(..read).unwrap_or_default()).await?;
         moved.fetch_add(u64::try_from(read).unwrap_or(0), Ordering::Relaxed);
+        if read == buffer.len() && read < BUFFER_BYTES_MAX {
+            buffer.resize(read * 2, 0);
+        }
     }
 }

@@ -42,6 +42,15 @@ struct Port {
     dialer: Arc<dyn UdpDialer>,
 }
 
+impl Port {
+    fn dropped(&self) {
+        match &self.target.get().kind {
+            TargetKind::Service { upstream, .. } => upstream.meters.datagram_dropped(),
+            TargetKind::Routed(_) => {}
+        }
+    }
+}
+
 /// Serves a published UDP port until dropped.
 pub(crate) async fn serve(
     socket: UdpSocket,
@@ -68,15 +77,16 @@ pub(crate) async fn serve(
                 flows.retain(|_, flow| !flow.task.is_finished());
             }
             if flows.len() >= flows_max {
+                port.dropped();
                 continue;
             }
             let (queue, datagrams) = mpsc::channel(QUEUE_MAX);
             let task = world::task::spawn("gateway udp flow", carry(Arc::clone(&port), client, datagrams));
             flows.insert(client, Flow { queue, task });
         }
-        if let Some(flow) = flows.get(&client) {
-            // Full or just ended: lost, as datagrams may be.
-            drop(flow.queue.try_send(datagram));
+        // Full, or ended just now: lost, as datagrams may be.
+        if flows.get(&client).is_some_and(|flow| flow.queue.try_send(datagram).is_err()) {
+            port.dropped();
         }
     }
 }
@@ -92,6 +102,7 @@ async fn carry(port: Arc<Port>, client: SocketAddr, mut datagrams: mpsc::Receive
         if instance.send(&first).await.is_err() {
             upstream.meters.failure(Failure::Broken);
         }
+        upstream.meters.tunnel();
         let moves = exchange(&port, upstream, &lease, &instance, client, &mut datagrams).await;
         lease.end(Outcome::ClientGone);
         if !moves {

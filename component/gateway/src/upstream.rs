@@ -161,7 +161,8 @@ impl Upstream {
 
     fn take_place(&self) -> Option<Place<'_>> {
         let before = self.held.fetch_add(1, Ordering::Relaxed);
-        let place = Place { held: &self.held };
+        self.meters.waiting(1.0);
+        let place = Place { upstream: self };
         (before < self.ground.limits.held_max).then_some(place)
     }
 
@@ -226,12 +227,13 @@ impl State {
 
 /// A place among those that wait.
 struct Place<'a> {
-    held: &'a AtomicUsize,
+    upstream: &'a Upstream,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.upstream.held.fetch_sub(1, Ordering::Relaxed);
+        self.upstream.meters.waiting(-1.0);
     }
 }
 

@@ -105,7 +105,7 @@ async fn requests_wait_for_an_instance_that_restarts() {
         let mut client = bed.client().await;
         clients.push(world::task::spawn("waits", async move { client.get("/").await }));
     }
-    until(|| bed.counted("bramble_gateway_connections", "") == 10.0).await;
+    until(|| bed.counted("bramble_gateway_waiting", SERVICE) == 10.0).await;
     let a = Instance::named("up").await;
     bed.doors.set("a", a.address);
     bed.serve(&["a"]).await;

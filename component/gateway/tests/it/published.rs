@@ -131,6 +131,7 @@ async fn a_tunnel_carries_much_both_ways_at_once() {
     assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
     drop(sending.join().await);
     assert!(bed.counted("bramble_gateway_bytes_total", "out") >= 8_000_003.0);
+    assert_eq!(bed.counted("bramble_gateway_tunnels_total", "shop/web"), 1.0);
 }
 
 #[tokio::test]
