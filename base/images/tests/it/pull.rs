@@ -125,6 +125,26 @@ async fn challenges_are_answered_with_credentials_and_refused_without() {
 }
 
 #[tokio::test]
+async fn redirects_lead_to_the_blobs_and_take_no_secrets_along() {
+    let (front, store_behind) = (Registry::start().await, Registry::start().await);
+    let layers = [layer(GZIP, Tar::default().file("a", "a"))];
+    push(&front, "app", Some("latest"), "{}", &layers);
+    push(&store_behind, "app", Some("latest"), "{}", &layers);
+    front.guard(Guard::Bearer);
+    let mine = Credentials { username: USER.to_owned(), password: PASSWORD.to_owned() };
+    let credentials = BTreeMap::from([(front.host.clone(), mine)]);
+    let root = tempfile::tempdir().unwrap();
+    let store = Store::open(root.path(), Config { credentials, ..Config::default() }).await.unwrap();
+    front.faults().redirect = Some("http://192.0.2.1".to_owned());
+    let astray = pull(&store, &front.reference("app"), Pull::Missing).await.unwrap_err();
+    assert!(astray.to_string().contains("without TLS"), "{astray}");
+    front.faults().redirect = Some(format!("http://{}", store_behind.host));
+    pull(&store, &front.reference("app"), Pull::Missing).await.unwrap();
+    assert_eq!((store_behind.count("/blobs/"), store_behind.count("secrets")), (2, 0), "{:?}", store_behind.log());
+    assert!(front.count("with secrets") > 0);
+}
+
+#[tokio::test]
 async fn a_cut_download_goes_on_where_it_was() {
     let registry = Registry::start().await;
     push(&registry, "big", Some("latest"), "{}", &[layer(GZIP, big())]);

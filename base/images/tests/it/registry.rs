@@ -51,6 +51,8 @@ pub(crate) struct Faults {
     /// Blob answers are cut after so many bytes, one answer each.
     pub(crate) cuts: VecDeque<usize>,
     pub(crate) no_ranges: bool,
+    /// Where blobs really are.
+    pub(crate) redirect: Option<String>,
     /// What every answer says its manifest's digest is.
     pub(crate) claimed_digest: Option<String>,
     /// Every blob answer waits for a permit after its first byte.
@@ -113,7 +115,7 @@ impl Registry {
         self.shared.log.subscribe().wait_for(|log| reached(log)).await.unwrap();
     }
 
-    /// Requests so far, as `GET /v2/… bytes=5-`.
+    /// Requests so far, as `GET /v2/… bytes=5- with secrets`.
     pub(crate) fn log(&self) -> Vec<String> {
         self.shared.log.borrow().clone()
     }
@@ -130,7 +132,9 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let line = format!("{} {path} {}", request.method(), range.as_deref().unwrap_or_default()).trim().to_owned();
+    let shown = if request.headers().contains_key(header::AUTHORIZATION) { "with secrets" } else { "" };
+    let line = format!("{} {path} {} {shown}", request.method(), range.as_deref().unwrap_or_default());
+    let line = line.trim().to_owned();
     shared.log.send_modify(|log| log.push(line));
     if path == "/token" {
         let query = request.uri().query().unwrap_or_default();
@@ -161,6 +165,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             }
             None => StatusCode::NOT_FOUND.into_response(),
         };
+    }
+    if let Some(base) = shared.faults.lock().unwrap().redirect.clone() {
+        return (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, format!("{base}{path}"))]).into_response();
     }
     let wanted = rest.split_once("/blobs/").map(|(_, digest)| digest).unwrap_or_default();
     let found = shared.content.lock().unwrap().blobs.get(wanted).cloned();
