@@ -18,8 +18,8 @@ fn main() -> ExitCode {
         eprintln!("error: the TLS provider is set already");
         return ExitCode::FAILURE;
     }
-    match line.command {
-        cli::Command::Up(args) => boot::up(&args),
-        command => cli::run(&line.shared, command),
+    if let cli::Command::Up(args) = &line.command {
+        return boot::up(args);
     }
+    cli::run(&line.shared, line.command)
 }

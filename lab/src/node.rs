@@ -192,6 +192,14 @@ impl Node {
         serde_json::from_slice(&answer.body).expect("a list of instances")
     }
 
+    /// Waits until nothing of a stopped node runs any more.
+    ///
+    /// # Panics
+    /// When something is left.
+    pub fn gone(&self) {
+        wait::until("nothing of the node is left", 10, || self.processes().is_empty().then_some(()));
+    }
+
     /// Processes of this node and everything under them.
     pub fn processes(&self) -> Vec<u32> {
         process::with_children(&process::of_data(&self.data))

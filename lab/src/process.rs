@@ -71,3 +71,8 @@ pub fn signal(pid: u32, signal: rustix::process::Signal) {
         let _ = rustix::process::kill_process(pid, signal);
     }
 }
+
+/// Whether tests may become other users and mount things.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

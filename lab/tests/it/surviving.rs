@@ -1,7 +1,7 @@
 //! The node dies, its services do not: what runs is found again, what was wanted goes on.
 
 use crate::deploying::{address, web};
-use lab::{Node, http, node, process, wait};
+use lab::{Node, Settings, http, node, process, wait};
 use serde_json::Value;
 
 fn pids(node: &Node) -> Vec<u64> {
@@ -37,8 +37,29 @@ fn ctrl_c_stops_instances_and_the_next_start_brings_them_back() {
     let port = node::free_port();
     node.deployed("shop", &web(port, "one", 1));
     node.interrupt();
-    assert_eq!(node.processes(), Vec::<u32>::new(), "nothing is left");
+    node.gone();
     node.launch();
     let answer = wait::until("the port answers again", 20, || http::get(address(port), "/").ok());
     assert_eq!(answer.status, 200);
+}
+
+/// Somebody without any rights on the machine.
+const NOBODY_IN_PARTICULAR: u32 = 12_345;
+
+#[test]
+fn an_ordinary_user_has_the_same_cloud() {
+    if !process::is_root() {
+        eprintln!("skipped: only root can become another user; the other tests have run as one");
+        return;
+    }
+    let mut node = Node::with(Settings { user: Some(NOBODY_IN_PARTICULAR), ..Settings::default() });
+    let port = node::free_port();
+    node.deployed("shop", &web(port, "one", 2));
+    assert_eq!(http::get(address(port), "/").expect("the published port answers").status, 200);
+    let before = pids(&node);
+    node.kill();
+    node.launch();
+    wait::until("both are found again", 10, || (pids(&node) == before).then_some(()));
+    node.interrupt();
+    node.gone();
 }
