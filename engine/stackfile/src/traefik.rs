@@ -20,7 +20,7 @@ type Label = (String, String, Place);
 struct Router<'l> {
     rule: Option<(&'l str, &'l Place)>,
     service: Option<&'l str>,
-    middlewares: Vec<&'l str>,
+    middlewares: Vec<(&'l str, &'l Place)>,
     priority: i32,
     tls: bool,
     place: Option<&'l Place>,
@@ -79,11 +79,11 @@ fn made(
     let prefixes: Vec<&str> = router
         .middlewares
         .iter()
-        .filter_map(|name| read.strips.get(name.split('@').next().unwrap_or(name)))
+        .filter_map(|(name, _)| read.strips.get(name.split('@').next().unwrap_or(name)))
         .flatten()
         .copied()
         .collect();
-    for middleware in &router.middlewares {
+    for (middleware, place) in &router.middlewares {
         if !read.strips.contains_key(middleware.split('@').next().unwrap_or(middleware)) {
             let message = format!("the middleware `{}` is not honoured", shortened(middleware));
             findings.warn(place, message, "requests go on without it; only `stripprefix` is understood");
@@ -173,7 +173,8 @@ fn router_label<'l>(router: &mut Router<'l>, rest: &[&str], value: &'l str, plac
         ["rule"] => router.rule = Some((value, place)),
         ["service"] => router.service = Some(value),
         ["middlewares"] => {
-            router.middlewares = value.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+            let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+            router.middlewares = names.map(|name| (name, place)).collect();
         }
         ["priority"] => match value.parse() {
             Ok(priority) => router.priority = priority,

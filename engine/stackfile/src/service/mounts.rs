@@ -17,6 +17,9 @@ const IGNORED_OPTIONS: [&str; 6] = ["nocopy", "shared", "rshared", "slave", "rsl
 
 const SHORT_HINT: &str = "write `name:/path`, `./folder:/path`, `/folder:/path:ro`, or `/path` for an unnamed volume";
 
+/// As a file that an editor writes.
+const CONTENT_MODE_DEFAULT: u32 = 0o644;
+
 /// Sockets through which a container would rule the machine's other containers.
 const ENGINE_SOCKETS: [&str; 3] = ["/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock"];
 
@@ -191,6 +194,8 @@ impl Reader<'_, '_> {
         let target = ["target", "dst", "destination"].into_iter().find_map(|key| fields.take(key));
         let read_only = fields.truth("read_only", findings) | fields.truth("readonly", findings);
         let content = fields.take("content");
+        // A mode says something about a file that is written, not about one that is mounted.
+        let mode = if content.is_some() { fields.take("mode") } else { None };
         let size = fields.take("tmpfs").and_then(|at| tmpfs_size(&at, findings));
         read_volume_options(&mut fields, findings);
         // Every folder that is missing is made; how docker's own file sharing behaves does not matter here.
@@ -211,7 +216,8 @@ impl Reader<'_, '_> {
         };
         let Some(target) = target.filled_text(findings) else { return };
         if let Some(content) = content.and_then(|at| at.text(findings)) {
-            self.add_content(content, target);
+            let mode = mode.and_then(|at| at.file_mode(findings)).unwrap_or(CONTENT_MODE_DEFAULT);
+            self.add_content(content, target, mode);
             return;
         }
         let place = source.as_ref().map_or(&item.place, |at| &at.place);
@@ -232,12 +238,12 @@ impl Reader<'_, '_> {
     }
 
     /// Coolify's own `content:` of a bind: a file that is there from the start.
-    fn add_content(&mut self, content: &str, target: &str) {
+    fn add_content(&mut self, content: &str, target: &str, mode: u32) {
         self.spec.files.push(File {
             source: target.to_string(),
             kind: FileKind::Config,
             target: target.to_string(),
-            mode: 0o644,
+            mode,
             uid: None,
             gid: None,
             content: base64::engine::general_purpose::STANDARD.encode(content),

@@ -266,8 +266,10 @@ fn secrets_and_configs_become_files() {
     ];
     assert_eq!(brief, expected);
     assert_eq!((files[1].uid, files[1].gid, files[1].kind), (Some(5), Some(6), FileKind::Secret));
-    let coolify = Case::new().web("volumes: [{type: bind, source: ./x.sh, target: /x.sh, content: 'echo hi'}]");
-    assert_eq!((coolify.files[0].target.as_str(), coolify.files[0].content.as_str()), ("/x.sh", "ZWNobyBoaQ=="));
+    let coolify =
+        Case::new().web("volumes: [{type: bind, source: ./x.sh, target: /x.sh, mode: 0755, content: 'echo hi'}]");
+    let file = &coolify.files[0];
+    assert_eq!((file.target.as_str(), file.content.as_str(), file.mode), ("/x.sh", "ZWNobyBoaQ==", 0o755));
 }
 
 #[test]

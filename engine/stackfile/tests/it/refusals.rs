@@ -166,6 +166,18 @@ fn a_missing_variable_is_the_first_thing_to_set() {
 }
 
 #[test]
+fn what_traefik_would_do_and_the_gateway_does_not() {
+    warned(
+        "ports: [80]\nlabels:\n  - traefik.http.routers.r.rule=Host(`a.b`)\n  - traefik.http.routers.r.middlewares=auth\n  \
+         - traefik.http.middlewares.auth.basicauth.users=x\n  - traefik.tcp.routers.t.rule=HostSNI(`*`)",
+        &[
+            "7:9 services.web.labels[1]: the middleware `auth` is not honoured",
+            "9:9 services.web.labels[3]: the label `traefik.tcp.routers.t.rule` is not honoured",
+        ],
+    );
+}
+
+#[test]
 fn images() {
     whole("services:\n  web: {tty: true}\n", &["2:3 services.web: the service `web` has no image"]);
     whole(
