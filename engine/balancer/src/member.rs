@@ -111,6 +111,16 @@ impl Member {
         }
     }
 
+    /// The same endpoint as the next list has it. One that had gone was started again: its past says nothing.
+    pub(crate) fn listed_as(self, endpoint: Endpoint) -> Member {
+        let known = match self.standing {
+            Standing::Gone => Member { in_flight: self.in_flight, ..Member::new(endpoint.clone()) },
+            Standing::Active | Standing::Draining => self,
+        };
+        let standing = if endpoint.draining { Standing::Draining } else { Standing::Active };
+        Member { weight: endpoint.weight, standing, ..known }
+    }
+
     /// May get picks at all.
     pub(crate) fn listed(&self) -> bool {
         self.standing == Standing::Active && self.weight > 0

@@ -33,7 +33,7 @@ impl Pool {
     }
 
     /// Makes `endpoints` the ones to choose from. What is known of those that stay is kept; those that go
-    /// are forgotten when the last of what they have in flight is done.
+    /// are forgotten when the last of what they have in flight is done, and begin anew if they come back.
     pub fn update(&mut self, mut endpoints: Vec<Endpoint>) {
         endpoints.sort_by(|a, b| a.id.cmp(&b.id));
         endpoints.dedup_by(|later, first| later.id == first.id);
@@ -44,11 +44,7 @@ impl Pool {
                 members.extend(leaving(gone));
             }
             match known.next_if(|member| *member.id == *endpoint.id) {
-                Some(mut member) => {
-                    member.weight = endpoint.weight;
-                    member.standing = if endpoint.draining { Standing::Draining } else { Standing::Active };
-                    members.push(member);
-                }
+                Some(member) => members.push(member.listed_as(endpoint)),
                 None => members.push(Member::new(endpoint)),
             }
         }

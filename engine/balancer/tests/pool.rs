@@ -209,6 +209,21 @@ fn an_update_keeps_what_is_known() {
     assert_eq!(shares(&mut pool, 100, 0).get("a"), None, "still left out");
 }
 
+#[test]
+fn an_endpoint_that_comes_back_begins_anew() {
+    let mut pool = pool(&["a", "b"]);
+    let not_b = [Arc::from("b")];
+    pool.pick_except(0, 0, &not_b).expect("a");
+    let id = pool.pick_except(0, 0, &not_b).expect("a");
+    pool.done(&id, 0, Outcome::ConnectFailed);
+    assert_eq!(shares(&mut pool, 100, 0).get("a"), None);
+    pool.update(vec![endpoint("b")]);
+    pool.update(vec![endpoint("a"), endpoint("b")]);
+    assert_eq!(pool.in_flight("a"), 1, "what it had is still counted");
+    pool.done("a", 0, Outcome::ClientGone);
+    assert!(shares(&mut pool, 100, 0)["a"] > 20);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Update(Vec<(u8, u32, bool)>),
