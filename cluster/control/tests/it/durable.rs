@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use storage::log::{Batch, Log, LogError, Options};
 use storage::replicated::{Machine, ProposeError, Proposer, Waiting};
-use world::disk::Simulated;
+use world::disk::{Real, Simulated};
 
 /// Commands after which the journal has a checkpoint written.
 const CHECKPOINT: u64 = 7;
@@ -185,4 +185,92 @@ async fn a_snapshot_makes_another_member_the_same() {
     assert_eq!(shown(&other).await, shown(&space).await);
     assert!(other_journal.keyspace.restore(&[], b"nonsense").is_err());
     assert_eq!(other.renew(lease).await.unwrap(), 5_000);
+}
+
+/// The first formats of commands and snapshots: `log` holds the commands as the journal wrote them, `snapshot` the
+/// state after them.
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/space-1")
+}
+
+async fn scripted(space: &Space) {
+    for step in 1..12 {
+        space.commit(txn(step)).await.unwrap();
+    }
+    let now = Compare::value("key/5", vec![5; 40]);
+    space.commit(Txn::new().when(now).put("key/5", *b"swapped").get("key/5")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_formats_are_still_read() {
+    let space = Space::ephemeral();
+    scripted(&space).await;
+    let expected = shown(&space).await;
+    let directory = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture().join("log")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
+    }
+    let (log, _) = Log::open(Arc::new(Real), directory.path(), Options::default()).unwrap();
+    let keyspace = Keyspace::ephemeral();
+    for index in log.reader().first()..log.reader().next() {
+        keyspace.apply(index, &log.reader().read(index).unwrap());
+    }
+    let journal = Journal { log: Mutex::new(log), keyspace: Arc::clone(&keyspace) };
+    assert_eq!(shown(&Space::start(keyspace, Arc::new(journal))).await, expected);
+    let (other, other_journal) = open(&Simulated::new(1)).unwrap();
+    other_journal.keyspace.restore(&[], &std::fs::read(fixture().join("snapshot")).unwrap()).unwrap();
+    assert_eq!(shown(&other).await, expected);
+}
+
+#[tokio::test]
+#[ignore = "writes the fixture of the current formats, once per version"]
+async fn write_the_fixture() {
+    let keyspace = Keyspace::ephemeral();
+    let (log, _) = Log::open(Arc::new(Real), &fixture().join("log"), Options { segment_bytes: 65_536 }).unwrap();
+    let journal = Arc::new(Journal { log: Mutex::new(log), keyspace: Arc::clone(&keyspace) });
+    // Its checkpoints write nothing, but would purge what is wanted here.
+    let kept = Arc::new(Unpurged(journal));
+    scripted(&Space::start(Arc::clone(&keyspace), kept)).await;
+    std::fs::write(fixture().join("snapshot"), keyspace.snapshot()).unwrap();
+}
+
+/// A journal that keeps every command.
+#[derive(Debug)]
+struct Unpurged(Arc<Journal>);
+
+impl Proposer for Unpurged {
+    fn propose(&self, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        Box::pin(async move {
+            let batch = Batch { entries: vec![command.clone()], ..Batch::default() };
+            self.0.log.lock().unwrap().write(&batch).unwrap();
+            Ok(self.0.keyspace.apply(1, &command))
+        })
+    }
+
+    fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        self.0.ask(question)
+    }
+
+    fn barrier(&self) -> Waiting<'_, Result<(), ProposeError>> {
+        self.0.barrier()
+    }
+
+    fn leading(&self) -> Option<u64> {
+        self.0.leading()
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        let keyspace = Keyspace::ephemeral();
+        let mut versioned = vec![1];
+        versioned.extend(&bytes);
+        for input in [&bytes, &versioned] {
+            keyspace.apply(1, input);
+            keyspace.answer(input);
+            drop(keyspace.restore(&[], input));
+        }
+    }
 }

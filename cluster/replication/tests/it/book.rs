@@ -1,7 +1,7 @@
 //! A machine for tests: it writes down every command it is given.
 
 use replication::{Group, Network, OpenError, Options, Start, Timing};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use storage::kv::{Change, Kv, KvError, Sync, Table};
 use storage::replicated::{Checkpoint, Machine, MachineError};
@@ -111,14 +111,11 @@ pub(crate) async fn member(
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let book =
         Book::open(Arc::clone(&shared), "/member/state.redb").map_err(|error| OpenError::Raft(error.to_string()))?;
-    let options = Options {
-        disk: shared,
-        directory: PathBuf::from("/member/log"),
-        node,
-        start,
-        timing: TIMING,
-        log: storage::log::Options { segment_bytes: 256 * 1024 },
-    };
-    let group = Group::open(options, book.clone(), network).await?;
+    let group = Group::open(options(shared, Path::new("/member/log"), node, start), book.clone(), network).await?;
     Ok(Member { disk: disk.clone(), book, group })
+}
+
+pub(crate) fn options(disk: Arc<dyn Disk>, directory: &Path, node: u64, start: Start) -> Options {
+    let log = storage::log::Options { segment_bytes: 256 * 1024 };
+    Options { disk, directory: directory.to_owned(), node, start, timing: TIMING, log }
 }

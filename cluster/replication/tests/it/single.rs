@@ -1,11 +1,11 @@
 //! A member on its own: what was acknowledged survives, a commit is one sync, a full disk refuses and recovers.
 
-use crate::book::{Member, member};
-use replication::{Nowhere, OpenError, Start};
+use crate::book::{Book, Member, member, options};
+use replication::{Group, Nowhere, OpenError, Start};
 use std::path::Path;
 use std::sync::Arc;
 use storage::replicated::{ProposeError, Proposer};
-use world::disk::{Disk, Simulated};
+use world::disk::{Disk, Real, Simulated};
 
 async fn open(disk: &Simulated) -> Result<Member, OpenError> {
     member(disk, 1, Start::Found, Arc::new(Nowhere)).await
@@ -238,4 +238,40 @@ async fn messages_of_any_content_are_answered_without_a_panic() {
     }
     assert_eq!(one.book.pages(), [command(1)]);
     one.group.close().await;
+}
+
+fn fixture() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/group-1")
+}
+
+/// The commands of the fixture, and its restart: entries of every kind, a vote, a note.
+async fn scripted(directory: &Path) {
+    let book = Book::open(Arc::new(Simulated::new(1)), "/state.redb").unwrap();
+    let group =
+        Group::open(options(Arc::new(Real), directory, 1, Start::Found), book, Arc::new(Nowhere)).await.unwrap();
+    for number in 0..5 {
+        group.propose(command(number)).await.unwrap();
+    }
+    group.close().await;
+}
+
+#[tokio::test]
+async fn the_first_format_is_still_read() {
+    let directory = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), directory.path().join(entry.file_name())).unwrap();
+    }
+    let book = Book::open(Arc::new(Simulated::new(1)), "/state.redb").unwrap();
+    let options = options(Arc::new(Real), directory.path(), 1, Start::Found);
+    let group = Group::open(options, book.clone(), Arc::new(Nowhere)).await.unwrap();
+    assert_eq!(book.pages(), (0..5).map(command).collect::<Vec<_>>());
+    group.propose(command(5)).await.unwrap();
+    group.close().await;
+}
+
+#[tokio::test]
+#[ignore = "writes the fixture of the current format, once per version"]
+async fn write_the_fixture() {
+    scripted(&fixture()).await;
 }
