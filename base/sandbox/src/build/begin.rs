@@ -158,31 +158,30 @@ fn validate(spec: &BoxSpec) -> Result<(), Failure> {
 
 fn write_maps(spec: &BoxSpec, wanted: &User, init: Pid) -> Result<(), Failure> {
     let root = geteuid().is_root();
-    let (users, groups) = match spec.ids {
+    match spec.ids {
         Ids::Single => {
-            let (uid, gid) = if root {
-                (SINGLE_OUTSIDE_AS_ROOT, SINGLE_OUTSIDE_AS_ROOT)
-            } else {
-                (geteuid().as_raw(), getegid().as_raw())
+            let (uid, gid) = match root {
+                true => (SINGLE_OUTSIDE_AS_ROOT, SINGLE_OUTSIDE_AS_ROOT),
+                false => (geteuid().as_raw(), getegid().as_raw()),
             };
-            (IdMap { inside: wanted.uid, outside: uid, count: 1 }, IdMap { inside: wanted.gid, outside: gid, count: 1 })
+            if !root {
+                // The kernel's condition for a group map written without privilege.
+                write_proc(init, "setgroups", "deny")?;
+            }
+            write_proc(init, "uid_map", &IdMap { inside: wanted.uid, outside: uid, count: 1 }.line())?;
+            write_proc(init, "gid_map", &IdMap { inside: wanted.gid, outside: gid, count: 1 }.line())
+        }
+        Ids::Range { outside_start, count } if root => {
+            let map = IdMap { inside: 0, outside: outside_start, count }.line();
+            write_proc(init, "uid_map", &map)?;
+            write_proc(init, "gid_map", &map)
         }
         Ids::Range { outside_start, count } => {
-            let map = IdMap { inside: 0, outside: outside_start, count };
-            (map, map)
+            let others = IdMap { inside: 1, outside: outside_start, count: count.saturating_sub(1) };
+            let own = |outside| IdMap { inside: 0, outside, count: 1 };
+            run_mapper("newuidmap", init, [own(geteuid().as_raw()), others])?;
+            run_mapper("newgidmap", init, [own(getegid().as_raw()), others])
         }
-    };
-    let direct = root || matches!(spec.ids, Ids::Single);
-    if direct {
-        if !root {
-            // The kernel's condition for a group map written without privilege.
-            write_proc(init, "setgroups", "deny")?;
-        }
-        write_proc(init, "uid_map", &users.line())?;
-        write_proc(init, "gid_map", &groups.line())
-    } else {
-        run_mapper("newuidmap", init, users)?;
-        run_mapper("newgidmap", init, groups)
     }
 }
 
@@ -201,19 +200,15 @@ fn write_proc(init: Pid, file: &str, content: &str) -> Result<(), Failure> {
 }
 
 /// Ranges of ids that are not ours are handed out by the system's own set-uid helpers from /etc/subuid.
-fn run_mapper(program: &str, init: Pid, map: IdMap) -> Result<(), Failure> {
-    let numbers =
-        [init.as_raw_nonzero().to_string(), map.inside.to_string(), map.outside.to_string(), map.count.to_string()];
+fn run_mapper(program: &str, init: Pid, maps: [IdMap; 2]) -> Result<(), Failure> {
+    let maps = maps.map(IdMap::line).join(" ");
     let status = std::process::Command::new(program)
-        .args(numbers)
+        .arg(init.as_raw_nonzero().to_string())
+        .args(maps.split(' '))
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .status()
         .during(Step::Ids, || program.to_owned())?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Failure::new(Step::Ids, format!("{program} {}", map.line()), Errno::PERM))
-    }
+    if status.success() { Ok(()) } else { Err(Failure::new(Step::Ids, format!("{program} {maps}"), Errno::PERM)) }
 }

@@ -244,3 +244,28 @@ fn an_image_cannot_lead_our_mounts_astray() {
         }
     });
 }
+
+/// Only where somebody gave the ordinary user a range in /etc/subuid.
+#[test]
+fn an_ordinary_user_with_a_range_of_ids_has_several_users() {
+    with_world(|world| async move {
+        let ranges = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+        let start = ranges.lines().next().and_then(|line| line.split(':').nth(1)?.parse().ok());
+        let (Some(outside_start), true, false) =
+            (start, sandbox::capabilities().id_ranges, rustix::process::geteuid().is_root())
+        else {
+            return;
+        };
+        let mut spec = host_box("ranges");
+        spec.ids = sandbox::Ids::Range { outside_start, count: 65_536 };
+        let mut command =
+            shell("id -u; id -g; id -G; echo x >/tmp/x; stat -c %u /tmp/x; tr -s ' ' </proc/self/uid_map");
+        command.user = sandbox::User { uid: 33, gid: 34, groups: vec![35] };
+        let start = world.start(spec, command);
+        let dir = start.dir.clone();
+        world.spawner.start(start).await.unwrap().exited().await;
+        let me = rustix::process::geteuid().as_raw();
+        let maps = [format!("o  0 {me} 1"), format!("o  1 {outside_start} 65535")];
+        assert_eq!(log_lines(&dir), ["o 33", "o 34", "o 34 35", "o 33", maps[0].as_str(), maps[1].as_str()]);
+    });
+}
