@@ -24,10 +24,10 @@ impl<T> Task<T> {
         self.handle = None;
     }
 
-    /// Waits for the end. `None` when it was cancelled or panicked (a panic is logged with the task's name).
+    /// Waits for the end. `None` when it was cancelled or panicked (a panic is logged with the task's name). Dropped
+    /// while it waits, it cancels the task: it is the owner.
     pub async fn join(mut self) -> Option<T> {
-        let handle = self.handle.take()?;
-        match handle.await {
+        match self.handle.as_mut()?.await {
             Ok(value) => Some(value),
             Err(error) => {
                 if error.is_panic() {
