@@ -11,7 +11,7 @@ use crate::table;
 use balancer::{Outcome, Pool};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -21,8 +21,9 @@ use world::net::Dialer;
 /// A connection unused for longer than this carries only requests that may be sent twice: the shortest
 /// keep-alive of common servers is 2 s (gunicorn), and losing the race would lose the request.
 const IDLE_MS_ONCE_MAX: u64 = 1_000;
-/// While endpoints exist but refuse connections, how long until they are asked again.
-const ROUND_PAUSE: Duration = Duration::from_millis(50);
+/// While endpoints exist but refuse connections, how long until they are asked again, by one of those that wait:
+/// a thousand asking at once would keep a machine busy that has a program to start.
+const PROBE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What all parts of the gateway lean on.
 pub(crate) struct Ground {
@@ -52,11 +53,15 @@ pub(crate) struct Upstream {
     pub(crate) ground: Arc<Ground>,
     pub(crate) meters: Arc<ServiceMeters>,
     state: Mutex<State>,
-    /// Told when endpoints come.
+    /// Told when endpoints come, or stop refusing.
     changed: Notify,
     held: AtomicUsize,
     /// What the pool has in flight in all, readable without its lock.
     busy: AtomicUsize,
+    /// The last attempt to connect was refused.
+    refusing: AtomicBool,
+    /// When one of those that wait last asked again.
+    probed_ms: AtomicU64,
     /// A client has spoken HTTP to this port.
     http: AtomicBool,
 }
@@ -94,6 +99,8 @@ impl Upstream {
             changed: Notify::new(),
             held: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
+            refusing: AtomicBool::new(false),
+            probed_ms: AtomicU64::new(0),
             http: AtomicBool::new(false),
         }
     }
@@ -144,12 +151,28 @@ impl Upstream {
             return Err(NotHeld::Late);
         }
         let Some(_place) = self.take_place() else { return Err(NotHeld::Full) };
-        if self.lock().pool.size() > 0 {
-            // There are endpoints, all tried: they refuse connections, and may not a moment from now.
-            let _either = tokio::time::timeout(ROUND_PAUSE, changed).await;
-            return Ok(());
+        if self.lock().pool.size() == 0 {
+            return tokio::time::timeout_at(deadline.into(), changed).await.map_err(|_| NotHeld::Late);
         }
-        tokio::time::timeout_at(deadline.into(), changed).await.map_err(|_| NotHeld::Late)
+        // There are endpoints, all tried: they refuse connections, and may not a moment from now.
+        while tokio::time::timeout(PROBE_PAUSE, changed.as_mut()).await.is_err() {
+            if world::clock::monotonic() >= deadline {
+                return Err(NotHeld::Late);
+            }
+            if self.may_probe() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is this caller's turn to ask endpoints that refused.
+    fn may_probe(&self) -> bool {
+        let now_ms = self.ground.now_ms();
+        let last_ms = self.probed_ms.load(Ordering::Relaxed);
+        let pause_ms = u64::try_from(PROBE_PAUSE.as_millis()).unwrap_or(u64::MAX);
+        now_ms.saturating_sub(last_ms) >= pause_ms
+            && self.probed_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Ends when the endpoints have changed since the call.
@@ -269,12 +292,17 @@ impl Lease {
             Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
         };
         stream.set_nodelay(true)?;
+        if self.upstream.refusing.load(Ordering::Relaxed) && self.upstream.refusing.swap(false, Ordering::Relaxed) {
+            // It is back: all who wait for it may come.
+            self.upstream.changed.notify_waiters();
+        }
         Ok(stream)
     }
 
     /// Counts and now and then logs that there is no connection to be had.
     pub(crate) fn note_unreachable(&self, error: &std::io::Error) {
         let upstream = &self.upstream;
+        upstream.refusing.store(true, Ordering::Relaxed);
         upstream.meters.failure(Failure::Connect);
         if upstream.meters.may_warn(upstream.ground.now_ms()) {
             let (service, port, instance) = (&upstream.service, upstream.port, &*self.id);

@@ -118,12 +118,18 @@ async fn requests_wait_for_an_instance_that_restarts() {
 async fn a_request_waits_while_the_only_instance_refuses() {
     let bed = Bed::new(&[]).await;
     bed.serve(&["a"]).await;
-    let mut client = bed.client().await;
-    let answer = world::task::spawn("waits", async move { client.get("/").await });
-    until(|| bed.doors.dials("a") > 2).await;
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        let mut client = bed.client().await;
+        clients.push(world::task::spawn("waits", async move { client.get("/").await }));
+    }
+    // All have asked once and are waiting; one of them has asked again.
+    until(|| bed.counted("bramble_gateway_waiting", SERVICE) >= 49.0 && bed.doors.dials("a") > 50).await;
     let a = Instance::named("up").await;
     bed.doors.set("a", a.address);
-    assert_eq!(answer.join().await.unwrap().text(), "up");
+    for client in clients {
+        assert_eq!(client.join().await.unwrap().text(), "up");
+    }
 }
 
 #[tokio::test]
