@@ -6,6 +6,7 @@ use crate::files::{self, DeclaredFiles};
 use crate::findings::{Findings, Place};
 use crate::read::{At, Instead, shortened};
 use crate::service::{self, ServiceRead};
+use crate::traefik::{self, Middlewares};
 use crate::yaml::Node;
 use crate::{Input, Parsed, load, relations, words};
 use std::cell::Cell;
@@ -34,6 +35,7 @@ pub(crate) struct Surroundings<'i> {
     pub(crate) volumes: BTreeMap<String, DeclaredVolume>,
     pub(crate) configs: DeclaredFiles,
     pub(crate) secrets: DeclaredFiles,
+    pub(crate) middlewares: Middlewares,
     /// What the contents of files in all services have come to.
     content_bytes: Cell<usize>,
 }
@@ -76,7 +78,9 @@ fn read(root: &Node, input: &Input<'_>, findings: &mut Findings) -> Option<Stack
         findings.error(&place, "the file declares no services", "a stack has at least one service under `services:`");
         return None;
     };
-    let around = Surroundings { input, networks, volumes, configs, secrets, content_bytes: Cell::new(0) };
+    let middlewares = traefik::collect(services.node);
+    let content_bytes = Cell::new(0);
+    let around = Surroundings { input, networks, volumes, configs, secrets, middlewares, content_bytes };
     let read = read_services(&services, &name, &around, findings);
     let services = relations::settle(read, findings);
     Some(assembled(name, services, around))

@@ -283,7 +283,7 @@ impl Reader<'_, '_> {
         let ports: Vec<u16> = self.spec.ports.iter().map(|port| port.target).collect();
         let exposed: Vec<u16> = self.spec.expose.iter().map(|expose| expose.port).collect();
         let candidate = ports.first().or(exposed.first()).copied();
-        let routes = traefik::routes(&self.marks.labels, candidate, findings);
+        let routes = traefik::routes(&self.marks.labels, candidate, &self.around.middlewares, findings);
         self.spec.routes.extend(routes);
     }
 

@@ -326,6 +326,11 @@ fn routes_from_traefik_labels() {
          traefik.http.middlewares.cut.stripprefix.prefixes: /api",
     );
     assert_eq!(deployed.routes, [Route { strip_prefix: true, priority: 7, ..route(&["a.org"], "/api", 3000) }]);
+    let elsewhere = Case::new().stack(
+        "services:\n  web: {image: a, expose: ['80'], labels: ['traefik.http.routers.r.rule=PathPrefix(`/x`)', traefik.http.routers.r.middlewares=cut]}\n  \
+         proxy: {image: a, labels: {traefik.http.middlewares.cut.stripprefix.prefixes: /x}}\n",
+    );
+    assert!(elsewhere.services["web"].routes[0].strip_prefix, "another service may declare the middleware");
     let disabled = web("labels: ['traefik.enable=false', 'traefik.http.routers.r.rule=Host(`a.org`)']");
     assert_eq!(disabled.routes, []);
 }

@@ -1,0 +1,229 @@
+//! Traefik's labels as routes: `traefik.http.routers.*`, `.services.*`, and the middleware `stripprefix`.
+//!
+//! Promises to open nothing that was guarded: a rule that asks for more than a route can say (a header, a method, a
+//! negation), or a middleware that may keep people out, makes no route but a warning.
+
+mod middleware;
+mod rule;
+
+use crate::findings::{Findings, Place};
+use crate::read::shortened;
+use middleware::Effect;
+pub(crate) use middleware::{Middlewares, collect};
+use rule::{Alternative, parse_rule};
+use std::collections::BTreeMap;
+use wire::spec::Route;
+
+const HOST_LETTERS_MAX: usize = 253;
+
+type Label = (String, String, Place);
+
+#[derive(Default)]
+struct Router<'l> {
+    rule: Option<(&'l str, &'l Place)>,
+    service: Option<&'l str>,
+    middlewares: Vec<(&'l str, &'l Place)>,
+    priority: i32,
+    tls: bool,
+    place: Option<&'l Place>,
+}
+
+/// Everything the labels say, by name.
+#[derive(Default)]
+struct Labels<'l> {
+    enabled: bool,
+    routers: BTreeMap<&'l str, Router<'l>>,
+    ports: BTreeMap<&'l str, u16>,
+}
+
+/// The routes that a service's labels declare. `port` is taken when no label names one.
+pub(crate) fn routes(
+    labels: &[Label],
+    port: Option<u16>,
+    middlewares: &Middlewares,
+    findings: &mut Findings,
+) -> Vec<Route> {
+    let read = read_labels(labels, findings);
+    if !read.enabled {
+        return Vec::new();
+    }
+    let mut routes = Vec::new();
+    for (name, router) in &read.routers {
+        let Some((rule, place)) = router.rule else {
+            if let Some(place) = router.place {
+                let message = format!("the router `{}` has no rule, so it makes no route", shortened(name));
+                findings.warn(place, message, "give it a rule such as Host(`shop.example.org`)");
+            }
+            continue;
+        };
+        let own = router.service.and_then(|service| read.ports.get(service.split('@').next().unwrap_or(service)));
+        let Some(port) = own.or(read.ports.values().next()).copied().or(port) else {
+            let hint = "name it with `traefik.http.services.<name>.loadbalancer.server.port`";
+            findings.warn(place, "it is not known which port the route leads to, so there is none", hint);
+            continue;
+        };
+        match parse_rule(rule) {
+            Ok(alternatives) => {
+                if let Some(prefixes) = stripped(name, router, middlewares, findings) {
+                    routes.extend(made(alternatives, router, &prefixes, port, place, findings));
+                }
+            }
+            Err(wrong) => {
+                let message = format!("the rule of the router `{}` makes no route: {wrong}", shortened(name));
+                findings.warn(place, message, "declare the route under `x-bramble: routes:`");
+            }
+        }
+    }
+    routes
+}
+
+/// The prefixes that the router's middlewares cut off. `None`, with a warning, if one of them may keep people out.
+fn stripped(
+    name: &str,
+    router: &Router<'_>,
+    middlewares: &Middlewares,
+    findings: &mut Findings,
+) -> Option<Vec<String>> {
+    let mut prefixes = Vec::new();
+    let mut is_guarded = false;
+    for (middleware, place) in &router.middlewares {
+        for effect in middlewares.effects(middleware) {
+            match effect {
+                Effect::Strips(stripped) => prefixes.extend(stripped),
+                Effect::Idle(kind) => {
+                    let message = format!("the middleware `{}` ({kind}) is not honoured", shortened(middleware));
+                    findings.warn(place, message, "requests go on without it; only `stripprefix` is understood");
+                }
+                Effect::Guards(why) => {
+                    is_guarded = true;
+                    let message = format!(
+                        "the router `{}` makes no route: its middleware `{}` {why}",
+                        shortened(name),
+                        shortened(middleware)
+                    );
+                    let hint = "if it may be open to everybody, declare the route under `x-bramble: routes:`";
+                    findings.warn(place, message, hint);
+                }
+            }
+        }
+    }
+    (!is_guarded).then_some(prefixes)
+}
+
+fn made(
+    alternatives: Vec<Alternative>,
+    router: &Router<'_>,
+    prefixes: &[String],
+    port: u16,
+    place: &Place,
+    findings: &mut Findings,
+) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for alternative in alternatives {
+        if alternative.exact && alternative.path != "/" {
+            let message = format!("`{}` is served with everything below it", shortened(&alternative.path));
+            findings.warn(place, message, "routes go by prefix; Path() is taken as PathPrefix()");
+        }
+        let path = alternative.path;
+        let strip_prefix = prefixes.iter().any(|prefix| prefix.trim_end_matches('/') == path.trim_end_matches('/'));
+        // Alternatives that differ by host only are one route.
+        match routes.iter_mut().find(|route| route.path_prefix == path && !route.hosts.is_empty()) {
+            Some(route) if !alternative.hosts.is_empty() => route.hosts.extend(alternative.hosts),
+            Some(_) | None => routes.push(Route {
+                hosts: alternative.hosts,
+                path_prefix: path,
+                port,
+                strip_prefix,
+                priority: router.priority,
+                tls: router.tls,
+            }),
+        }
+    }
+    routes
+}
+
+fn read_labels<'l>(labels: &'l [Label], findings: &mut Findings) -> Labels<'l> {
+    let mut read = Labels { enabled: true, ..Labels::default() };
+    for (name, value, place) in labels {
+        // Traefik's own names are case-insensitive, but nobody writes them otherwise.
+        let Some(key) = name.strip_prefix("traefik.") else { continue };
+        let parts: Vec<&str> = key.split('.').collect();
+        let known = match parts.as_slice() {
+            ["enable"] => {
+                read.enabled = crate::units::truth(value).unwrap_or(true);
+                true
+            }
+            // Which network Traefik itself would take; the gateway reaches all of them.
+            ["docker" | "swarm", "network"] | ["docker", "lbswarm"] | ["swarm", "lbswarm"] => true,
+            ["http", "routers", router, rest @ ..] => {
+                let router = read.routers.entry(router).or_default();
+                router.place = router.place.or(Some(place));
+                router_label(router, rest, value, place)
+            }
+            ["http", "services", service, "loadbalancer", "server", "port"] => match value.parse() {
+                Ok(port) if port > 0 => {
+                    read.ports.insert(service, port);
+                    true
+                }
+                Ok(_) | Err(_) => {
+                    findings.warn(
+                        place,
+                        format!("`{}` is not a port", shortened(value)),
+                        "the service's first port is taken",
+                    );
+                    true
+                }
+            },
+            // What instances speak is plain HTTP, which is Traefik's default too.
+            ["http", "services", _, "loadbalancer", "server", "scheme"] => value == "http",
+            ["http", "services", _, "loadbalancer", "passhostheader"] => value == "true",
+            // Reported where a router uses it.
+            ["http", "middlewares", ..] => true,
+            _ => false,
+        };
+        if !known {
+            findings.warn(
+                place,
+                format!("the label `{}` is not honoured", shortened(name)),
+                "Traefik is not there to read it",
+            );
+        }
+    }
+    read
+}
+
+/// Whether the label of a router is understood.
+fn router_label<'l>(router: &mut Router<'l>, rest: &[&str], value: &'l str, place: &'l Place) -> bool {
+    match rest {
+        ["rule"] => router.rule = Some((value, place)),
+        ["service"] => router.service = Some(value),
+        ["middlewares"] => {
+            let names = value.split(',').map(str::trim).filter(|name| !name.is_empty());
+            router.middlewares = names.map(|name| (name, place)).collect();
+        }
+        ["priority"] => match value.parse() {
+            Ok(priority) => router.priority = priority,
+            Err(_) => return false,
+        },
+        ["tls"] => router.tls |= crate::units::truth(value).unwrap_or(true),
+        ["tls", ..] => router.tls = true,
+        ["entrypoints" | "entryPoints"] => {
+            // Only the usual names say something; others are Traefik's own configuration.
+            router.tls |= value.split(',').any(|name| matches!(name.trim(), "websecure" | "https"));
+        }
+        // The syntax of the rule is the same in what is understood here.
+        ["rulesyntax" | "ruleSyntax"] => {}
+        _ => return false,
+    }
+    true
+}
+
+/// A host name in lower case, or `*.` before one.
+pub(crate) fn is_host(host: &str) -> bool {
+    let bare = host.strip_prefix("*.").unwrap_or(host);
+    let label = |label: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        !label.is_empty() && label.len() <= 63 && label.chars().all(inner) && !label.starts_with('-')
+    };
+    bare.len() <= HOST_LETTERS_MAX && bare.split('.').all(label)
+}
