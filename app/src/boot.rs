@@ -241,7 +241,9 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     })
     .await?;
     let agent = Arc::new(agent);
-    let gateway = Arc::new(Gateway::start(gateway::Settings::default(), agent.dialer(), meter.clone()));
+    let datagrams: Arc<dyn gateway::UdpDialer> = Arc::new(serve::Datagrams(Arc::clone(&agent)));
+    let settings = gateway::Settings { udp: Some(datagrams), ..gateway::Settings::default() };
+    let gateway = Arc::new(Gateway::start(settings, agent.dialer(), meter.clone()));
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
@@ -346,10 +348,8 @@ async fn close(running: Running, stop_instances: bool, interrupt: &mut tokio::si
         }
     }
     drop(tasks);
+    gateway.close(CLOSE_GRACE).await;
     drop(agent);
-    if let Some(gateway) = Arc::into_inner(gateway) {
-        gateway.close(CLOSE_GRACE).await;
-    }
     soft.close();
     space.close();
     group.close().await;

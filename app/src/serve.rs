@@ -2,12 +2,14 @@
 //!
 //! The gateway knows no stacks and control knows no sockets; this is where they meet.
 
+use containers::Agent;
 use control::view::{Snapshot, View};
-use gateway::{Endpoint, Gateway, Listener, ListenerKind, Route, Speaks, Table};
+use gateway::{Endpoint, Gateway, Listener, ListenerKind, Route, Speaks, Table, UdpDialer, UdpDialing};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::net::UdpSocket;
 use wire::resource::Wanted;
 use wire::spec::Protocol;
 
@@ -83,4 +85,24 @@ fn table(snapshot: &Snapshot, http: SocketAddr) -> Table {
         table.services.insert(target.clone(), endpoints.collect());
     }
     table
+}
+
+/// Published UDP ports: sockets made inside an instance's box, connected to its port.
+pub struct Datagrams(pub Arc<Agent>);
+
+impl UdpDialer for Datagrams {
+    fn dial<'a>(&'a self, instance: &'a str, port: u16, client: SocketAddr) -> UdpDialing<'a> {
+        Box::pin(async move {
+            let socket = self.0.datagrams(instance).await?;
+            // Every IPv4 address is local in there, so the program sees its client's own. Loopback stays loopback.
+            if client.is_ipv4() && !client.ip().is_loopback() {
+                let _ = rustix::net::bind(&socket, &SocketAddr::new(client.ip(), 0));
+            }
+            let socket = std::net::UdpSocket::from(socket);
+            socket.set_nonblocking(true)?;
+            let socket = UdpSocket::from_std(socket)?;
+            socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+            Ok(socket)
+        })
+    }
 }

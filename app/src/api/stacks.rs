@@ -30,7 +30,7 @@ pub(super) struct Named {
 /// Findings are an answer, not a failure: always 200.
 pub(super) async fn check(Query(named): Query<Named>, Body(file): Body<StackFile>) -> Result<Json<Report>, Refusal> {
     let name = if named.name.is_empty() { "check".to_owned() } else { named.name };
-    Ok(Json(parse(name, file).await?.report))
+    Ok(Json(parse(name, file, stackfile::check).await?))
 }
 
 pub(super) async fn plan(
@@ -129,7 +129,7 @@ pub(super) fn number_of(text: &str) -> Result<u64, Refusal> {
 
 /// The spec of a file without errors, and its warnings.
 async fn accept(name: String, file: StackFile) -> Result<(Stack, Vec<Diagnostic>), Refusal> {
-    let parsed = parse(name, file).await?;
+    let parsed = parse(name, file, stackfile::parse).await?;
     match parsed.stack {
         Some(stack) => Ok((stack, parsed.report.warnings)),
         None => {
@@ -143,7 +143,11 @@ async fn accept(name: String, file: StackFile) -> Result<(Stack, Vec<Diagnostic>
 }
 
 /// Parsing a large file takes long enough to leave the async threads alone.
-async fn parse(name: String, file: StackFile) -> Result<stackfile::Parsed, Refusal> {
+async fn parse<T: Send + 'static>(
+    name: String,
+    file: StackFile,
+    with: fn(&stackfile::Input<'_>) -> T,
+) -> Result<T, Refusal> {
     let mut files = BTreeMap::new();
     for (path, content) in file.files {
         let content = base64::engine::general_purpose::STANDARD.decode(content).map_err(|_| {
@@ -153,7 +157,7 @@ async fn parse(name: String, file: StackFile) -> Result<stackfile::Parsed, Refus
         files.insert(path, content);
     }
     let parsed = tokio::task::spawn_blocking(move || {
-        stackfile::parse(&stackfile::Input {
+        with(&stackfile::Input {
             name: &name,
             source: file.source.as_bytes(),
             variables: &file.variables,

@@ -188,12 +188,30 @@ impl Life {
                 }
             }
         };
-        let image = pulled.map_err(|source| BuildError::Pull { reference: name, source })?;
+        let image = pulled.map_err(|source| {
+            let help = "Images that could not be pulled.";
+            self.shared.meter.counter("bramble_image_pull_failures_total", help, &[]).inc();
+            BuildError::Pull { reference: name, source }
+        })?;
+        self.know(image);
+        Ok(())
+    }
+
+    /// The image of a box that runs already: what it says matters, where it comes from does not.
+    fn recall_image(&mut self) {
+        if self.image.is_none()
+            && let Ok(reference) = self.instance.spec.image.parse::<Reference>()
+            && let Some(image) = self.shared.images.find(&reference)
+        {
+            self.know(image);
+        }
+    }
+
+    fn know(&mut self, image: Image) {
         let protocol = |udp| if udp { Protocol::Udp } else { Protocol::Tcp };
         let ports = image.config.exposed.iter().map(|(port, udp)| Expose { port: *port, protocol: protocol(*udp) });
         self.status.image_ports = ports.collect();
         self.image = Some(image);
-        Ok(())
     }
 
     /// Watches a running box: its health, its end, and orders.
@@ -289,6 +307,7 @@ impl Life {
     /// Out of traffic, then the stop signal, then the grace, then the end.
     async fn stop(&mut self) {
         self.status.ready = false;
+        self.recall_image();
         let dir = self.shared.run_dir(&self.instance.id);
         if let Ok(Found::Alive(shim)) = Shim::connect(&dir).await {
             self.tell(Phase::Stopping, String::new());

@@ -49,6 +49,10 @@ pub(crate) fn register(shared: &Arc<Shared>) -> meter::Registration {
         for (id, live) in shared.live().iter() {
             let (stack, service) = (live.instance.stack.as_str(), live.instance.service.as_str());
             let labels = [("instance", id.as_str()), ("stack", stack), ("service", service)];
+            // A counter that starts at 0 and jumps to what was used before looks like a burst that never was.
+            if live.cpu_before.is_none() {
+                continue;
+            }
             let usage = &live.usage;
             samples.gauge("bramble_instance_cpu_cores", "Cores used.", &labels, usage.cpu_cores);
             samples.gauge("bramble_instance_memory_bytes", "Memory used.", &labels, usage.memory_bytes as f64);

@@ -16,8 +16,7 @@ pub struct Arguments {
 
 pub(crate) fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let loaded = file::load(arguments.file.as_deref())?;
-    let parsed = loaded.input(&loaded.name(None));
-    let report = parsed.report;
+    let report = loaded.check(&loaded.name(None));
     if remote.json {
         shown::json(&report);
     } else {

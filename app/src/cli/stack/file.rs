@@ -67,8 +67,9 @@ fn dotenv(directory: &Path) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 impl Loaded {
-    pub(super) fn input(&self, name: &str) -> stackfile::Parsed {
-        stackfile::parse(&stackfile::Input {
+    /// Findings in the file by itself: what it refers to may be missing here and there when it is deployed.
+    pub(super) fn check(&self, name: &str) -> wire::diagnostic::Report {
+        stackfile::check(&stackfile::Input {
             name,
             source: &self.source,
             variables: &self.variables,
