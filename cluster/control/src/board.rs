@@ -50,6 +50,11 @@ impl Board {
         self.progress.subscribe()
     }
 
+    /// Watches and others that wait for a revision.
+    pub(crate) fn watches(&self) -> usize {
+        self.progress.receiver_count()
+    }
+
     pub(crate) fn close(&self) {
         self.progress.send_modify(|progress| progress.closed = true);
     }

@@ -14,6 +14,7 @@ mod entry;
 mod error;
 mod keyspace;
 mod leases;
+mod meters;
 pub mod planner;
 mod saved;
 mod soft;

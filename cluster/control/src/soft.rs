@@ -96,6 +96,10 @@ impl Soft {
         self.board.close();
     }
 
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
     fn remove(&self, operation: Operation) -> u64 {
         self.apply(operation).expect("a deletion is never refused")
     }

@@ -2,6 +2,7 @@
 //! [`Keyspace`]'s, agreement is behind [`Proposer`].
 
 use crate::alone::Alone;
+use crate::board::Board;
 use crate::command::{Answer, Command, Question, Refusal, Reply};
 use crate::keyspace::{Keyspace, LIVE_BYTES_MAX};
 use crate::{Committed, Entry, Listing, SpaceError, Txn, Watch};
@@ -172,6 +173,10 @@ impl Space {
     /// Ends every watch with [`crate::WatchError::Closed`]. Reading goes on.
     pub fn close(&self) {
         self.inner.keyspace.board().close();
+    }
+
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        self.inner.keyspace.board()
     }
 
     async fn propose(&self, command: &Command) -> Result<Reply, SpaceError> {

@@ -147,6 +147,11 @@ impl State {
         Ok((found, from.max(self.revision + 1)))
     }
 
+    /// What the keys and the history take in memory, roughly.
+    pub(crate) fn sizes_bytes(&self) -> (usize, usize) {
+        (self.live_bytes, self.history_bytes)
+    }
+
     pub(crate) fn apply(&mut self, command: Command) -> Reply {
         match command {
             Command::Commit { compares, success, failure } => self.commit(&compares, success, failure),

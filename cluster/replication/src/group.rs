@@ -113,6 +113,9 @@ pub struct Overview {
     pub purged_index: Option<u64>,
     /// Durable writes of the log since the start.
     pub writes: u64,
+    /// Time spent in them.
+    pub writing: Duration,
+    pub slowest_write: Duration,
     /// A write is waiting for room on the disk.
     pub disk_full: bool,
     /// Why the member no longer takes part.
@@ -267,6 +270,7 @@ impl Group {
     pub fn overview(&self) -> Overview {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow();
+        let (writing, slowest_write) = self.inner.lane.writing();
         Overview {
             node: self.inner.node,
             leader: metrics.current_leader,
@@ -277,6 +281,8 @@ impl Group {
             applied_index: metrics.last_applied.map(|applied| applied.index),
             purged_index: metrics.purged.map(|purged| purged.index),
             writes: self.inner.lane.writes(),
+            writing,
+            slowest_write,
             disk_full: self.inner.lane.is_full(),
             stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
         }

@@ -30,6 +30,8 @@ struct Shared {
     full: AtomicBool,
     closing: AtomicBool,
     writes: AtomicU64,
+    writing_us: AtomicU64,
+    slowest_us: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -103,6 +105,12 @@ impl Lane {
         }
     }
 
+    /// Time spent in them, and in the slowest.
+    pub(crate) fn writing(&self) -> (Duration, Duration) {
+        let read = |microseconds: &AtomicU64| Duration::from_micros(microseconds.load(Ordering::Relaxed));
+        (read(&self.shared.writing_us), read(&self.shared.slowest_us))
+    }
+
     /// Ends the thread and waits for it. Blocks at most for one sync.
     pub(crate) fn close(&self) {
         self.give_up();
@@ -124,7 +132,11 @@ fn run(mut log: Log, requests: &Receiver<Request>, shared: &Shared) {
     while let Ok(request) = requests.recv() {
         match request {
             Request::Write(batch, done) => {
+                let start = world::clock::monotonic();
                 let result = write(&mut log, &batch, shared);
+                let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+                shared.writing_us.fetch_add(took_us, Ordering::Relaxed);
+                shared.slowest_us.fetch_max(took_us, Ordering::Relaxed);
                 shared.writes.fetch_add(1, Ordering::Relaxed);
                 shared.room_bytes.store(log.room_bytes(), Ordering::Release);
                 if let Err(error) = &result {

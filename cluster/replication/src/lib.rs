@@ -13,6 +13,7 @@ mod lane;
 mod log_store;
 mod machine_store;
 mod message;
+mod meters;
 mod network;
 mod switchboard;
 mod types;

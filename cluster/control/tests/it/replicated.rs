@@ -85,6 +85,12 @@ async fn many_writers_on_one_machine_share_syncs() {
     }
     writers.join_all().await;
     assert_eq!(machine.space.revision(), 501);
+    let meter = meter::Meter::new();
+    let registrations = (machine.space.measure(&meter), machine.group.measure(&meter, "control"));
+    let text = meter.encode();
+    drop(registrations);
+    assert!(text.contains("bramble_space_keys{space=\"durable\"} 500"), "{text}");
+    assert!(text.contains("bramble_group_leads{group=\"control\"} 1"), "{text}");
     assert!(disk.syncs() - before < 250, "{} syncs for 500 commits", disk.syncs() - before);
     machine.close().await;
 }
