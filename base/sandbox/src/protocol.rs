@@ -106,6 +106,11 @@ pub(crate) enum ShimRequest {
     Listening,
     /// Answered when the box has ended.
     Watch,
+    /// Keeps the sockets that come with it, by these names, in place of those kept before.
+    Hold {
+        names: Vec<String>,
+    },
+    Held,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -120,6 +125,10 @@ pub(crate) enum ShimAnswer {
     Usage(Usage),
     Listening(Vec<u16>),
     Exited(ExitRecord),
+    /// The sockets come with it, in this order.
+    Held {
+        names: Vec<String>,
+    },
     Failed {
         errno: i32,
     },
@@ -128,11 +137,22 @@ pub(crate) enum ShimAnswer {
 /// Agent to init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum DoorRequest {
-    Socket { kind: SocketKind },
-    Listen { address: SocketAddr, kind: SocketKind },
+    Socket {
+        kind: SocketKind,
+        /// Several at once, so that a connection does not wait for a round trip to init each time.
+        #[serde(default)]
+        count: u8,
+    },
+    Listen {
+        address: SocketAddr,
+        kind: SocketKind,
+    },
     CatchAll,
     Dns,
-    Exec { command: Command, timeout_ms: u64 },
+    Exec {
+        command: Command,
+        timeout_ms: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

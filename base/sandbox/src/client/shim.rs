@@ -9,7 +9,7 @@ use crate::shim::record::Folder;
 use crate::spec::Command;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -22,8 +22,12 @@ pub struct Shim {
     network: NetworkReport,
     /// A channel to init for sockets, opened with the first; held over one request and its answer.
     door: Mutex<Option<Channel>>,
+    /// TCP sockets of the box that nobody uses yet.
+    spare: std::sync::Mutex<Vec<OwnedFd>>,
 }
 
+/// Fetched together, since a round trip to init costs more than all the rest of a connection.
+const SOCKETS_AT_ONCE: u8 = 8;
 /// A shim that ends does so within milliseconds; one that waits for a slow disk is worth a second.
 const CONNECT_ATTEMPTS: u32 = 100;
 const CONNECT_PAUSE: Duration = Duration::from_millis(10);
@@ -38,7 +42,7 @@ pub enum Found {
 
 impl Shim {
     pub(super) fn new(dir: &Path, pid: u32, network: NetworkReport) -> Shim {
-        Shim { dir: dir.to_path_buf(), pid, network, door: Mutex::new(None) }
+        Shim { dir: dir.to_path_buf(), pid, network, door: Mutex::new(None), spare: std::sync::Mutex::default() }
     }
 
     /// Finds the box of a run folder again.
@@ -118,6 +122,26 @@ impl Shim {
         if let ShimAnswer::Listening(ports) = answer { Ok(ports) } else { Err(unexpected(&answer)) }
     }
 
+    /// Has the shim keep sockets while no agent is there, in place of those it kept before. At most 64.
+    pub async fn hold(&self, sockets: &[(String, BorrowedFd<'_>)]) -> io::Result<()> {
+        let names = sockets.iter().map(|(name, _)| name.clone()).collect();
+        let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| *socket).collect();
+        let channel = Channel::new(Folder::open(&self.dir)?.connect()?)?;
+        channel.send(&ShimRequest::Hold { names }, &fds).await?;
+        let (answer, _): (ShimAnswer, _) = channel.receive().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if let ShimAnswer::Done = answer { Ok(()) } else { Err(unexpected(&answer)) }
+    }
+
+    /// The sockets an agent before this one had kept. A shim of an older version keeps none.
+    pub async fn held(&self) -> io::Result<Vec<(String, OwnedFd)>> {
+        let (answer, sockets) = self.ask(&ShimRequest::Held).await?;
+        if let ShimAnswer::Held { names } = answer {
+            Ok(names.into_iter().zip(sockets).collect())
+        } else {
+            Err(unexpected(&answer))
+        }
+    }
+
     /// Runs a program beside the box's own; killed after `timeout`.
     pub async fn exec(&self, command: Command, timeout: Duration) -> Result<ExecResult, RequestError> {
         let gone = |source| RequestError::Gone { source };
@@ -149,7 +173,20 @@ impl Shim {
 
     /// A socket inside the box's network, not connected, non-blocking.
     pub async fn socket(&self, kind: SocketKind) -> io::Result<OwnedFd> {
-        self.door(DoorRequest::Socket { kind }).await?.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+        let pooled = kind == SocketKind::Tcp4;
+        if pooled && let Some(socket) = self.spare().pop() {
+            return Ok(socket);
+        }
+        let count = if pooled { SOCKETS_AT_ONCE } else { 1 };
+        let mut sockets = self.door(DoorRequest::Socket { kind, count }).await?;
+        let socket = sockets.pop().ok_or(io::ErrorKind::NotFound)?;
+        self.spare().extend(sockets);
+        Ok(socket)
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Vec<OwnedFd>> {
+        // Whoever panicked with it left a list of sockets.
+        self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// A listener at an address inside the box.
@@ -222,6 +259,7 @@ fn unexpected(answer: &ShimAnswer) -> io::Error {
         | ShimAnswer::Done
         | ShimAnswer::Usage(_)
         | ShimAnswer::Listening(_)
+        | ShimAnswer::Held { .. }
         | ShimAnswer::Exited(_) => io::Error::new(io::ErrorKind::InvalidData, "the shim answered something else"),
     }
 }

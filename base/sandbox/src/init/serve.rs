@@ -271,7 +271,7 @@ impl Init<'_> {
         };
         let channel = self.channels[index].as_fd();
         let sent = match request {
-            DoorRequest::Socket { kind } => answer_one(channel, door::socket(kind)),
+            DoorRequest::Socket { kind, count } => door::answer_sockets(channel, kind, count),
             DoorRequest::Listen { address, kind } => answer_one(channel, door::listener(address, kind)),
             DoorRequest::CatchAll => {
                 let catch_all: Vec<_> = self.sockets.catch_all.iter().map(AsFd::as_fd).collect();

@@ -36,6 +36,8 @@ struct Shim {
     over_memory: bool,
     /// When to look next.
     look_ms: u64,
+    /// Sockets kept for the agent while it is away, by name.
+    held: Vec<(String, OwnedFd)>,
 }
 
 /// The whole life of a shim; returns its exit code.
@@ -84,6 +86,7 @@ fn begin(start: &ShimStart) -> Result<Shim, Failure> {
                 memory_limit_bytes: start.spec.limits.memory_bytes,
                 over_memory: false,
                 look_ms: 0,
+                held: Vec::new(),
             })
         }
         Err(failure) => {

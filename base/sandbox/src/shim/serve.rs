@@ -15,6 +15,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Agents connected at the same time: one, its watch, and those of an agent that just died.
 const CONNECTIONS_MAX: usize = 32;
+/// Listening sockets kept for an agent: as many ports as one service may sensibly publish, and the shared ones.
+const HELD_MAX: usize = 64;
 /// A pipe holds 64 KiB: one read empties it.
 const READ_BYTES: usize = 64 << 10;
 
@@ -126,8 +128,8 @@ impl Shim {
     }
 
     /// One request; false when the connection is done with.
-    fn serve(&self, connection: &mut Connection) -> bool {
-        let Ok(Some((request, _))) = channel::receive::<ShimRequest>(&connection.socket) else { return false };
+    fn serve(&mut self, connection: &mut Connection) -> bool {
+        let Ok(Some((request, fds))) = channel::receive::<ShimRequest>(&connection.socket) else { return false };
         let pid = self.begun.init.as_raw_nonzero().get().unsigned_abs();
         let done = |result: Result<(), Errno>| match result {
             Ok(()) => ShimAnswer::Done,
@@ -143,6 +145,15 @@ impl Shim {
             ShimRequest::Kill => done(pidfd_send_signal(&self.begun.pidfd, Signal::KILL)),
             ShimRequest::Usage => ShimAnswer::Usage(usage::usage(pid, &self.begun.cgroup)),
             ShimRequest::Listening => ShimAnswer::Listening(usage::listening(pid, self.network.catch_all_port)),
+            ShimRequest::Hold { names } => {
+                self.held = names.into_iter().zip(fds).take(HELD_MAX).collect();
+                ShimAnswer::Done
+            }
+            ShimRequest::Held => {
+                let names = self.held.iter().map(|(name, _)| name.clone()).collect();
+                let fds: Vec<_> = self.held.iter().map(|(_, fd)| fd.as_fd()).collect();
+                return channel::send(&connection.socket, &ShimAnswer::Held { names }, &fds).is_ok();
+            }
             ShimRequest::Watch => {
                 connection.watches = true;
                 return true;
