@@ -89,6 +89,21 @@ fn names_are_lower_case() {
 }
 
 #[test]
+fn the_stack_has_a_name() {
+    let case = Case::new();
+    let named = |name, source: &'static str| {
+        let input = stackfile::Input { name, ..case.input(source.as_bytes()) };
+        let parsed = stackfile::parse(&input);
+        (parsed.stack.map(|stack| stack.name), errors(&parsed.report))
+    };
+    let (plain, own) = ("services: {a: {image: x}}", "name: own\nservices: {a: {image: x}}");
+    assert_eq!(named("given", own), (Some("given".into()), vec![]));
+    assert_eq!(named("", own), (Some("own".into()), vec![]));
+    assert_eq!(named("", plain), (None, vec!["0:0 name: the stack has no name".into()]));
+    assert_eq!(named("Bad Name", plain), (None, vec!["0:0 name: `Bad Name` cannot be the name of a stack".into()]));
+}
+
+#[test]
 fn values_of_the_wrong_kind() {
     refused("ports: 80", &["4:12 services.web.ports: expected a list, found a text"]);
     refused("environment: [[a]]", &["4:19 services.web.environment[0]: expected a text, found a list"]);
