@@ -38,9 +38,11 @@ impl Space {
     /// The space over a key space and the group that replicates it. `app` wires it so, once, at boot:
     ///
     /// ```ignore
-    /// let keyspace = control::Keyspace::open(&disk, &dir.join("state"))?;
-    /// let group = replication::Group::open(options, keyspace.clone()).await?;
-    /// let space = control::Space::start(keyspace, group.clone());
+    /// let keyspace = control::Keyspace::open(Arc::new(world::disk::Real), &dir.join("control/state"))?;
+    /// let options = replication::Options::alone(&dir.join("control/log"));
+    /// let group = replication::Group::open(options, keyspace.clone(), Arc::new(replication::Nowhere)).await?;
+    /// let space = control::Space::start(keyspace, Arc::new(group.clone()));
+    /// let meters = (space.measure(&meter), group.measure(&meter, "control"));
     /// // … and at shutdown, in this order: space.close(), group.close().await
     /// ```
     ///
@@ -243,15 +245,19 @@ fn refused(refusal: Refusal) -> SpaceError {
 /// Waits for the end of the next lease and ends it. Sleeps without a wake-up while there is no lease. Runs until
 /// its owner, the last [`Space`], is dropped; may be cancelled anywhere.
 async fn expire(inner: Arc<Inner>) {
+    let mut failing = false;
     loop {
         let changed = inner.keyspace.leases_changed().notified();
         if inner.keyspace.board().read().leases.is_empty() {
             changed.await;
         }
         let now = world::clock::monotonic();
-        if let Err(error) = inner.expire(now).await {
+        let failed = inner.expire(now).await.err();
+        // Told once, not once a second.
+        if let Some(error) = failed.as_ref().filter(|_| !failing) {
             tracing::warn!(%error, hint = error.hint(), "leases that are over could not be ended; trying again");
         }
+        failing = failed.is_some();
         // A lease that is due but could not be ended must not make this loop spin.
         let until_next = inner.keyspace.deadlines().next().map(|end| end.saturating_duration_since(now));
         let pause = until_next.filter(|pause| !pause.is_zero()).map_or(LEASE_LOOK, |pause| pause.min(LEASE_LOOK));

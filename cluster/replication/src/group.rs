@@ -12,13 +12,13 @@ use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::log::{Batch, Log, LogError};
 use storage::replicated::{Machine, ProposeError, Proposer, Waiting};
 use tokio::sync::{mpsc, oneshot};
-use world::disk::Disk;
+use world::disk::{Disk, Real};
 use world::task::Task;
 
 /// How long a proposal may take in all, elections included.
@@ -69,6 +69,20 @@ pub struct Options {
     pub start: Start,
     pub timing: Timing,
     pub log: storage::log::Options,
+}
+
+impl Options {
+    /// The first machine of a group, on this machine's disk.
+    pub fn alone(directory: &Path) -> Self {
+        Self {
+            disk: Arc::new(Real),
+            directory: directory.to_owned(),
+            node: 1,
+            start: Start::Found,
+            timing: Timing::default(),
+            log: storage::log::Options::default(),
+        }
+    }
 }
 
 /// Why a member could not be opened.

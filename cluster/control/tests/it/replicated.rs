@@ -35,6 +35,17 @@ pub(crate) async fn alone(disk: Arc<dyn Disk>, directory: &Path) -> Machine {
 }
 
 #[tokio::test]
+async fn the_program_opens_a_space_in_four_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let keyspace = Keyspace::open(Arc::new(Real), &directory.path().join("control/state")).unwrap();
+    let options = Options::alone(&directory.path().join("control/log"));
+    let group = Group::open(options, keyspace.clone(), Arc::new(Nowhere)).await.unwrap();
+    let space = Space::start(keyspace, Arc::new(group.clone()));
+    assert!(space.commit(Txn::new().put("k", *b"1")).await.unwrap().succeeded);
+    Machine { space, group }.close().await;
+}
+
+#[tokio::test]
 async fn one_machine_keeps_everything_over_restarts_in_order_and_not() {
     let directory = tempfile::tempdir().unwrap();
     let mut expected = 1;
