@@ -3,6 +3,7 @@
  * again; after a gap in the stream everybody is, since what was missed cannot be known.
  */
 import { ApiError, lines } from "./api";
+import { seen, whileSeen } from "./presence";
 import type { Changed } from "./wire";
 
 const RETRY_MS_MIN = 500;
@@ -30,22 +31,30 @@ class Watch {
 
   async #run(signal: AbortSignal): Promise<void> {
     let pauseMs = RETRY_MS_MIN;
+    // The first time, every view has just asked; after a gap each must ask again.
+    let again = false;
+    const opened = () => {
+      pauseMs = RETRY_MS_MIN;
+      this.state = "live";
+      if (again) this.#tell(undefined);
+    };
     while (!signal.aborted) {
       try {
-        const opened = () => {
-          pauseMs = RETRY_MS_MIN;
-          // The first time, every view has just asked; after a gap each must ask again.
-          const again = this.state === "lost";
-          this.state = "live";
-          if (again) this.#tell(undefined);
-        };
-        for await (const batch of lines<Changed>("/v1/watch", signal, opened)) {
-          this.#tell(batch.flatMap((changed) => changed.keys));
-        }
+        await whileSeen(signal, async (stop) => {
+          for await (const batch of lines<Changed>("/v1/watch", stop, opened)) {
+            this.#tell(batch.flatMap((changed) => changed.keys));
+          }
+        });
       } catch (cause) {
         if (cause instanceof ApiError && cause.status === 401) return;
       }
       if (signal.aborted) return;
+      again = true;
+      if (document.hidden) {
+        this.state = "connecting";
+        await seen(signal);
+        continue;
+      }
       this.state = "lost";
       await pause(pauseMs * (0.5 + Math.random() / 2), signal);
       pauseMs = Math.min(pauseMs * 2, RETRY_MS_MAX);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { go, gone, see, use } from "./bed/use.mjs";
+import { SLOTS } from "./bed/world.mjs";
 
 const t = use();
 const card = (page, name) => page.getByRole("region", { name, exact: true });
@@ -169,6 +170,46 @@ test("a broken connection is said, and mended with all that was missed", async (
   broken = false;
   await gone(page.getByText("The connection to the server is lost"));
   await see(row(page, "mailing").getByText("running"));
+});
+
+test("a tab in the background gives its streams back, and is true again once it is seen", async () => {
+  const page = await t.visit("stacks/publishing/web", { prepare: (page) => page.clock.install() });
+  await see(page.getByRole("log").getByText("GET / 200"));
+  assert.equal(t.bed.streams, 2);
+  const look = (hidden) =>
+    page.evaluate((to) => {
+      Object.defineProperty(document, "hidden", { value: to, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, hidden);
+  await look(true);
+  await page.clock.runFor(4_000);
+  assert.equal(t.bed.streams, 2, "a short look elsewhere costs nothing");
+  const closed = t.bed.allClosed();
+  await page.clock.runFor(2_000);
+  await closed;
+  t.bed.state.services[0].state = "degraded";
+  t.bed.state.logs.push({ time_ms: Date.now(), instance: SLOTS[1], stream: "stdout", line: "written meanwhile" });
+  await look(false);
+  await see(page.locator(".page-head").getByText("degraded"));
+  await see(page.getByRole("log").getByText("written meanwhile"));
+  assert.equal(await page.getByRole("log").getByText("GET / 200").count(), 1);
+});
+
+test("a view that breaks says so and leaves the way to the others", async () => {
+  t.bed.state.nodes[0].node.limits = null;
+  const page = await t.visit("nodes/n1");
+  await see(page.getByRole("heading", { name: "This view broke" }));
+  assert.ok(page.troubles.length > 0, "the console says what happened");
+  page.troubles = [];
+  await page.getByRole("link", { name: "Images" }).click();
+  await see(page.getByRole("heading", { name: "Images", level: 1 }));
+});
+
+test("graphs look back as far as was chosen, from place to place", async () => {
+  const page = await t.visit("stacks/publishing/web");
+  await page.getByRole("button", { name: "1 h" }).click();
+  await go(page, "nodes/n1");
+  assert.equal(await page.getByRole("button", { name: "1 h" }).getAttribute("aria-pressed"), "true");
 });
 
 test("an answer that fails leaves what was known beside the problem", async () => {

@@ -38,6 +38,17 @@ class Bed {
   #tails = new Set();
   server = createServer((request, response) => void this.#serve(request, response));
 
+  /** How many streams are open. */
+  get streams() {
+    return this.#watchers.size + this.#tails.size;
+  }
+
+  /** Resolves when no stream is open any more. */
+  async allClosed() {
+    const open = [...this.#watchers, ...this.#tails];
+    await Promise.all(open.map((response) => new Promise((resolve) => response.on("close", resolve))));
+  }
+
   get login() {
     return `${this.url}/#token=${this.token}`;
   }
