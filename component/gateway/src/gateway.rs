@@ -158,6 +158,17 @@ impl Gateway {
         applied
     }
 
+    /// Every listening TCP socket once more, by the address that was wanted: given to [`Settings::inherited`] of the
+    /// next gateway, no client finds the port closed in between.
+    pub async fn sockets(&self) -> Vec<(SocketAddr, OwnedFd)> {
+        let state = self.state.lock().await;
+        let kept = state.listeners.iter().filter_map(|(key, listening)| {
+            let socket = listening.kept.as_ref()?.try_clone().ok()?;
+            Some((key.address, socket))
+        });
+        kept.collect()
+    }
+
     /// How many requests and connections an instance has.
     pub fn in_flight(&self, instance: &str) -> usize {
         self.all_upstreams().iter().map(|upstream| upstream.in_flight(instance)).sum()

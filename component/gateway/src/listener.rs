@@ -15,7 +15,7 @@ use crate::udp;
 use crate::upstream::{Ground, Upstream};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
@@ -65,6 +65,9 @@ pub(crate) struct Listening {
     pub(crate) got: SocketAddr,
     pub(crate) target: Arc<Swap<Target>>,
     pub(crate) phase: watch::Sender<Phase>,
+    /// The socket once more, for whoever keeps it while this process is replaced. Datagram sockets are not kept: what
+    /// arrives meanwhile is lost with or without them.
+    pub(crate) kept: Option<OwnedFd>,
     accepting: Task,
 }
 
@@ -72,11 +75,12 @@ impl Listening {
     /// Starts to accept at `socket`.
     pub(crate) fn start(socket: TcpListener, target: Target, floor: Floor) -> io::Result<Listening> {
         let got = socket.local_addr()?;
+        let kept = Some(socket.as_fd().try_clone_to_owned()?);
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
         let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, watched));
         let accepting = world::task::spawn("gateway listener", accepting);
-        Ok(Listening { got, target, phase, accepting })
+        Ok(Listening { got, target, phase, kept, accepting })
     }
 
     /// Starts to serve UDP at `socket`.
@@ -91,7 +95,7 @@ impl Listening {
         let (phase, watched) = watch::channel(Phase::Open);
         let serving = while_open(watched, udp::serve(socket, Arc::clone(&target), floor.ground, dialer));
         let accepting = world::task::spawn("gateway udp port", serving);
-        Ok(Listening { got, target, phase, accepting })
+        Ok(Listening { got, target, phase, kept: None, accepting })
     }
 
     /// Stops accepting. The sender tells the connections that remain how to end, and that they have; the task

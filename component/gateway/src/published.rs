@@ -120,7 +120,12 @@ async fn listen(arrival: &mut Arrival, upstream: &Arc<Upstream>, search: &mut Se
                 Err(_) => return Spoken::Nothing,
             },
             connected = connecting.as_mut(), if instance.is_none() => match connected {
-                Ok(connected) => instance = Some(connected),
+                Ok((lease, stream)) => {
+                    // Both may stay silent for long; neither may be gone for long.
+                    tunnel::watch_peer(&arrival.stream);
+                    tunnel::watch_peer(&stream);
+                    instance = Some((lease, stream));
+                }
                 Err(refusal) => {
                     tracing::debug!(%client, %refusal, "connection refused");
                     return Spoken::Nothing;
