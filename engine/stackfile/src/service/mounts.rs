@@ -5,7 +5,7 @@
 
 use super::{Reader, VolumesFrom};
 use crate::findings::{Findings, Place};
-use crate::read::{At, Fields, Instead, shortened};
+use crate::read::{At, Fields, shortened};
 use crate::stack::Surroundings;
 use base64::Engine as _;
 use wire::spec::{File, FileKind, Mount, MountSource};
@@ -187,7 +187,6 @@ impl Reader<'_, '_> {
             Tmpfs,
         }
         const KINDS: [(&str, Kind); 3] = [("bind", Kind::Bind), ("volume", Kind::Volume), ("tmpfs", Kind::Tmpfs)];
-        const IDLE: Instead = &[];
         let Some(mut fields) = item.fields(findings) else { return };
         let kind = fields.take("type");
         let source = fields.take("source").or_else(|| fields.take("src"));
@@ -202,7 +201,7 @@ impl Reader<'_, '_> {
         for idle in ["is_directory", "isDirectory", "consistency"] {
             fields.take(idle);
         }
-        fields.finish(IDLE, findings);
+        fields.finish(&[], findings);
         let source_text = source.as_ref().and_then(|at| at.text(findings)).unwrap_or_default();
         let kind = match kind.map(|at| at.one_of(&KINDS, findings)) {
             Some(Some(kind)) => kind,
