@@ -7,7 +7,6 @@ use thiserror::Error;
 
 /// Why a box or its program did not start.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum StartError {
     #[error("the spawner cannot be asked")]
     Spawner {
@@ -167,7 +166,6 @@ impl StartError {
 
 /// Why the box of a folder cannot be talked to.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum ConnectError {
     #[error("the run folder {folder} cannot be read")]
     Folder {
@@ -185,7 +183,6 @@ pub enum ConnectError {
 
 /// Why a running box did not do what it was asked.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum RequestError {
     #[error("the box cannot be reached")]
     Gone {
@@ -198,7 +195,6 @@ pub enum RequestError {
 
 /// Why a program was not run in a parked box.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum RunError {
     #[error("the parked box cannot be reached")]
     Gone {
