@@ -4,8 +4,11 @@
 //! dropped [`Node`] leaves no process behind.
 
 pub mod http;
+pub mod image;
+pub mod load;
 pub mod node;
 pub mod process;
+pub mod registry;
 pub mod wait;
 
 pub use node::{Node, Settings};

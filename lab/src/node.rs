@@ -163,12 +163,41 @@ impl Node {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} printed {text:?}: {error}"))
     }
 
-    /// Writes a stack file beside the data and deploys it; waits until it serves.
-    pub fn deploy(&self, name: &str, file: &str) -> Output {
+    /// Runs a command that must fail as commands do, with exit code 1, and gives what it said.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        text
+    }
+
+    /// Writes a file beside the data.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let folder = self.data.with_extension("stacks");
         std::fs::create_dir_all(&folder).expect("a folder can be made");
-        let path = folder.join(format!("{name}.yml"));
-        std::fs::write(&path, file).expect("a file can be written");
+        let path = folder.join(name);
+        std::fs::write(&path, content).expect("a file can be written");
+        path
+    }
+
+    /// Texts of a service's log, the platform's own notes among them.
+    pub fn said(&self, stack: &str, service: &str) -> Vec<String> {
+        let answer = self.call("GET", &format!("/v1/services/{stack}/{service}/logs"), "");
+        let lines = answer.text();
+        let lines = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter_map(|line| line["line"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Waits until a service's log has a line with this text, and gives the line.
+    pub fn says(&self, stack: &str, service: &str, text: &str) -> String {
+        wait::until(&format!("{stack}/{service} says {text:?}"), 20, || {
+            self.said(stack, service).into_iter().find(|line| line.contains(text))
+        })
+    }
+
+    /// Writes a stack file beside the data and deploys it; waits until it serves.
+    pub fn deploy(&self, name: &str, file: &str) -> Output {
+        let path = self.file(&format!("{name}.yml"), file);
         self.cli(&["deploy", "-f", &path.to_string_lossy(), name, "--timeout", "60"])
     }
 
