@@ -1,6 +1,6 @@
 /** What the page can make the server do. Each is one request; the watch then shows what came of it. */
-import { path, request } from "./api";
-import type { Deployed, Plan, Report, StackFile } from "./wire";
+import { path, progress, request } from "./api";
+import type { Deployed, Plan, Pruned, PullProgress, Report, StackFile } from "./wire";
 
 export function check(stack: string, file: StackFile, signal: AbortSignal): Promise<Report> {
   const query = stack === "" ? "" : `?${new URLSearchParams({ name: stack })}`;
@@ -33,4 +33,12 @@ export function restart(stack: string, service: string): Promise<void> {
 
 export function kill(instance: string): Promise<void> {
   return request("POST", `${path("instances", instance)}/kill`);
+}
+
+export function pull(reference: string, signal: AbortSignal): AsyncGenerator<PullProgress[]> {
+  return progress("/v1/images/pull", { reference }, signal);
+}
+
+export function prune(): Promise<Pruned> {
+  return request("POST", "/v1/images/prune");
 }

@@ -41,6 +41,15 @@ export async function request<T>(method: string, path: string, body?: unknown, s
 export async function* lines<T>(path: string, signal: AbortSignal, opened: () => void): AsyncGenerator<T[]> {
   const response = await send("GET", path, undefined, signal);
   opened();
+  yield* split<T>(response, signal);
+}
+
+/** As `lines`, for what has a body and a stream of progress as its answer. */
+export async function* progress<T>(path: string, body: unknown, signal: AbortSignal): AsyncGenerator<T[]> {
+  yield* split<T>(await send("POST", path, body, signal), signal);
+}
+
+async function* split<T>(response: Response, signal: AbortSignal): AsyncGenerator<T[]> {
   const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
   if (!reader) return;
   let rest = "";

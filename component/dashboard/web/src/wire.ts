@@ -245,6 +245,22 @@ export interface Image {
   instances: number;
 }
 
+export interface PullProgress {
+  done_bytes: number;
+  total_bytes: number;
+  layers_done: number;
+  layers: number;
+  /** Set in the last line of a pull that succeeded. */
+  digest: string | null;
+  /** Set in the last line of one that failed. */
+  problem: Problem | null;
+}
+
+export interface Pruned {
+  images: number;
+  freed_bytes: number;
+}
+
 export interface Changed {
   keys: string[];
 }

@@ -93,3 +93,34 @@ test("a stack is removed only after its name was typed", async () => {
   await gone(page.getByRole("link", { name: "publishing", exact: true }));
   assert.equal(t.bed.asked.length, 1);
 });
+
+test("an image is pulled with its progress in sight", async () => {
+  const page = await t.visit("images");
+  await page.getByRole("textbox", { name: "Image to pull" }).fill("nginx:1.27");
+  await page.keyboard.press("Enter");
+  await see(page.getByText("512 KiB of 1 MiB"));
+  t.bed.pulled();
+  await see(page.getByText("nginx:1.27 is here"));
+  await see(page.getByRole("row").filter({ hasText: "nginx:1.27" }));
+});
+
+test("a pull that fails says why and can be tried again", async () => {
+  const page = await t.visit("images");
+  await page.getByRole("textbox", { name: "Image to pull" }).fill("nope:1");
+  await page.getByRole("button", { name: "Pull" }).click();
+  await see(page.getByText("512 KiB of 1 MiB"));
+  t.bed.pulled({ code: "B0502", message: "pull nope:1: the registry does not know it", hint: "look at its name", diagnostics: [] });
+  await see(page.getByRole("alert").getByText("the registry does not know it"));
+  assert.equal(await page.getByRole("textbox", { name: "Image to pull" }).inputValue(), "nope:1");
+});
+
+test("unused images are removed after a question", async () => {
+  const page = await t.visit("images");
+  await page.getByRole("button", { name: "Remove unused…" }).click();
+  await see(dialog(page).getByText("1 image no instance runs from"));
+  assert.deepEqual(t.bed.asked, []);
+  await dialog(page).getByRole("button", { name: "Remove them" }).click();
+  await askedFor(t.bed, page, "POST", "/v1/images/prune");
+  await see(page.getByText("1 image removed, 71 MiB freed"));
+  await gone(page.getByText("no name left"));
+});

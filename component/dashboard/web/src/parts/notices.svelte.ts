@@ -27,10 +27,10 @@ class Notices {
   }
 
   /** Runs an action and tells how it went; true when it went well. */
-  async tell(attempt: string, done: string, action: () => Promise<unknown>): Promise<boolean> {
+  async tell<T>(attempt: string, done: string | ((answer: T) => string), action: () => Promise<T>): Promise<boolean> {
     try {
-      await action();
-      this.say(done);
+      const answer = await action();
+      this.say(typeof done === "string" ? done : done(answer));
       return true;
     } catch (cause) {
       this.#add(attempt, problemOf(cause));

@@ -102,6 +102,7 @@ class Bed {
       else this.reads.set(url.pathname, (this.reads.get(url.pathname) ?? 0) + 1);
       if (path[0] === "watch") return this.#stream(response, this.#watchers);
       if (path[0] === "services" && path[3] === "logs") return this.#tail(url, response);
+      if (path[1] === "pull") return this.#pull(response, JSON.parse(body).reference);
       const answer = this.#answer(request.method, path, url.searchParams, body ? JSON.parse(body) : undefined);
       response.writeHead(200, { "content-type": "application/json" }).end(answer === undefined ? "" : JSON.stringify(answer));
     } catch (cause) {
@@ -136,6 +137,19 @@ class Bed {
     for (const line of this.state.logs) if (line.time_ms >= since && response.wants(line)) response.write(JSON.stringify(line) + "\n");
   }
 
+  /** Half of it at once; the rest, or why not, when the test calls `pulled`. */
+  #pull(response, reference) {
+    const line = (more) => response.write(JSON.stringify({ done_bytes: 0, total_bytes: 1 << 20, layers_done: 0, layers: 2, digest: null, problem: null, ...more }) + "\n");
+    response.writeHead(200, { "content-type": "application/x-ndjson" });
+    line({ done_bytes: 1 << 19 });
+    this.pulled = (problem) => {
+      const digest = "sha256:" + "ab".repeat(32);
+      if (!problem) this.state.images.push({ references: [reference], digest, size_bytes: 1 << 20, created_ms: Date.now(), used_ms: 0, instances: 0 });
+      line(problem ? { problem } : { done_bytes: 1 << 20, digest });
+      response.end();
+    };
+  }
+
   #answer(method, path, query, body) {
     const verb = `${method} ${path[0]}`;
     if (verb === "GET stacks") return this.#readStacks(path, query);
@@ -146,6 +160,12 @@ class Bed {
     if (verb === "POST instances") return undefined;
     if (verb === "GET nodes") return path.length === 1 ? this.state.nodes : this.#one(this.state.nodes, ({ node }) => node.id === path[1], "machine");
     if (verb === "GET images") return this.state.images;
+    if (verb === "POST images") {
+      const kept = this.state.images.filter(({ instances }) => instances > 0);
+      const pruned = { images: this.state.images.length - kept.length, freed_bytes: 71 << 20 };
+      this.state.images = kept;
+      return pruned;
+    }
     if (verb === "GET alerts") return this.state.alerts;
     if (verb === "GET series") return series(this.state, query.get("name"), query.getAll("label"), Number(query.get("since_ms")), Date.now());
     throw new Refusal(404, { code: "B0404", message: `there is no ${method} /v1/${path.join("/")}` });
