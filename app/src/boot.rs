@@ -216,7 +216,8 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let telemetry = Arc::new(Telemetry::start(telemetry::Settings::new(&node.data, &logs_dir), meter.clone()));
 
     let is_root = rustix::process::geteuid().is_root();
-    let ownership = if is_root { Ownership::Shift { base: IDS_FIRST, count: IDS_COUNT } } else { Ownership::Mine };
+    // What root unpacks keeps the image's numbers: boxes see layers through mounts that translate them.
+    let ownership = if is_root { Ownership::Keep } else { Ownership::Mine };
     let ids = if is_root { Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT } } else { Ids::Single };
     let store_config = images::Config {
         ownership,
@@ -242,13 +243,17 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     .await?;
     let agent = Arc::new(agent);
     let datagrams: Arc<dyn gateway::UdpDialer> = Arc::new(serve::Datagrams(Arc::clone(&agent)));
-    let settings = gateway::Settings { udp: Some(datagrams), ..gateway::Settings::default() };
+    // The sockets of a node that was killed wait in the boxes they lead to, with whoever is connecting meanwhile.
+    let held = containers::held(&node.data).await;
+    let inherited = held.into_iter().filter_map(|(name, socket)| Some((name.parse().ok()?, socket))).collect();
+    let settings = gateway::Settings { udp: Some(datagrams), inherited, ..gateway::Settings::default() };
     let gateway = Arc::new(Gateway::start(settings, agent.dialer(), meter.clone()));
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
-    let serving = serve::run(Arc::clone(&gateway), view.clone(), node.http, unserved, meter.clone());
-    let series = vec![seen::services(&meter, view.clone()), seen::group(&meter, group.clone())];
+    let serving =
+        serve::run(Arc::clone(&gateway), Arc::clone(&agent), view.clone(), node.http, unserved, meter.clone());
+    let series = vec![seen::services(&meter, view.clone()), space.measure(&meter), group.measure(&meter, "control")];
     let stacks = Stacks::new(space.clone());
     report_node(node, id, &soft)?;
     let tasks = vec![

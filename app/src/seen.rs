@@ -1,8 +1,7 @@
-//! Series that belong to no single component: services as wanted and as they are, and the state of record's group.
+//! Series that belong to no single component: services as wanted and as they are.
 
 use control::view::View;
 use meter::{Meter, Registration};
-use replication::Group;
 use wire::resource::Wanted;
 use wire::spec::Mode;
 
@@ -23,28 +22,5 @@ pub fn services(meter: &Meter, view: View) -> Registration {
             samples.gauge("bramble_service_instances_ready", "Instances ready.", &labels, ready as f64);
         }
         samples.gauge("bramble_stacks", "Stacks wanted.", &[], snapshot.stacks.len() as f64);
-    })
-}
-
-/// How the state of record's group is.
-pub fn group(meter: &Meter, group: Group) -> Registration {
-    meter.collector(move |samples| {
-        let now = group.overview();
-        let number = |index: Option<u64>| index.unwrap_or(0) as f64;
-        samples.counter("bramble_control_log_writes_total", "Durable writes of the log.", &[], now.writes as f64);
-        samples.gauge("bramble_control_last_index", "Newest entry of the log.", &[], number(now.last_index));
-        samples.gauge("bramble_control_applied_index", "Newest entry applied.", &[], number(now.applied_index));
-        samples.gauge(
-            "bramble_control_leads",
-            "1 while this member leads.",
-            &[],
-            f64::from(u8::from(now.leader == Some(now.node))),
-        );
-        samples.gauge(
-            "bramble_control_disk_full",
-            "1 while a write waits for room.",
-            &[],
-            f64::from(u8::from(now.disk_full)),
-        );
     })
 }

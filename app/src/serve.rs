@@ -5,8 +5,9 @@
 use containers::Agent;
 use control::view::{Snapshot, View};
 use gateway::{Endpoint, Gateway, Listener, ListenerKind, Route, Speaks, Table, UdpDialer, UdpDialing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -20,7 +21,15 @@ const RETRY: Duration = Duration::from_secs(5);
 pub type Unserved = Arc<Mutex<BTreeMap<SocketAddr, String>>>;
 
 /// Keeps the gateway's table as the view says. Owner: the boot list. May be dropped anywhere.
-pub async fn run(gateway: Arc<Gateway>, mut view: View, http: SocketAddr, unserved: Unserved, meter: meter::Meter) {
+pub async fn run(
+    gateway: Arc<Gateway>,
+    agent: Arc<Agent>,
+    mut view: View,
+    http: SocketAddr,
+    unserved: Unserved,
+    meter: meter::Meter,
+) {
+    let mut holding = Holding::new();
     let failing = meter.gauge("bramble_gateway_listeners_failed", "Ports that could not be listened on.", &[]);
     let mut last = None;
     let mut retry = false;
@@ -38,9 +47,47 @@ pub async fn run(gateway: Arc<Gateway>, mut view: View, http: SocketAddr, unserv
             *unserved.lock().unwrap_or_else(PoisonError::into_inner) = applied.failed.into_iter().collect();
             last = Some(wanted);
         }
+        hold(&gateway, &agent, &view, &mut holding).await;
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(RETRY), if retry => {}
+        }
+    }
+}
+
+/// What each box was given to hold, by its process id: a box that is replaced is given it again.
+type Holding = BTreeMap<u32, BTreeSet<SocketAddr>>;
+
+/// Has every box hold the sockets it is served through: its own service's published ports, and the shared one. When
+/// this process dies its listening sockets live on there, clients wait in their queues, and the next process goes on
+/// accepting from them.
+async fn hold(gateway: &Gateway, agent: &Agent, view: &View, holding: &mut Holding) {
+    let running = agent.running();
+    holding.retain(|pid, _| running.iter().any(|(_, running)| running == pid));
+    let sockets = gateway.sockets().await;
+    let snapshot = view.borrow().clone();
+    for (instance, pid) in running {
+        let service = snapshot.service(&instance.stack, &instance.service);
+        let ports: BTreeSet<u16> =
+            service.into_iter().flat_map(|service| &service.ports).filter_map(|port| port.published).collect();
+        let of_others = |address: &SocketAddr| {
+            snapshot.services().any(|(stack, name, service)| {
+                (stack, name) != (&instance.stack, &instance.service)
+                    && service.ports.iter().any(|port| port.published == Some(address.port()))
+            })
+        };
+        let mine: Vec<_> =
+            sockets.iter().filter(|(address, _)| ports.contains(&address.port()) || !of_others(address)).collect();
+        let addresses: BTreeSet<SocketAddr> = mine.iter().map(|(address, _)| *address).collect();
+        if holding.get(&pid) == Some(&addresses) {
+            continue;
+        }
+        let named: Vec<_> = mine.iter().map(|(address, socket)| (address.to_string(), socket.as_fd())).collect();
+        match agent.hold(&instance.id, &named).await {
+            Ok(()) => {
+                holding.insert(pid, addresses);
+            }
+            Err(error) => tracing::debug!(instance = instance.id, %error, "its shim holds no sockets"),
         }
     }
 }

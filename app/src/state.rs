@@ -1,7 +1,7 @@
 //! The state of record, opened: control's key space over a replicated group over this machine's disk.
 
 use control::{Keyspace, Space};
-use replication::{Group, Nowhere, Options, Start, Timing};
+use replication::{Group, Nowhere, Options};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::disk::{Disk, Real};
@@ -35,19 +35,11 @@ pub async fn open(data: &Path, id: &str) -> Result<(Space, Group), StateError> {
         std::fs::create_dir_all(&path).map(|()| path.clone()).map_err(|source| StateError::Folder { path, source })
     };
     let (state, log) = (folder("state")?, folder("log")?);
-    let opening = Arc::clone(&disk);
-    let opened = tokio::task::spawn_blocking(move || Keyspace::open(opening, &state)).await;
+    let opened = tokio::task::spawn_blocking(move || Keyspace::open(disk, &state)).await;
     let keyspace = opened
         .map_err(|error| StateError::Keyspace(Box::new(error)))?
         .map_err(|error| StateError::Keyspace(Box::new(error)))?;
-    let options = Options {
-        disk,
-        directory: log,
-        node: number(id),
-        start: Start::Found,
-        timing: Timing::default(),
-        log: storage::log::Options::default(),
-    };
+    let options = Options { node: number(id), ..Options::alone(&log) };
     let group = Group::open(options, Arc::clone(&keyspace) as _, Arc::new(Nowhere)).await?;
     let space = Space::start(keyspace, Arc::new(group.clone()));
     Ok((space, group))

@@ -2,13 +2,14 @@
 
 use crate::dial::LocalDialer;
 use crate::error::StartupError;
-use crate::life::{Life, Order};
+use crate::life::{self, Life, Order};
 use crate::shared::{Hooks, Shared, make_folder};
 use crate::usage;
 use control::Soft;
 use control::view::{Snapshot, View};
 use sandbox::{Found, Ids, Shim, SpawnerClient};
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -69,6 +70,7 @@ impl Agent {
             live: Mutex::new(BTreeMap::new()),
             pools: Mutex::new(BTreeMap::new()),
         });
+        let _ = life::pull_failures(&shared.meter);
         let known: BTreeSet<String> = shared.view.borrow().instances.keys().cloned().collect();
         end_orphans(&shared, &known).await?;
         let (stop_all, stopping) = watch::channel(false);
@@ -107,6 +109,19 @@ impl Agent {
         self.shared.live().len()
     }
 
+    /// Has an instance's shim keep listening sockets, so that they outlive this process. In place of those before.
+    pub async fn hold(&self, instance: &str, sockets: &[(String, BorrowedFd<'_>)]) -> std::io::Result<()> {
+        match self.shared.shim(instance) {
+            Some(shim) => shim.hold(sockets).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Instances whose boxes run, with the process id of each box: another id is another box.
+    pub fn running(&self) -> Vec<(Arc<wire::resource::Instance>, u32)> {
+        self.shared.live().values().map(|live| (Arc::clone(&live.instance), live.shim.pid())).collect()
+    }
+
     /// Kills an instance's box as a crash would; its restart policy decides what follows. False: not running here.
     pub async fn kill(&self, instance: &str) -> std::io::Result<bool> {
         match self.shared.shim(instance) {
@@ -123,6 +138,17 @@ impl Agent {
             tracing::warn!("some instances did not stop in time and go on running");
         }
     }
+}
+
+/// Sockets that shims kept since an agent before this one, each name once.
+pub async fn held(data: &Path) -> Vec<(String, OwnedFd)> {
+    let mut found: BTreeMap<String, OwnedFd> = BTreeMap::new();
+    for id in names(&data.join("run")).unwrap_or_default() {
+        if let Ok(Found::Alive(shim)) = Shim::connect(&data.join("run").join(id)).await {
+            found.extend(shim.held().await.unwrap_or_default());
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// One life per instance; orders follow the view.

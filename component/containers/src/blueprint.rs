@@ -111,37 +111,23 @@ fn user(service: &spec::Service, image: Option<&Image>) -> Result<User, BuildErr
             }
         }
     };
-    user.groups.extend(service.group_add.iter().filter_map(|group| group.parse::<u32>().ok()));
+    for group in &service.group_add {
+        let by_name = || image.and_then(|image| image.resolve_user(&format!("0:{group}")).ok()).map(|(_, gid, _)| gid);
+        let gid = group.parse().ok().or_else(by_name).ok_or_else(|| BuildError::Group { group: group.clone() })?;
+        user.groups.push(gid);
+    }
     Ok(user)
 }
 
 fn overlay(shared: &Shared, instance: &Instance, image: &Image) -> Result<Root, BuildError> {
     let home = shared.box_dir(&instance.id);
     let (upper, work) = (home.join("upper"), home.join("work"));
-    folder_of(&upper, root_owner(shared.ids))?;
-    folder_of(&work, root_owner(shared.ids))?;
+    for folder in [&upper, &work] {
+        // Ours is container root's: a box that root starts sees it through a translating mount.
+        make_folder(folder).map_err(|source| BuildError::Folder { path: folder.clone(), source })?;
+    }
     let lowers = image.layers.iter().rev().cloned().collect();
     Ok(Root::Overlay { lowers, upper, work })
-}
-
-/// Who container root is on this machine; `None` when it is the agent itself or the mount translates.
-fn root_owner(ids: Ids) -> Option<u32> {
-    match ids {
-        Ids::Single => None,
-        Ids::Range { outside_start, .. } => Some(outside_start),
-    }
-}
-
-/// A folder that belongs to container root.
-fn folder_of(path: &Path, owner: Option<u32>) -> Result<(), BuildError> {
-    let failed = |source| BuildError::Folder { path: path.to_owned(), source };
-    let existed = path.exists();
-    make_folder(path).map_err(failed)?;
-    if let Some(owner) = owner.filter(|_| !existed) {
-        // Without the right to give files away the folder stays ours, and then so is container root.
-        let _ = std::os::unix::fs::chown(path, Some(owner), Some(owner));
-    }
-    Ok(())
 }
 
 fn mounts(shared: &Shared, instance: &Instance, user: &User) -> Result<Vec<Mount>, BuildError> {

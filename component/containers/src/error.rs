@@ -19,6 +19,8 @@ pub enum BuildError {
     },
     #[error("user {user:?} does not exist in the image")]
     User { user: String },
+    #[error("group {group:?} of `group_add` does not exist in the image")]
+    Group { group: String },
     #[error("neither the stack file nor the image names a program to run")]
     NoProgram,
     #[error("make folder {path}")]

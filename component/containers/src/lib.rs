@@ -16,6 +16,6 @@ mod restart;
 mod shared;
 mod usage;
 
-pub use agent::{Agent, Parts};
+pub use agent::{Agent, Parts, held};
 pub use error::{BuildError, StartupError};
 pub use shared::Hooks;

@@ -189,8 +189,7 @@ impl Life {
             }
         };
         let image = pulled.map_err(|source| {
-            let help = "Images that could not be pulled.";
-            self.shared.meter.counter("bramble_image_pull_failures_total", help, &[]).inc();
+            pull_failures(&self.shared.meter).inc();
             BuildError::Pull { reference: name, source }
         })?;
         self.know(image);
@@ -380,6 +379,11 @@ impl Life {
             tracing::error!(instance = self.instance.id, %error, "cannot report a status");
         }
     }
+}
+
+/// Made at the agent's start, so that the first failure is a step up from zero.
+pub(crate) fn pull_failures(meter: &meter::Meter) -> meter::Counter {
+    meter.counter("bramble_image_pull_failures_total", "Images that could not be pulled.", &[])
 }
 
 /// Ends when the order is another one, or nobody can give orders any more.

@@ -32,6 +32,20 @@ fn services_outlive_a_killed_node_and_are_found_again() {
 }
 
 #[test]
+fn whoever_connects_while_the_node_is_gone_waits_and_is_answered() {
+    let mut node = Node::start();
+    let port = node::free_port();
+    node.deployed("shop", &web(port, "one", 1));
+    node.kill();
+    let client = std::thread::spawn(move || http::get(address(port), "/"));
+    node.launch();
+    let answer = client.join().expect("the client does not panic").expect("the connection was never refused");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(node.cli(&["stack", "rm", "shop"]).status.success());
+    wait::until("nobody holds the port any more", 10, || http::get(address(port), "/").is_err().then_some(()));
+}
+
+#[test]
 fn ctrl_c_stops_instances_and_the_next_start_brings_them_back() {
     let mut node = Node::start();
     let port = node::free_port();

@@ -2,7 +2,7 @@
 
 use crate::cli::failure::Failure;
 use base64::Engine;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use wire::api::StackFile;
 
@@ -36,13 +36,22 @@ pub(super) fn load(given: Option<&Path>) -> Result<Loaded, Failure> {
     let directory = absolute.parent().unwrap_or(Path::new("/")).to_owned();
     let mut variables = dotenv(&directory)?;
     variables.extend(crate::config::variables());
-    let mut files = BTreeMap::new();
-    // Files that files refer to (an included file's env_file) show up once those are there: look until nothing is new.
-    for reference in stackfile::references(&source, &variables) {
+    let mut failed = None;
+    let files = stackfile::gather(&source, &variables, &mut |reference| {
         let at = directory.join(&reference.path);
-        if at.is_file() {
-            files.insert(reference.path, read(&at, REFERENCED_BYTES_MAX)?);
+        if !at.is_file() {
+            return None;
         }
+        match read(&at, REFERENCED_BYTES_MAX) {
+            Ok(bytes) => Some(bytes),
+            Err(failure) => {
+                failed.get_or_insert(failure);
+                None
+            }
+        }
+    });
+    if let Some(failed) = failed {
+        return Err(failed);
     }
     Ok(Loaded { path, source, directory, variables, files })
 }
@@ -96,7 +105,7 @@ impl Loaded {
             Failure::local(format!("{} is not UTF-8 from byte {at} on", self.path.display()))
         })?;
         let encode = |bytes: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(bytes);
-        let used = used_variables(&source, &self.variables);
+        let used = used_variables(&source, &self.files, &self.variables);
         Ok(StackFile {
             source,
             variables: used,
@@ -106,10 +115,20 @@ impl Loaded {
     }
 }
 
-/// Only variables whose names occur in the file: the rest of somebody's environment is nobody's business.
-fn used_variables(source: &str, variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let words: std::collections::BTreeSet<&str> =
-        source.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).collect();
-    let wanted = |name: &str| words.contains(name) || name == "COMPOSE_PROFILES";
-    variables.iter().filter(|(name, _)| wanted(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+/// Only variables whose names occur in the files: the rest of somebody's environment is nobody's business.
+fn used_variables(
+    source: &str,
+    files: &BTreeMap<String, Vec<u8>>,
+    variables: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let texts: Vec<_> = files.values().map(|bytes| String::from_utf8_lossy(bytes)).collect();
+    let mut words: BTreeSet<&str> = BTreeSet::from(["COMPOSE_PROFILES"]);
+    for text in texts.iter().map(AsRef::as_ref).chain([source]) {
+        words.extend(text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')));
+        if text.contains("~/") {
+            words.insert("HOME");
+        }
+    }
+    let wanted = variables.iter().filter(|(name, _)| words.contains(name.as_str()));
+    wanted.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
