@@ -161,8 +161,10 @@ fn refused(strict: bool) -> Option<Rules> {
     let user_namespace = condition(0, SeccompCmpOp::MaskedEq(NEW_USER_NAMESPACE), NEW_USER_NAMESPACE)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![user_namespace]).ok()?]);
     let families: &[libc::c_int] = if strict { &FAMILIES_FOR_STRANGERS } else { &FAMILIES };
-    let others = families.iter().map(|family| condition(0, SeccompCmpOp::Ne, u64::try_from(*family).ok()?));
-    rules.insert(libc::SYS_socket, vec![SeccompRule::new(others.collect::<Option<Vec<_>>>()?).ok()?]);
+    for call in [libc::SYS_socket, libc::SYS_socketpair] {
+        let others = families.iter().map(|family| condition(0, SeccompCmpOp::Ne, u64::try_from(*family).ok()?));
+        rules.insert(call, vec![SeccompRule::new(others.collect::<Option<Vec<_>>>()?).ok()?]);
+    }
     // Typing into the terminal of whoever started the program.
     let ioctls = [libc::TIOCSTI, libc::TIOCLINUX]
         .into_iter()

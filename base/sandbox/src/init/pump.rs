@@ -66,8 +66,9 @@ impl Pumps {
         let Some(pump) = self.pumps.get_mut(index) else { return false };
         if self.left_bytes == 0 && !pump.blocked {
             // Something is there that may not go out any more, unless it is the end.
-            self.over |= rustix::io::ioctl_fionread(&pump.from).is_ok_and(|count| count > 0);
-            return false;
+            let more = rustix::io::ioctl_fionread(&pump.from).is_ok_and(|count| count > 0);
+            self.over |= more;
+            return more;
         }
         let chunk = usize::try_from(self.left_bytes.min(CHUNK_BYTES)).unwrap_or(0);
         pump.blocked = false;

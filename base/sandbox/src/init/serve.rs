@@ -146,6 +146,10 @@ impl Init<'_> {
             program.verdict = verdict;
             (program.wall_deadline_ms, program.look_ms) = (u64::MAX, u64::MAX);
             kill_all();
+            if verdict == Verdict::Output {
+                // Only now: a program that is to be killed shall not learn first that nobody reads.
+                self.pumps = Pumps::default();
+            }
         }
     }
 
