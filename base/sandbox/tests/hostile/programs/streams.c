@@ -49,15 +49,15 @@ static int aborts(int argc, char **argv) {
     abort();
 }
 
-static int overflow_deeper(volatile char *above) {
+static int overflow_deeper(volatile char *above, long left) {
     volatile char here[4096];
     here[0] = above[0];
-    return overflow_deeper(here) + here[0];
+    return left == 0 ? 0 : overflow_deeper(here, left - 1) + here[0];
 }
 
 static int overflow(int argc, char **argv) {
     (void)argc;
-    return overflow_deeper(argv[0]);
+    return overflow_deeper(argv[0], 1L << 30);
 }
 
 const struct program streams[] = {
