@@ -81,7 +81,6 @@ fn p06_shared_memory_taken_out_of_the_page_table_in_a_control_group() {
 }
 
 #[test]
-#[ignore = "known hole where no control group counts: shared pages that are in no page table are in no account"]
 fn p06_shared_memory_taken_out_of_the_page_table() {
     with_world(async |world| {
         world.run_within(&["hidden-bomb"], memory(256 * MIB)).await.ends_killed_for(Verdict::Memory);
