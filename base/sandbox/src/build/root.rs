@@ -50,6 +50,8 @@ const FOLDER: Mode = Mode::from_raw_mode(0o755);
 struct Fresh {
     proc: OwnedFd,
     sys: Option<OwnedFd>,
+    /// The box's own control group, where runtimes read their memory limit. A kernel without version 2 has none.
+    cgroup: Option<OwnedFd>,
     dev: OwnedFd,
     devices: Vec<OwnedFd>,
     pts: OwnedFd,
@@ -99,9 +101,11 @@ fn fresh(spec: &BoxSpec) -> Result<Fresh, Failure> {
     }
     let shm_size = spec.shm_size_bytes.to_string();
     let pts: &[(&str, &str)] = &[("mode", "620"), ("ptmxmode", "666")];
+    let read_only = quiet | MountAttrFlags::MOUNT_ATTR_RDONLY;
     Ok(Fresh {
         proc: file_system("proc", proc_options, quiet)?,
-        sys: if strict { None } else { Some(file_system("sysfs", &[], quiet | MountAttrFlags::MOUNT_ATTR_RDONLY)?) },
+        sys: if strict { None } else { Some(file_system("sysfs", &[], read_only)?) },
+        cgroup: if strict { None } else { file_system("cgroup2", &[], read_only).ok() },
         dev: tmpfs(DEV_SIZE_BYTES, "755", MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
         devices,
         pts: file_system("devpts", pts, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
@@ -270,6 +274,10 @@ fn attach_fresh(fresh: Fresh) -> Result<(), Failure> {
     attach_at_own_folder(&fresh.proc, "/proc")?;
     if let Some(sys) = &fresh.sys {
         attach_at_own_folder(sys, "/sys")?;
+    }
+    if let Some(cgroup) = &fresh.cgroup {
+        // A kernel may have the file system and no place for it in its sysfs.
+        let _ = attach_at_own_folder(cgroup, "/sys/fs/cgroup");
     }
     attach_at_own_folder(&fresh.dev, "/dev")?;
     for (name, device) in DEVICES.iter().zip(&fresh.devices) {

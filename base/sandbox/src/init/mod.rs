@@ -81,6 +81,8 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
     prefer_in_memory_shortage(spec.trust);
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .during(Step::Confine, || "dumpable".to_owned())?;
+    // Again, now that it is in its control group: inside, that one is the root. Without, paths show more than needed.
+    let _ = sys::unshare(libc::CLONE_NEWCGROUP);
     let memory_events = if go.memory_events { fds.pop() } else { None };
     let sources = if go.translated {
         Sources::from_fds(spec, fds).ok_or_else(|| Failure::plain(Step::Mount, "sources from outside"))?

@@ -269,3 +269,18 @@ fn an_ordinary_user_with_a_range_of_ids_has_several_users() {
         assert_eq!(log_lines(&dir), ["o 33", "o 34", "o 34 35", "o 33", maps[0].as_str(), maps[1].as_str()]);
     });
 }
+
+#[test]
+fn system_folders_show_the_box_alone() {
+    with_world(|world| async move {
+        let line = "cut -d: -f3 /proc/self/cgroup | sort -u; ls /sys/class/net; stat -fc %T /sys/fs/cgroup; \
+                    echo x >/sys/fs/cgroup/cgroup.procs; ls /proc | grep -c '^[0-9]'; cat /proc/self/oom_score_adj";
+        let (lines, _) = said(&world, overlay_box(&world, "system"), &format!("({line}) 2>/dev/null")).await;
+        let groups = lines.iter().filter(|line| line.starts_with("o /")).count();
+        if rustix::process::geteuid().is_root() {
+            assert_eq!(lines[..groups], ["o /".to_owned()], "{lines:?}");
+        }
+        assert_eq!(lines[groups..groups + 2], ["o lo", "o cgroup2fs"], "{lines:?}");
+        assert_eq!(lines.last().map(String::as_str), Some("o 100"), "{lines:?}");
+    });
+}
