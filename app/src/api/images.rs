@@ -38,13 +38,14 @@ pub(super) async fn list(State(app): State<App>) -> Json<Vec<Image>> {
     Json(images.into_values().collect())
 }
 
-/// Digests of images that instances run from, with how many do.
+/// Digests of images that instances run from, or will when they start, with how many do. A tag that moved meanwhile
+/// does not change what runs.
 fn running(app: &App, snapshot: &Snapshot) -> BTreeMap<String, u32> {
     let mut running = BTreeMap::new();
-    for instance in snapshot.instances.values() {
-        let Ok(reference) = instance.spec.image.parse::<Reference>() else { continue };
-        if let Some(image) = app.images.find(&reference) {
-            *running.entry(image.digest).or_default() += 1;
+    for (id, instance) in &snapshot.instances {
+        let by_name = || Some(app.images.find(&instance.spec.image.parse::<Reference>().ok()?)?.digest);
+        if let Some(digest) = app.agent.image_of(id).or_else(by_name) {
+            *running.entry(digest).or_default() += 1;
         }
     }
     running

@@ -122,6 +122,11 @@ impl Agent {
         self.shared.live().values().map(|live| (Arc::clone(&live.instance), live.shim.pid())).collect()
     }
 
+    /// The digest of the image that an instance of this node runs from; `None` when it never started or has none.
+    pub fn image_of(&self, instance: &str) -> Option<String> {
+        crate::pinned::digest(&self.shared.box_dir(instance))
+    }
+
     /// Kills an instance's box as a crash would; its restart policy decides what follows. False: not running here.
     pub async fn kill(&self, instance: &str) -> std::io::Result<bool> {
         match self.shared.shim(instance) {

@@ -26,6 +26,11 @@ const FIRST_CHECK: Duration = Duration::from_millis(50);
 const START_INTERVAL_MIN_MS: u64 = 50;
 /// Of an answer to an HTTP check, the status line is all that matters.
 const ANSWER_BYTES_MAX: usize = 512;
+/// What an image's check leaves open is as Docker has it, for which such images are made.
+const IMAGE_INTERVAL_MS: u64 = 30_000;
+const IMAGE_TIMEOUT_MS: u64 = 30_000;
+const IMAGE_RETRIES: u32 = 3;
+const IMAGE_START_INTERVAL_MS: u64 = 5_000;
 
 /// How an instance's readiness is found out.
 pub(crate) struct Check {
@@ -46,11 +51,8 @@ impl Check {
     pub(crate) fn of(instance: &Instance, image: Option<&Image>, image_ports: &[Expose]) -> Check {
         let service = &instance.spec;
         let of_image = image.and_then(|image| image.config.healthcheck.as_ref()).map(from_image);
-        let declared = match &service.healthcheck {
-            Some(check) if check.test == HealthTest::None => None,
-            Some(check) => Some(check.clone()),
-            None => of_image,
-        };
+        let wanted = service.healthcheck.clone().or(of_image);
+        let declared = wanted.filter(|check| check.test != HealthTest::None);
         let mut ports: Vec<u16> =
             service.ports.iter().filter(|p| p.protocol == Protocol::Tcp).map(|p| p.target).collect();
         ports.extend(service.routes.iter().map(|route| route.port));
@@ -74,13 +76,14 @@ fn from_image(check: &images::Healthcheck) -> Healthcheck {
         Some("CMD-SHELL") => HealthTest::Shell(check.test[1..].join(" ")),
         Some(_) | None => HealthTest::None,
     };
+    let or = |given: u64, otherwise: u64| if given == 0 { otherwise } else { given };
     Healthcheck {
         test,
-        interval_ms: check.interval_ms,
-        timeout_ms: check.timeout_ms,
-        retries: check.retries,
+        interval_ms: or(check.interval_ms, IMAGE_INTERVAL_MS),
+        timeout_ms: or(check.timeout_ms, IMAGE_TIMEOUT_MS),
+        retries: if check.retries == 0 { IMAGE_RETRIES } else { check.retries },
         start_period_ms: check.start_period_ms,
-        start_interval_ms: 5_000,
+        start_interval_ms: IMAGE_START_INTERVAL_MS,
     }
 }
 

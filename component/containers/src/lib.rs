@@ -12,6 +12,7 @@ mod door;
 mod error;
 mod health;
 mod life;
+mod pinned;
 mod restart;
 mod shared;
 mod usage;

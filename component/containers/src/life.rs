@@ -8,6 +8,7 @@ use crate::blueprint::{self, Blueprint};
 use crate::door;
 use crate::error::{BuildError, chain};
 use crate::health::{self, Check};
+use crate::pinned;
 use crate::restart::{Next, Restarts};
 use crate::shared::{Live, Shared};
 use images::{Image, Pull, Reference};
@@ -164,13 +165,16 @@ impl Life {
         if name == "host" || self.image.is_some() {
             return Ok(());
         }
-        let reference: Reference =
+        let written: Reference =
             name.parse().map_err(|source| BuildError::Reference { reference: name.clone(), source })?;
+        let home = self.shared.box_dir(&self.instance.id);
+        let pinned = pinned::reference(&home, &written);
         let policy = match self.instance.spec.pull_policy {
-            PullPolicy::Always => Pull::Always,
-            PullPolicy::Missing => Pull::Missing,
             PullPolicy::Never => Pull::Never,
+            PullPolicy::Always if pinned.is_none() => Pull::Always,
+            PullPolicy::Always | PullPolicy::Missing => Pull::Missing,
         };
+        let reference = pinned.unwrap_or(written);
         let (progress, mut seen) = watch::channel(images::Progress::default());
         let images = self.shared.images.clone();
         let pull = images.pull(&reference, policy, progress);
@@ -192,6 +196,7 @@ impl Life {
             pull_failures(&self.shared.meter).inc();
             BuildError::Pull { reference: name, source }
         })?;
+        pinned::pin(&home, &image.digest).map_err(|source| BuildError::Folder { path: home, source })?;
         self.know(image);
         Ok(())
     }
@@ -199,10 +204,12 @@ impl Life {
     /// The image of a box that runs already: what it says matters, where it comes from does not.
     fn recall_image(&mut self) {
         if self.image.is_none()
-            && let Ok(reference) = self.instance.spec.image.parse::<Reference>()
-            && let Some(image) = self.shared.images.find(&reference)
+            && let Ok(written) = self.instance.spec.image.parse::<Reference>()
         {
-            self.know(image);
+            let pinned = pinned::reference(&self.shared.box_dir(&self.instance.id), &written);
+            if let Some(image) = self.shared.images.find(&pinned.unwrap_or(written)) {
+                self.know(image);
+            }
         }
     }
 
