@@ -215,17 +215,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let (view, view_task) = view::follow(space.clone(), soft.clone()).await?;
     let telemetry = Arc::new(Telemetry::start(telemetry::Settings::new(&node.data, &logs_dir), meter.clone()));
 
-    let is_root = rustix::process::geteuid().is_root();
-    // What root unpacks keeps the image's numbers: boxes see layers through mounts that translate them.
-    let ownership = if is_root { Ownership::Keep } else { Ownership::Mine };
-    let ids = if is_root { Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT } } else { Ids::Single };
-    let store_config = images::Config {
-        ownership,
-        mirrors: node.mirrors.clone(),
-        credentials: node.credentials.clone(),
-        ..images::Config::default()
-    };
-    let images = Store::open(&node.data.join("images"), store_config).await?;
+    let (images, ids) = image_store(node).await?;
 
     let drain: Arc<OnceLock<Arc<Gateway>>> = Arc::new(OnceLock::new());
     let agent = Agent::start(containers::Parts {
@@ -276,6 +266,22 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         http: node.http.to_string(),
     });
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
+}
+
+/// The image store, and how users inside images map to users of this machine: both follow from who runs the node.
+async fn image_store(node: &Node) -> Result<(Store, Ids), BootError> {
+    let is_root = rustix::process::geteuid().is_root();
+    // What root unpacks keeps the image's numbers: boxes see layers through mounts that translate them.
+    let ownership = if is_root { Ownership::Keep } else { Ownership::Mine };
+    let ids = if is_root { Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT } } else { Ids::Single };
+    let store_config = images::Config {
+        ownership,
+        mirrors: node.mirrors.clone(),
+        credentials: node.credentials.clone(),
+        ..images::Config::default()
+    };
+    let images = Store::open(&node.data.join("images"), store_config).await?;
+    Ok((images, ids))
 }
 
 /// The gateway starts after the agent it dials through, so the agent learns of it late.

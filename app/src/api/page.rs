@@ -23,7 +23,9 @@ pub(super) async fn serve(request: Request) -> Response {
     // A name with a dot is a file; anything else is a view of the page, which finds its own way.
     let found = dashboard::asset(if name.is_empty() || !name.contains('.') { "index.html" } else { name });
     let Some(asset) = found else {
-        return Refusal::new(404, "B0204", format!("nothing is at {path}")).into_response();
+        return Refusal::new(404, "B0204", format!("nothing is at {path}"))
+            .hint("the dashboard is at /")
+            .into_response();
     };
     let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     if known == Some(asset.etag.as_str()) {

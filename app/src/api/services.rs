@@ -7,8 +7,8 @@ use axum::extract::{Path, State};
 use control::stacks::{Applied, ApplyError};
 use wire::api::{Deployed, Scale, ServiceDetail, ServiceSummary};
 
-/// A typing slip must not fill a machine; who means more asks twice.
-const REPLICAS_MAX: u32 = 1000;
+/// As many as a stack file may ask for.
+const REPLICAS_MAX: u32 = 10_000;
 
 pub(super) async fn list(State(app): State<App>) -> Json<Vec<ServiceSummary>> {
     let snapshot = app.view.borrow().clone();

@@ -10,7 +10,7 @@ use reqwest::Method;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use wire::api::{Changed, Deployed, ServiceSummary, StackDetail};
+use wire::api::{Changed, Deployed, RevisionSummary, ServiceSummary, StackDetail};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -86,7 +86,13 @@ async fn settle(remote: &Remote, deployed: &Deployed, bar: &ProgressBar) -> Resu
         while judged.is_none() {
             tokio::select! {
                 ended = &mut watch => { ended?; break }
-                Some(()) = woken.recv() => judged = judge(remote.get(&path).await?, deployed, bar)?,
+                Some(()) = woken.recv() => {
+                    let detail: StackDetail = remote.get(&path).await?;
+                    if detail.summary.revision > deployed.revision {
+                        return Err(replaced(remote, deployed).await?);
+                    }
+                    judged = judge(detail, deployed, bar)?;
+                }
             }
         }
         if let Some(detail) = judged {
@@ -95,16 +101,30 @@ async fn settle(remote: &Remote, deployed: &Deployed, bar: &ProgressBar) -> Resu
     }
 }
 
+/// Why a newer revision took the place of the deployed one: undone because it failed, or somebody changed the stack.
+async fn replaced(remote: &Remote, deployed: &Deployed) -> Result<Failure, Failure> {
+    let (stack, number) = (&deployed.stack, deployed.revision);
+    let history: Vec<RevisionSummary> = remote.get(&format!("/v1/stacks/{stack}/revisions")).await?;
+    let next = history.into_iter().find(|revision| revision.number == number + 1);
+    let cause = next.map_or_else(String::new, |revision| revision.cause);
+    if let Some((service, reason)) = undone(&cause) {
+        return Ok(Failure::local(format!("revision {number} of stack {stack} failed and was undone: {reason}"))
+            .hint(format!("what served before serves again; `bramble logs {stack}/{service}` shows what it said")));
+    }
+    Ok(Failure::local(format!("revision {number} of stack {stack} was replaced meanwhile: {cause}"))
+        .hint(format!("`bramble stack history {stack}` shows who came after")))
+}
+
+/// The service and the reason in the cause of a revision that undoes another.
+fn undone(cause: &str) -> Option<(&str, &str)> {
+    let (service, rest) = cause.strip_prefix("rollback of ")?.split_once(" from ")?;
+    Some((service, rest.split_once(": ")?.1))
+}
+
 /// The detail when it serves, an error when it never will, nothing while it is on its way.
 fn judge(detail: StackDetail, deployed: &Deployed, bar: &ProgressBar) -> Result<Option<StackDetail>, Failure> {
     let summary = &detail.summary;
     bar.set_message(format!("{}: {} of {} ready", summary.name, summary.instances_ready, summary.instances_wanted));
-    if summary.revision > deployed.revision {
-        let message =
-            format!("revision {} of stack {} was replaced by {}", deployed.revision, summary.name, summary.revision);
-        let hint = format!("`bramble stack history {}` says why", summary.name);
-        return Err(Failure::local(message).hint(hint));
-    }
     let failed =
         |service: &&ServiceSummary| service.state.starts_with("failed") && service.revision == deployed.revision;
     if let Some(service) = detail.services.iter().find(failed) {
