@@ -57,6 +57,39 @@ pub fn with_shell(config: Value) -> Image {
     assemble(blob(tar.into_inner().expect("memory takes an end")), config)
 }
 
+/// One program as `/bin/<name>` with the libraries it needs, folders to write to (`/data` is user `app`'s, 1000), and
+/// nothing else. `config` is the image's own.
+pub fn with_program(program: &Path, config: Value) -> Image {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (folder, mode, user) in [("bin", 0o755, 0), ("etc", 0o755, 0), ("tmp", 0o1777, 0), ("data", 0o755, 1000)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(mode);
+        header.set_uid(user);
+        header.set_gid(user);
+        header.set_size(0);
+        tar.append_data(&mut header, folder, std::io::empty()).expect("memory takes a folder");
+    }
+    file(&mut tar, Path::new("etc/passwd"), 0o644, b"root:x:0:0::/root:\napp:x:1000:1000::/data:\n");
+    let name = program.file_name().expect("a program has a name");
+    for library in needed(program) {
+        let bytes = std::fs::read(&library).expect("a library of this machine can be read");
+        file(&mut tar, library.strip_prefix("/").unwrap_or(&library), 0o755, &bytes);
+    }
+    let bytes = std::fs::read(program).expect("the program was just made");
+    file(&mut tar, &Path::new("bin").join(name), 0o755, &bytes);
+    assemble(blob(tar.into_inner().expect("memory takes an end")), config)
+}
+
+/// Just these files: path without the first `/`, mode, bytes.
+pub fn of_files(files: &[(&str, u32, &[u8])], config: Value) -> Image {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, mode, bytes) in files {
+        file(&mut tar, Path::new(path), *mode, bytes);
+    }
+    assemble(blob(tar.into_inner().expect("memory takes an end")), config)
+}
+
 fn file(tar: &mut tar::Builder<Vec<u8>>, path: &Path, mode: u32, bytes: &[u8]) {
     let mut header = tar::Header::new_gnu();
     header.set_mode(mode);

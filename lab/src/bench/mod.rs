@@ -1,0 +1,82 @@
+//! The measurements there are: each prints a table and writes `target/bench/NAME.json`.
+//!
+//! Promises that figures are as measured: medians of interleaved rounds, peers that are not here are named and left
+//! out, a goal that is missed is said to be.
+
+mod boxes;
+mod deploying;
+mod figures;
+mod idle;
+mod image;
+mod peers;
+mod report;
+
+pub use boxes::CGROUPS_SEEN;
+
+use report::Row;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// All if none is named.
+    pub names: Vec<String>,
+    /// How long the node is looked at while nothing happens.
+    pub minutes: f64,
+    /// Already started again where engines find the control groups they want.
+    pub cgroups_seen: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        // Long enough for what happens every minute to happen ten times.
+        const MINUTES: f64 = 10.0;
+        Options { names: Vec::new(), minutes: MINUTES, cgroups_seen: false }
+    }
+}
+
+struct Bench {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&Options) -> Vec<Row>,
+}
+
+/// Boxes first: their spawner is forked while this process has one thread.
+const BENCHES: [Bench; 4] = [
+    Bench { name: "box", what: "from the start of `true` in a box to its end", run: boxes::run },
+    Bench { name: "deploy", what: "from `deploy` to the first answered request", run: deploying::deploy },
+    Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
+    Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
+];
+
+pub fn knows(name: &str) -> bool {
+    BENCHES.iter().any(|bench| bench.name == name)
+}
+
+pub fn list() {
+    for bench in BENCHES {
+        eprintln!("  {:8} {}", bench.name, bench.what);
+    }
+}
+
+/// Whether all that was asked for ran and every goal holds.
+pub fn run(options: &Options) -> bool {
+    let asked = |bench: &&Bench| options.names.is_empty() || options.names.iter().any(|name| name == bench.name);
+    let mut fine = true;
+    for bench in BENCHES.iter().filter(asked) {
+        println!("\n{}: {}", bench.name, bench.what);
+        // One that fails is no reason not to know the others.
+        match catch_unwind(AssertUnwindSafe(|| (bench.run)(options))) {
+            Ok(rows) if rows.is_empty() => {}
+            Ok(rows) => {
+                report::print(&rows);
+                fine &= report::write(bench.name, &rows) && rows.iter().all(|row| row.holds);
+            }
+            Err(_told) => {
+                println!("{}: could not be measured", bench.name);
+                fine = false;
+            }
+        }
+    }
+    fine
+}
