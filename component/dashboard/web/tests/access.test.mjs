@@ -70,6 +70,21 @@ test("nothing is wider than a phone, and everything stays reachable on it", asyn
   await see(heading(page, "Machines"));
 });
 
+test("nothing is cut off or pushed aside at any width between", async () => {
+  const page = await t.visit();
+  for (const width of [320, 480, 640, 768, 819, 820, 900, 1024, 1130, 1180, 1280, 1920]) {
+    await page.setViewportSize({ width, height: 800 });
+    for (const place of PLACES) {
+      await go(page, place);
+      const over = await page.evaluate(() => {
+        const wide = [...document.querySelectorAll("main table, main .card")].filter((one) => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1);
+        return document.documentElement.scrollWidth > document.documentElement.clientWidth ? ["page"] : wide.map((one) => one.tagName);
+      });
+      assert.deepEqual(over, [], `#/${place} at ${width} px`);
+    }
+  }
+});
+
 test("two keys lead to each place", async () => {
   const page = await t.visit();
   for (const [key, name] of [["s", "Stacks"], ["n", "Machines"], ["i", "Images"], ["d", "Deploy a stack"], ["o", "Overview"]]) {

@@ -229,5 +229,5 @@ test("an alert that starts firing reaches the menu of every view", async () => {
   const answered = page.waitForResponse((response) => response.url().endsWith("/v1/alerts"));
   await page.clock.runFor(5_000);
   await answered;
-  await see(page.getByLabel("1 alerts firing"));
+  await see(page.getByLabel("1 alert firing"));
 });
