@@ -20,6 +20,9 @@ class Refusal extends Error {
 }
 
 export async function start() {
+  await readFile(join(ROOT, "dist/index.html")).catch((cause) => {
+    throw new Error("the page is not built: npm run build", { cause });
+  });
   const bed = new Bed();
   bed.policy = (await readFile(join(ROOT, "content-security-policy.txt"), "utf8")).trim();
   await new Promise((resolve) => bed.server.listen(0, "127.0.0.1", resolve));
