@@ -1,13 +1,41 @@
 //! The spaces' numbers for a meter, read when somebody looks.
 
 use crate::board::Board;
-use crate::{Soft, Space};
-use meter::{Meter, Registration};
+use crate::{Soft, Space, SpaceError};
+use meter::{Counter, Histogram, LATENCY_SECONDS, Meter, Registration};
 use std::sync::Arc;
+use std::time::Instant;
+
+/// What became of transactions: how long it took, and how many were not written though nothing was wrong with them.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    seconds: Histogram,
+    failures: Counter,
+}
+
+impl Commits {
+    fn new(meter: &Meter) -> Commits {
+        let (seconds, failures) = ("bramble_control_commit_seconds", "bramble_control_commit_failures_total");
+        Commits {
+            seconds: meter.histogram(seconds, "Time for a change to be on disk.", &[], LATENCY_SECONDS),
+            failures: meter.counter(failures, "Changes that could not be written.", &[]),
+        }
+    }
+
+    /// Counts a transaction begun at `began`. One that can never succeed is its caller's mistake, not a failure.
+    pub(crate) fn count<T>(&self, began: Instant, ended: &Result<T, SpaceError>) {
+        match ended {
+            Ok(_) => self.seconds.observe_duration(began.elapsed()),
+            Err(error) if error.is_temporary() => self.failures.inc(),
+            Err(_) => {}
+        }
+    }
+}
 
 impl Space {
-    /// Shows the space's numbers in `meter` for as long as the registration is held.
+    /// Shows the space's numbers in `meter` for as long as the registration is held, and counts commits from now on.
     pub fn measure(&self, meter: &Meter) -> Registration {
+        self.count_commits(Commits::new(meter));
         measure(Arc::clone(self.board()), meter, "durable")
     }
 }

@@ -5,8 +5,9 @@ use crate::alone::Alone;
 use crate::board::Board;
 use crate::command::{Answer, Command, Question, Refusal, Reply};
 use crate::keyspace::{Keyspace, LIVE_BYTES_MAX};
+use crate::meters::Commits;
 use crate::{Committed, Entry, Listing, SpaceError, Txn, Watch};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use storage::replicated::Proposer;
 use world::task::Task;
@@ -32,6 +33,8 @@ pub struct Space {
 struct Inner {
     keyspace: Arc<Keyspace>,
     proposer: Arc<dyn Proposer>,
+    /// Set once somebody measures.
+    commits: OnceLock<Commits>,
 }
 
 impl Space {
@@ -48,7 +51,7 @@ impl Space {
     ///
     /// Must be called on a tokio runtime: a task ends leases in the background while this member leads.
     pub fn start(keyspace: Arc<Keyspace>, proposer: Arc<dyn Proposer>) -> Self {
-        let inner = Arc::new(Inner { keyspace, proposer });
+        let inner = Arc::new(Inner { keyspace, proposer, commits: OnceLock::new() });
         let expiry = world::task::spawn("control.leases", expire(Arc::clone(&inner)));
         Self { inner, _expiry: Arc::new(expiry) }
     }
@@ -89,6 +92,15 @@ impl Space {
     /// [`SpaceError`]; [`SpaceError::is_temporary`] says whether trying again may help.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, SpaceError> {
         txn.check()?;
+        let began = world::clock::monotonic();
+        let ended = self.commit_checked(txn).await;
+        if let Some(commits) = self.inner.commits.get() {
+            commits.count(began, &ended);
+        }
+        ended
+    }
+
+    async fn commit_checked(&self, txn: Txn) -> Result<Committed, SpaceError> {
         match self.propose(&Command::from(txn)).await? {
             Reply::Committed(committed) => {
                 self.seen(committed.revision).await;
@@ -175,6 +187,11 @@ impl Space {
     /// Ends every watch with [`crate::WatchError::Closed`]. Reading goes on.
     pub fn close(&self) {
         self.inner.keyspace.board().close();
+    }
+
+    pub(crate) fn count_commits(&self, commits: Commits) {
+        // A second meter for one space is nobody's wish; the first one counts.
+        let _ = self.inner.commits.set(commits);
     }
 
     pub(crate) fn board(&self) -> &Arc<Board> {
