@@ -1,5 +1,8 @@
 //! One node from outside: the real binary, used as a person would and broken as the world would.
 
+mod bad_input;
+mod contract;
 mod deploying;
 mod killed;
+mod probe;
 mod surviving;

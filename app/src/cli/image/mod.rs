@@ -34,6 +34,11 @@ pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure
         Verb::Pull(arguments) => pull::run(remote, &arguments).await,
         Verb::Rm(arguments) => {
             remote.tell(Method::DELETE, &format!("/v1/images?reference={}", arguments.reference)).await?;
+            if remote.json {
+                shown::json(&serde_json::json!({"removed": [arguments.reference]}));
+            } else {
+                eprintln!("removed {}", arguments.reference);
+            }
             Ok(ExitCode::SUCCESS)
         }
         Verb::Prune => prune(remote).await,

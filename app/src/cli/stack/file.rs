@@ -100,9 +100,10 @@ impl Loaded {
     }
 
     pub(super) fn body(&self) -> Result<StackFile, Failure> {
-        let source = String::from_utf8(self.source.clone()).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            Failure::local(format!("{} is not UTF-8 from byte {at} on", self.path.display()))
+        // JSON carries text only, so the place is told from here.
+        let source = String::from_utf8(self.source.clone()).map_err(|_| {
+            let detail = stackfile::render(&self.check("check"), &self.path.display().to_string(), &self.source);
+            Failure::local("the stack file is not UTF-8 text").hint("save it as UTF-8").detail(detail)
         })?;
         let encode = |bytes: &Vec<u8>| base64::engine::general_purpose::STANDARD.encode(bytes);
         let used = used_variables(&source, &self.files, &self.variables);

@@ -2,6 +2,7 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::remote::Remote;
+use crate::cli::shown;
 use clap::Args;
 use reqwest::Method;
 use std::process::ExitCode;
@@ -31,6 +32,10 @@ pub(crate) async fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCo
         gone.map_err(|_| {
             Failure::local("instances are still stopping").hint("`bramble stack ls` shows what is left")
         })??;
+    }
+    if remote.json {
+        shown::json(&serde_json::json!({"removed": arguments.names}));
+        return Ok(ExitCode::SUCCESS);
     }
     for name in &arguments.names {
         eprintln!("removed {name}; its named volumes stay");
