@@ -52,6 +52,26 @@ fn p28_bytes_of_every_kind() {
     });
 }
 
+/// Files given as streams stay as they were given: read-only input is not written, appended output not cut.
+#[test]
+fn p28_streams_opened_again() {
+    with_world(async |world| {
+        let (input, output) = (world.folder.path().join("input"), world.folder.path().join("output"));
+        std::fs::write(&input, "as it was").unwrap();
+        std::fs::write(&output, "as it was; ").unwrap();
+        let parked = world.park(&world.spec()).await;
+        let append = || std::fs::OpenOptions::new().append(true).open(&output).unwrap();
+        let stdio = [OwnedFd::from(std::fs::File::open(&input).unwrap()), append().into(), append().into()];
+        let limits = RunLimits { output_bytes: None, ..usual() };
+        let outcome = parked.run(program(&["streams-reopened"]), stdio, limits).await.unwrap();
+        let said = std::fs::read_to_string(&output).unwrap();
+        assert_eq!((outcome.code, said.as_str()), (Some(0), "as it was; "));
+        assert_eq!(std::fs::read_to_string(&input).unwrap(), "as it was");
+        std::fs::remove_file(&input).unwrap();
+        std::fs::remove_file(&output).unwrap();
+    });
+}
+
 /// The pipe is full after its 64 KiB: the sender is told, and a client that vanishes takes the box with it.
 #[test]
 fn p29_input_nobody_reads() {

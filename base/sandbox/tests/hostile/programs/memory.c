@@ -100,6 +100,33 @@ static int socket_hoard(int argc, char **argv) {
     return verdict();
 }
 
+static long fill_socket_pairs(void) {
+    long bytes = 0;
+    static char block[64 << 10];
+    int ends[2];
+    for (long pairs = 0; pairs < 4096 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0; pairs++)
+        for (ssize_t count; (count = write(ends[0], block, sizeof block)) > 0;) bytes += count;
+    return bytes;
+}
+
+/* The limit on descriptors is each process's own. */
+static int socket_hoard_shared_out(int argc, char **argv) {
+    (void)argc, (void)argv;
+    int told[2];
+    if (pipe(told)) return 2;
+    for (int i = 0; i < 20; i++)
+        if (fork() == 0) {
+            long bytes = fill_socket_pairs();
+            if (write(told[1], &bytes, sizeof bytes) != sizeof bytes) _exit(2);
+            for (int n = 0; n < 600; n++) sleep(1);
+            _exit(0);
+        }
+    long all = 0, bytes;
+    for (int i = 0; i < 20 && read(told[0], &bytes, sizeof bytes) == sizeof bytes; i++) all += bytes;
+    bounded("MiB behind sockets of 20 processes", all / MIB, 1, 20 * 128 * (256L << 10) / MIB);
+    return verdict();
+}
+
 static int descriptor_hoard(int argc, char **argv) {
     (void)argc, (void)argv;
     long open_now = 0;
@@ -135,6 +162,7 @@ const struct program memory[] = {
     {"shm-bomb", shm_bomb},
     {"buffer-hoard", buffer_hoard},
     {"socket-hoard", socket_hoard},
+    {"socket-hoard-shared-out", socket_hoard_shared_out},
     {"descriptor-hoard", descriptor_hoard},
     {"hidden-bomb", hidden_bomb},
     {NULL, NULL},

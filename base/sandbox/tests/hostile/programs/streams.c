@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "hostile.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,9 +61,25 @@ static int overflow(int argc, char **argv) {
     return overflow_deeper(argv[0], 1L << 30);
 }
 
+/* A stream can be opened again by name, with more rights than it came with. (Its mode is another matter: whoever owns
+ * a file may change that through any descriptor, so a runner that is an ordinary user should give pipes.) */
+static int streams_reopened(int argc, char **argv) {
+    (void)argc, (void)argv;
+    const char *const names[] = {"/proc/self/fd/0", "/proc/self/fd/1", "/dev/stdin", "/dev/stdout", "/dev/fd/0"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        REFUSED(names[i], open(names[i], O_RDWR), EACCES, EPERM, EROFS);
+        REFUSED(names[i], open(names[i], O_WRONLY | O_TRUNC), EACCES, EPERM, EROFS);
+    }
+    REFUSED("truncate input", truncate("/proc/self/fd/0", 0), EACCES, EPERM, EROFS);
+    REFUSED("truncate output", truncate("/proc/self/fd/1", 0), EACCES, EPERM, EROFS);
+    REFUSED("link input", linkat(AT_FDCWD, "/proc/self/fd/0", AT_FDCWD, "/tmp/input", AT_SYMLINK_FOLLOW), EXDEV, EPERM, EACCES);
+    return verdict();
+}
+
 const struct program streams[] = {
     {"flood", flood},
     {"bytes", bytes},
+    {"streams-reopened", streams_reopened},
     {"crash", crash},
     {"aborts", aborts},
     {"overflow", overflow},
