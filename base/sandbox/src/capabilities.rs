@@ -13,7 +13,7 @@ pub struct Capabilities {
     pub user_namespaces: bool,
     /// A box may have users besides the agent's own.
     pub id_ranges: bool,
-    /// Mounts can translate owners: the agent is root.
+    /// Mounts can translate owners: the agent is root, on Linux 5.19 or later.
     pub idmapped_mounts: bool,
     /// Whether connections of a box can be redirected to its door.
     pub redirect: bool,
@@ -32,7 +32,9 @@ pub struct Capabilities {
 /// Tries what a box needs, in short-lived processes of its own. A millisecond or two; ask once.
 pub fn capabilities() -> Capabilities {
     let root = geteuid().is_root();
-    let user_namespaces = works(|| separate(libc::CLONE_NEWUSER));
+    // A namespace alone says little: AppArmor lets it be made and then refuses everything in it.
+    let user_namespaces =
+        works(|| separate(libc::CLONE_NEWUSER | libc::CLONE_NEWUTS) && rustix::system::sethostname(b"trial").is_ok());
     let redirect = works(|| separate(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) && network::redirect_works());
     let places = cgroup::places();
     let has = |wanted: Controller| {
@@ -41,7 +43,7 @@ pub fn capabilities() -> Capabilities {
     let mut found = Capabilities {
         user_namespaces,
         id_ranges: root || (program_exists("newuidmap") && program_exists("newgidmap") && has_range("/etc/subuid")),
-        idmapped_mounts: root,
+        idmapped_mounts: root && kernel_version() >= OVERLAY_WITH_TRANSLATED_LAYERS,
         redirect,
         memory_limit: has(Controller::Memory),
         pids_limit: has(Controller::Pids),
@@ -61,6 +63,10 @@ pub fn capabilities() -> Capabilities {
 fn lacks(found: &Capabilities) -> Vec<String> {
     const DELEGATE: &str = "run the agent under systemd with Delegate=yes and DelegateSubgroup=agent, or as root";
     let sentences = [
+        (
+            found.idmapped_mounts || !geteuid().is_root(),
+            "images cannot be run as root: this kernel is older than 5.19; run the agent as an ordinary user".to_owned(),
+        ),
         (
             found.user_namespaces,
             "containers cannot run: this kernel refuses user namespaces to this user; set user.max_user_namespaces above \
@@ -86,6 +92,17 @@ fn lacks(found: &Capabilities) -> Vec<String> {
         ),
     ];
     sentences.into_iter().filter(|(works, _)| !works).map(|(_, sentence)| sentence).collect()
+}
+
+/// Since when overlayfs takes layers whose owners are translated.
+const OVERLAY_WITH_TRANSLATED_LAYERS: (u32, u32) = (5, 19);
+
+/// `6.1.0-18-amd64` is (6, 1).
+fn kernel_version() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Whether `trial` succeeds in a process of its own.

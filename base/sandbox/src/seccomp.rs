@@ -110,6 +110,9 @@ const NEW_USER_NAMESPACE: u64 = libc::CLONE_NEWUSER as u64;
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 const FAMILIES_FOR_STRANGERS: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
 
+/// TIOCSTI and TIOCLINUX; their types in libc differ from one C library to the next.
+const TERMINAL_INJECTIONS: [u64; 2] = [0x5412, 0x541c];
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The filters of a level of trust, in the order to install them.
@@ -166,7 +169,7 @@ fn refused(strict: bool) -> Option<Rules> {
         rules.insert(call, vec![SeccompRule::new(others.collect::<Option<Vec<_>>>()?).ok()?]);
     }
     // Typing into the terminal of whoever started the program.
-    let ioctls = [libc::TIOCSTI, libc::TIOCLINUX]
+    let ioctls = TERMINAL_INJECTIONS
         .into_iter()
         .map(|request| SeccompRule::new(vec![condition(1, SeccompCmpOp::Eq, request)?]).ok());
     rules.insert(libc::SYS_ioctl, ioctls.collect::<Option<Vec<_>>>()?);

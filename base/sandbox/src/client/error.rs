@@ -140,7 +140,8 @@ impl StartError {
                  user.max_user_namespaces > 0, kernel.apparmor_restrict_unprivileged_userns=0"
             }
             StartError::Ids { .. } => {
-                "install newuidmap (package uidmap) and give this user a range in /etc/subuid and /etc/subgid"
+                "install newuidmap (package uidmap) and give this user a range in /etc/subuid and /etc/subgid; on Ubuntu also \
+                 sysctl kernel.apparmor_restrict_unprivileged_userns=0"
             }
             StartError::NoSuchProgram { .. } => "check the command, and PATH inside the image",
             StartError::NotExecutable { .. } => "make the file executable for the box's user",
