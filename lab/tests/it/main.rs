@@ -3,6 +3,7 @@
 mod bad_input;
 mod contract;
 mod deploying;
+mod images;
 mod killed;
 mod probe;
 mod surviving;
