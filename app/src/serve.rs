@@ -35,6 +35,7 @@ pub async fn run(
     let mut retry = false;
     loop {
         let wanted = table(&view.borrow_and_update().clone(), http);
+        let ports_changed = last.as_ref().is_none_or(|last: &Table| last.listeners != wanted.listeners) || retry;
         if last.as_ref() != Some(&wanted) || retry {
             let applied = gateway.apply(wanted.clone()).await;
             if last.as_ref() != Some(&wanted) {
@@ -47,7 +48,9 @@ pub async fn run(
             *unserved.lock().unwrap_or_else(PoisonError::into_inner) = applied.failed.into_iter().collect();
             last = Some(wanted);
         }
-        hold(&gateway, &agent, &view, &mut holding).await;
+        if ports_changed || agent.running().iter().any(|(_, pid)| !holding.contains_key(pid)) {
+            hold(&gateway, &agent, &view, &mut holding).await;
+        }
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(RETRY), if retry => {}

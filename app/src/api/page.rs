@@ -8,10 +8,6 @@ use axum::http::header::{
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-/// Nothing but our own files, and no frame around the page.
-const POLICY: &str =
-    "default-src 'self'; img-src 'self' data:; style-src 'self'; frame-ancestors 'none'; base-uri 'none'";
-
 pub(super) async fn serve(request: Request) -> Response {
     let path = request.uri().path();
     if path.starts_with("/v1/") || (request.method() != Method::GET && request.method() != Method::HEAD) {
@@ -21,7 +17,7 @@ pub(super) async fn serve(request: Request) -> Response {
     }
     let name = path.trim_start_matches('/');
     // A name with a dot is a file; anything else is a view of the page, which finds its own way.
-    let found = dashboard::asset(if name.is_empty() || !name.contains('.') { "index.html" } else { name });
+    let found = dashboard::asset(if name.is_empty() || !name.contains('.') { dashboard::INDEX } else { name });
     let Some(asset) = found else {
         return Refusal::new(404, "B0204", format!("nothing is at {path}"))
             .hint("the dashboard is at /")
@@ -36,7 +32,7 @@ pub(super) async fn serve(request: Request) -> Response {
         (CONTENT_TYPE, asset.content_type.to_owned()),
         (CACHE_CONTROL, caching.to_owned()),
         (ETAG, asset.etag),
-        (CONTENT_SECURITY_POLICY, POLICY.to_owned()),
+        (CONTENT_SECURITY_POLICY, dashboard::CONTENT_SECURITY_POLICY.to_owned()),
         (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
     (headers, asset.bytes.into_owned()).into_response()
