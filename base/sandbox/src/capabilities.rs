@@ -37,17 +37,20 @@ pub fn capabilities() -> Capabilities {
         works(|| separate(libc::CLONE_NEWUSER | libc::CLONE_NEWUTS) && rustix::system::sethostname(b"trial").is_ok());
     let redirect = works(|| separate(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) && network::redirect_works());
     let places = cgroup::places();
-    let has = |wanted: Controller| {
-        places.iter().any(|(controller, _)| *controller == wanted || *controller == Controller::Unified)
+    let has = |wanted: Controller, name: &str| {
+        places.iter().any(|(controller, place)| match controller {
+            Controller::Unified => cgroup::bounds(place, name),
+            Controller::Memory | Controller::Pids | Controller::Cpu | Controller::Cpuacct => *controller == wanted,
+        })
     };
     let mut found = Capabilities {
         user_namespaces,
         id_ranges: root || (program_exists("newuidmap") && program_exists("newgidmap") && has_range("/etc/subuid")),
         idmapped_mounts: root && kernel_version() >= OVERLAY_WITH_TRANSLATED_LAYERS,
         redirect,
-        memory_limit: has(Controller::Memory),
-        pids_limit: has(Controller::Pids),
-        cpu_limit: has(Controller::Cpu),
+        memory_limit: has(Controller::Memory, "memory"),
+        pids_limit: has(Controller::Pids, "pids"),
+        cpu_limit: has(Controller::Cpu, "cpu"),
         cgroup_version: match places.first() {
             Some((Controller::Unified, _)) => 2,
             Some((Controller::Memory | Controller::Pids | Controller::Cpu | Controller::Cpuacct, _)) => 1,
@@ -75,7 +78,7 @@ fn lacks(found: &Capabilities) -> Vec<String> {
         ),
         (
             found.id_ranges,
-            "containers have a single user: install newuidmap (package uidmap) and give this user a range in /etc/subuid \
+            "containers have a single user, so images that switch users (most databases, nginx) fail: install newuidmap (package uidmap) and give this user a range in /etc/subuid \
              and /etc/subgid"
                 .to_owned(),
         ),

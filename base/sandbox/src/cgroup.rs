@@ -63,52 +63,97 @@ pub(crate) fn places() -> &'static [(Controller, PathBuf)] {
 }
 
 fn find_places() -> Vec<(Controller, PathBuf)> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut unified = None;
-    let mut divided = Vec::new();
-    for line in mounts.lines() {
-        let Some((mount, kind)) = line.split_once(" - ") else { continue };
-        let Some(point) = mount.split(' ').nth(4) else { continue };
-        let mut kind = kind.split(' ');
-        match (kind.next(), kind.nth(1)) {
-            (Some("cgroup2"), _) => unified = Some(PathBuf::from(point)),
-            (Some("cgroup"), Some(options)) => {
-                for controller in options.split(',').filter_map(Controller::from_name) {
-                    divided.push((controller, Path::new(point).join(PARENT)));
-                }
-            }
-            (_, _) => {}
-        }
-    }
-    if let Some(place) = unified.and_then(|mount| unified_place(&mount)) {
+    let mounts = Mounts::read();
+    if let Some(place) = mounts.unified.as_deref().and_then(unified_place) {
         return vec![(Controller::Unified, place)];
     }
-    divided.retain(|(_, folder)| fs::create_dir_all(folder).is_ok() && may_write(folder));
-    divided
+    let mut places: Vec<_> =
+        mounts.divided.into_iter().map(|(controller, mount)| (controller, mount.join(PARENT))).collect();
+    places.retain(|(_, folder)| fs::create_dir_all(folder).is_ok() && may_write(folder));
+    places
 }
 
-/// Our own group's folder for boxes, if memory and pids can be divided there.
-fn unified_place(mount: &Path) -> Option<PathBuf> {
+/// Where control groups are mounted.
+#[derive(Default)]
+struct Mounts {
+    unified: Option<PathBuf>,
+    divided: Vec<(Controller, PathBuf)>,
+}
+
+impl Mounts {
+    fn read() -> Mounts {
+        let mut found = Mounts::default();
+        for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+            let Some((mount, kind)) = line.split_once(" - ") else { continue };
+            let Some(point) = mount.split(' ').nth(4) else { continue };
+            let mut kind = kind.split(' ');
+            match (kind.next(), kind.nth(1)) {
+                (Some("cgroup2"), _) => found.unified = Some(PathBuf::from(point)),
+                (Some("cgroup"), Some(options)) => {
+                    let controllers = options.split(',').filter_map(Controller::from_name);
+                    found.divided.extend(controllers.map(|controller| (controller, PathBuf::from(point))));
+                }
+                (_, _) => {}
+            }
+        }
+        found
+    }
+}
+
+/// The version 2 group this process is in, unless that is the root of all.
+fn own_group(mount: &Path) -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let own = mount.join(path);
+    (!path.is_empty()).then(|| mount.join(path))
+}
+
+/// Whether a group can bound the memory and the processes of groups below it.
+fn offers_limits(group: &Path) -> bool {
+    let offered = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    ["memory", "pids"].iter().all(|needed| offered.split_whitespace().any(|name| name == *needed))
+}
+
+/// Our own group's folder for boxes, if memory and pids can be divided there. `cpu` often cannot: what a user is
+/// delegated lacks it by default.
+fn unified_place(mount: &Path) -> Option<PathBuf> {
+    let own = own_group(mount)?;
     let base = if own.file_name().is_some_and(|name| name == AGENT) { own.parent()?.to_path_buf() } else { own };
-    let place = base.join(PARENT);
-    let offered = fs::read_to_string(base.join("cgroup.controllers")).ok()?;
-    if !["memory", "pids", "cpu"].iter().all(|needed| offered.split_whitespace().any(|name| name == *needed)) {
+    if !offers_limits(&base) {
         return None;
     }
+    let place = base.join(PARENT);
     fs::create_dir_all(&place).ok()?;
     for folder in [&base, &place] {
-        fs::write(folder.join("cgroup.subtree_control"), "+memory +pids +cpu").ok()?;
+        fs::write(folder.join("cgroup.subtree_control"), "+memory +pids").ok()?;
+        let _ = fs::write(folder.join("cgroup.subtree_control"), "+cpu");
     }
     may_write(&place).then_some(place)
 }
 
 /// The group the agent itself has to be in, below a delegated one, so that the latter can be divided: version 2 allows
 /// no processes in a group with children that have controllers. systemd does that with `Delegate=yes` and
-/// `DelegateSubgroup=agent`.
+/// `DelegateSubgroup=agent`; for older ones, and for scopes, [`settle`] does.
 const AGENT: &str = "agent";
+
+/// Moves this process out of the way when it is alone in a group that was given to it. Before others are forked.
+pub(crate) fn settle() {
+    let Some(own) = Mounts::read().unified.as_deref().and_then(own_group) else { return };
+    let settled = own.file_name().is_some_and(|name| name == AGENT);
+    let pid = rustix::process::getpid().as_raw_nonzero().to_string();
+    let alone = fs::read_to_string(own.join("cgroup.procs")).is_ok_and(|processes| processes.trim() == pid);
+    if settled || !alone || !offers_limits(&own) || !may_write(&own.join("cgroup.subtree_control")) {
+        return;
+    }
+    let place = own.join(AGENT);
+    // Refused, it stays where it is, and boxes have no groups.
+    let _ = fs::create_dir_all(&place).and_then(|()| fs::write(place.join("cgroup.procs"), pid));
+}
+
+/// Whether groups in `place` can have limits of a kind.
+pub(crate) fn bounds(place: &Path, controller: &str) -> bool {
+    let enabled = fs::read_to_string(place.join("cgroup.subtree_control")).unwrap_or_default();
+    enabled.split_whitespace().any(|name| name == controller)
+}
 
 fn may_write(folder: &Path) -> bool {
     rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
@@ -157,7 +202,8 @@ impl Cgroup {
         let mut settings = Vec::new();
         for (controller, folder) in &self.folders {
             let mut set = |file: &str, value: Option<String>| {
-                settings.extend(value.map(|value| (folder.join(file), value)));
+                // What is missing is a controller we were not given, which `capabilities` tells.
+                settings.extend(value.map(|value| (folder.join(file), value)).filter(|(file, _)| file.exists()));
             };
             let quota = limits.cpu_millis.map(|millis| (millis * CPU_PERIOD_USEC / 1000).max(1000));
             match controller {

@@ -22,6 +22,7 @@ pub struct Spawner {
 impl Spawner {
     /// Forks the spawner. Call it before any other thread exists; it ends when this process does.
     pub fn start() -> io::Result<Spawner> {
+        crate::cgroup::settle();
         let (ours, theirs) = channel::pair()?;
         sys::fork(|| run(theirs.as_fd()))?;
         Ok(Spawner { channel: ours })

@@ -187,3 +187,20 @@ fn a_run_the_kernel_killed_for_memory_is_told_so() {
         assert_eq!(outcome.verdict, Verdict::Memory);
     });
 }
+
+#[test]
+fn a_run_nobody_waits_for_is_ended() {
+    with_world(|world| async move {
+        let parked = world.spawner.park(&untrusted("dropped")).await.unwrap();
+        let (mut output, inside) = std::io::pipe().unwrap();
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let stdio = [null(), OwnedFd::from(inside), null()];
+        let run = parked.run(shell("echo started; exec sleep 1000"), stdio, RunLimits::default());
+        let started = tokio::time::timeout(std::time::Duration::from_millis(50), run).await;
+        assert!(started.is_err());
+        let mut text = String::new();
+        // Its end, which comes only when nobody has it open.
+        output.read_to_string(&mut text).unwrap();
+        assert!(text.is_empty() || text == "started\n");
+    });
+}

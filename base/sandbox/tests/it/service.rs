@@ -284,3 +284,49 @@ fn system_folders_show_the_box_alone() {
         assert_eq!(lines.last().map(String::as_str), Some("o 100"), "{lines:?}");
     });
 }
+
+#[test]
+fn a_start_nobody_waited_for_is_found_through_its_folder() {
+    with_world(|world| async move {
+        let start = world.start(host_box("unacknowledged"), shell("sleep 1000"));
+        let dir = start.dir.clone();
+        {
+            let starting = world.spawner.start(start);
+            tokio::select! {
+                biased;
+                // Given up as soon as there is somebody at work on it.
+                () = until(|| dir.exists()) => {}
+                _started = starting => {}
+            }
+        }
+        let World { spawner, dir: folder } = world;
+        drop(spawner);
+        let shim = loop {
+            match Shim::connect(&dir).await.unwrap() {
+                Found::Alive(shim) => break shim,
+                Found::Exited(record) => panic!("{record:?}"),
+                Found::Nothing => tokio::task::yield_now().await,
+            }
+        };
+        shim.kill().await.unwrap();
+        assert_eq!(shim.exited().await.signal, Some(9));
+        drop(folder);
+    });
+}
+
+#[test]
+fn boxes_start_beside_each_other() {
+    with_world(|world| async move {
+        let start = |name: &str| world.spawner.start(world.start(host_box(name), shell("exit 0")));
+        let (one, two, three) = tokio::join!(start("one"), start("two"), start("three"));
+        for shim in [one, two, three] {
+            assert_eq!(shim.unwrap().exited().await.code, Some(0));
+        }
+        // The folder of a box that lives is not taken.
+        let lives = world.spawner.start(world.start(host_box("lives"), shell("sleep 1000"))).await.unwrap();
+        let error = world.spawner.start(world.start(host_box("lives"), shell("true"))).await.unwrap_err();
+        assert!(matches!(error, StartError::Folder { .. }), "{error:?}");
+        lives.kill().await.unwrap();
+        lives.exited().await;
+    });
+}
