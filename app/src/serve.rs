@@ -144,14 +144,18 @@ impl UdpDialer for Datagrams {
     fn dial<'a>(&'a self, instance: &'a str, port: u16, client: SocketAddr) -> UdpDialing<'a> {
         Box::pin(async move {
             let socket = self.0.datagrams(instance).await?;
-            // Every IPv4 address is local in there, so the program sees its client's own. Loopback stays loopback.
-            if client.is_ipv4() && !client.ip().is_loopback() {
-                let _ = rustix::net::bind(&socket, &SocketAddr::new(client.ip(), 0));
-            }
+            // Every IPv4 address is local in there, so the program sees its client's own. It answers from the address
+            // that it was asked at as the kernel chooses it, which is the client's too. Loopback stays loopback.
+            let own = client.is_ipv4() && !client.ip().is_loopback();
+            let ip = if own && rustix::net::bind(&socket, &SocketAddr::new(client.ip(), 0)).is_ok() {
+                client.ip()
+            } else {
+                IpAddr::V4(Ipv4Addr::LOCALHOST)
+            };
             let socket = std::net::UdpSocket::from(socket);
             socket.set_nonblocking(true)?;
             let socket = UdpSocket::from_std(socket)?;
-            socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+            socket.connect(SocketAddr::new(ip, port)).await?;
             Ok(socket)
         })
     }

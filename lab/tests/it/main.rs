@@ -5,5 +5,6 @@ mod contract;
 mod deploying;
 mod images;
 mod killed;
+mod network;
 mod probe;
 mod surviving;

@@ -48,16 +48,3 @@ pub(crate) fn run(port: u16, code: &str) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.text()
 }
-
-/// What a TCP connection from inside the probe reads first, or how it fails.
-pub(crate) fn reads(port: u16, host: &str, at: u16, says: &str) -> String {
-    run(
-        port,
-        &format!(
-            "import socket\n\
-             s = socket.create_connection(({host:?}, {at}), 20)\n\
-             s.sendall({says:?}.encode())\n\
-             say(s.recv(4096).decode())\n"
-        ),
-    )
-}
