@@ -14,7 +14,7 @@ use gateway::Gateway;
 use images::{Ownership, Store};
 use meter::Registration;
 use replication::Group;
-use sandbox::{Ids, Spawner};
+use sandbox::{BoxSpec, Ids, Root, Spawner, SpawnerClient, Trust};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -215,7 +215,8 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let (view, view_task) = view::follow(space.clone(), soft.clone()).await?;
     let telemetry = Arc::new(Telemetry::start(telemetry::Settings::new(&node.data, &logs_dir), meter.clone()));
 
-    let (images, ids) = image_store(node).await?;
+    let spawner = spawner.client().map_err(BootError::Spawner)?;
+    let (images, ids) = image_store(node, &spawner).await?;
 
     let drain: Arc<OnceLock<Arc<Gateway>>> = Arc::new(OnceLock::new());
     let agent = Agent::start(containers::Parts {
@@ -225,7 +226,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         ids,
         view: view.clone(),
         soft: soft.clone(),
-        spawner: spawner.client().map_err(BootError::Spawner)?,
+        spawner,
         images: images.clone(),
         meter: meter.clone(),
         hooks: hooks(&drain, &telemetry),
@@ -269,11 +270,15 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
 }
 
 /// The image store, and how users inside images map to users of this machine: both follow from who runs the node.
-async fn image_store(node: &Node) -> Result<(Store, Ids), BootError> {
+async fn image_store(node: &Node, spawner: &SpawnerClient) -> Result<(Store, Ids), BootError> {
     let is_root = rustix::process::geteuid().is_root();
     // What root unpacks keeps the image's numbers: boxes see layers through mounts that translate them.
     let ownership = if is_root { Ownership::Keep } else { Ownership::Mine };
-    let ids = if is_root { Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT } } else { Ids::Single };
+    let ids = if is_root {
+        Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT }
+    } else {
+        subordinate(spawner).await
+    };
     let store_config = images::Config {
         ownership,
         mirrors: node.mirrors.clone(),
@@ -282,6 +287,23 @@ async fn image_store(node: &Node) -> Result<(Store, Ids), BootError> {
     };
     let images = Store::open(&node.data.join("images"), store_config).await?;
     Ok((images, ids))
+}
+
+/// The users an ordinary user's containers have: those of /etc/subuid, if a box with them can be built here.
+async fn subordinate(spawner: &SpawnerClient) -> Ids {
+    let Some((outside_start, others)) = config::subordinate_ids() else { return Ids::Single };
+    // User 0 is this user and takes none of the range.
+    let ids = Ids::Range { outside_start, count: others.saturating_add(1).min(IDS_COUNT) };
+    let mut trial = BoxSpec::new("trial", Trust::Service, Root::Host);
+    trial.ids = ids;
+    match spawner.park(&trial).await {
+        Ok(_built) => ids,
+        Err(error) => {
+            let error = crate::cli::chain(&error);
+            tracing::warn!(error, "the range of users in /etc/subuid cannot be used: containers have a single user");
+            Ids::Single
+        }
+    }
 }
 
 /// The gateway starts after the agent it dials through, so the agent learns of it late.

@@ -119,6 +119,30 @@ fn data(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
     Ok(Path::new(&home).join(".local/share/bramble"))
 }
 
+/// First id and how many that /etc/subuid and /etc/subgid give this user, where both say the same.
+pub fn subordinate_ids() -> Option<(u32, u32)> {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then_some(name)
+    });
+    let range = |file: &str| range_of(&std::fs::read_to_string(file).ok()?, name.unwrap_or(&uid), &uid);
+    range("/etc/subuid").filter(|given| range("/etc/subgid").as_ref() == Some(given))
+}
+
+/// The largest range that a file of subordinate ids gives a user, by name or by number.
+fn range_of(file: &str, name: &str, uid: &str) -> Option<(u32, u32)> {
+    let ranges = file.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':');
+        let owner = fields.next()?;
+        let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (owner == name || owner == uid).then_some(range)
+    });
+    ranges.max_by_key(|(_, count)| *count)
+}
+
 #[derive(Deserialize)]
 struct DockerConfig {
     #[serde(default)]
@@ -153,4 +177,19 @@ fn credentials() -> BTreeMap<String, Credentials> {
         Some((registry.to_owned(), Credentials { username: username.to_owned(), password: password.to_owned() }))
     });
     decoded.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::range_of;
+
+    #[test]
+    fn a_users_range_is_found_by_name_and_by_number() {
+        let check = |file: &str, expected: Option<(u32, u32)>| assert_eq!(range_of(file, "ann", "1000"), expected);
+        check("bob:100000:65536\nann:165536:65536\n", Some((165_536, 65_536)));
+        check("1000:165536:65536", Some((165_536, 65_536)));
+        check("ann:1:10\nann:200000:65536", Some((200_000, 65_536)));
+        check("", None);
+        check("annabel:100000:65536\nann\nann:x:1\nann:5:-1\n\0", None);
+    }
 }

@@ -13,8 +13,9 @@ use crate::share::Jobs;
 use crate::{Config, Image, Pruned, Record};
 use rustix::fs::FlockOperation;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -269,6 +270,8 @@ fn open_folders(root: &Path, ownership: crate::Ownership) -> Result<(Layers, Rec
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(&version, FORMAT).map_err(failed)?,
         Err(error) => return Err(failed(error)),
     }
+    // An image's set-user-id program would be real root's to anybody who gets at it from outside.
+    fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(failed)?;
     fs::create_dir_all(root.join("downloads")).map_err(failed)?;
     let layers = Layers::open(root, ownership).map_err(failed)?;
     let records = Records::open(root).map_err(failed)?;

@@ -9,7 +9,9 @@ use control::Soft;
 use control::view::{Snapshot, View};
 use sandbox::{Found, Ids, Shim, SpawnerClient};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -54,7 +56,9 @@ impl Agent {
     pub async fn start(parts: Parts) -> Result<Agent, StartupError> {
         for folder in ["run", "boxes", "volumes"] {
             let path = parts.data.join(folder);
-            make_folder(&path).map_err(|source| StartupError::Folder { path, source })?;
+            // A set-user-id program of a container's root is real root's to anybody who gets at it from outside.
+            let made = make_folder(&path).and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o700)));
+            made.map_err(|source| StartupError::Folder { path, source })?;
         }
         let shared = Arc::new(Shared {
             node: parts.node,
@@ -223,9 +227,8 @@ async fn end_orphans(shared: &Arc<Shared>, known: &BTreeSet<String>) -> Result<(
         }
     }
     for id in names(&shared.data.join("boxes"))?.difference(known) {
-        let path = shared.box_dir(id);
-        if let Err(error) = std::fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "cannot remove what a box wrote");
+        if let Err(error) = crate::erase::erase(shared, id).await {
+            tracing::warn!(instance = id, %error, "cannot remove what a box wrote");
         }
     }
     Ok(())

@@ -39,7 +39,7 @@ pub(crate) fn draw(shared: &Shared, instance: &Instance, image: Option<&Image>) 
     spec.read_only = service.read_only;
     spec.mounts = mounts(shared, instance, user)?;
     spec.files = files(service, &hostname(instance))?;
-    spec.ids = if image.is_some() { shared.ids } else { Ids::Single };
+    spec.ids = if image.is_some() { ids(shared.ids, user) } else { Ids::Single };
     spec.limits = limits(service);
     spec.cap_add.clone_from(&service.cap_add);
     spec.cap_drop.clone_from(&service.cap_drop);
@@ -128,6 +128,13 @@ fn overlay(shared: &Shared, instance: &Instance, image: &Image) -> Result<Root, 
     }
     let lowers = image.layers.iter().rev().cloned().collect();
     Ok(Root::Overlay { lowers, upper, work })
+}
+
+/// Under an ordinary user all files of an image are that user's. A program that starts as root needs other users to
+/// become; one that starts as somebody else needs the image's files to be its own, and becomes nobody.
+fn ids(of_node: Ids, user: &User) -> Ids {
+    let ordinary = !rustix::process::geteuid().is_root();
+    if ordinary && user.uid != 0 { Ids::Single } else { of_node }
 }
 
 fn mounts(shared: &Shared, instance: &Instance, user: &User) -> Result<Vec<Mount>, BuildError> {

@@ -9,6 +9,7 @@ mod agent;
 mod blueprint;
 mod dial;
 mod door;
+mod erase;
 mod error;
 mod health;
 mod life;

@@ -6,6 +6,7 @@
 
 use crate::blueprint::{self, Blueprint};
 use crate::door;
+use crate::erase::erase;
 use crate::error::{BuildError, chain};
 use crate::health::{self, Check};
 use crate::pinned;
@@ -77,7 +78,7 @@ impl Life {
                     self.stop().await;
                     match self.next_order().await {
                         Some(Order::Run) => {}
-                        Some(Order::Stop | Order::Forget) => return self.clean(),
+                        Some(Order::Stop | Order::Forget) => return self.clean().await,
                         None => return,
                     }
                 }
@@ -187,7 +188,9 @@ impl Life {
                     counting = changed.is_ok();
                     let (done, total) = { let now = seen.borrow(); (now.bytes_done, now.bytes_total) };
                     if total > 0 {
-                        self.tell(Phase::Pulling, format!("pulling {name}: {} of {} MiB", done >> 20, total >> 20));
+                        let unpacking = if done == total { ", unpacking" } else { "" };
+                        let of = format!("{} of {} MiB", done >> 20, total >> 20);
+                        self.tell(Phase::Pulling, format!("pulling {name}: {of}{unpacking}"));
                     }
                 }
             }
@@ -367,11 +370,8 @@ impl Life {
     }
 
     /// Leaves nothing of the instance but its log.
-    fn clean(&self) {
-        let home = self.shared.box_dir(&self.instance.id);
-        if home.exists()
-            && let Err(error) = std::fs::remove_dir_all(&home)
-        {
+    async fn clean(&self) {
+        if let Err(error) = erase(&self.shared, &self.instance.id).await {
             tracing::warn!(instance = self.instance.id, %error, "cannot remove what the box wrote");
         }
         self.shared.meter.forget("instance", &self.instance.id);
