@@ -39,7 +39,8 @@ fn run(channel: BorrowedFd<'_>) -> i32 {
     let Ok([channel]) = sys::keep_only([channel]) else { return 1 };
     // Only a name for `ps`.
     let _ = rustix::thread::set_name(c"bramble-spawner");
-    // So that all children have them compiled. What fails here fails again, and is told, when it is needed.
+    // So that all children have them ready. What fails here fails again, and is told, when it is needed.
+    crate::clock::monotonic_ms();
     crate::cgroup::places();
     for trust in [Trust::Service, Trust::Untrusted] {
         let _ = seccomp::filters(trust);
