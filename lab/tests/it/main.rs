@@ -7,4 +7,5 @@ mod images;
 mod killed;
 mod network;
 mod probe;
+mod rolling;
 mod surviving;

@@ -38,8 +38,14 @@ pub(crate) fn python(program: &str) -> String {
 
 /// The keys of a probing service that is published at `port`; `more` are further lines of the service.
 pub(crate) fn service(port: u16, more: &str) -> String {
+    service_after("", port, more)
+}
+
+/// [`service`] that runs other Python first.
+pub(crate) fn service_after(first: &str, port: u16, more: &str) -> String {
+    let command = python(&format!("{first}{PROGRAM}"));
     let more: String = more.lines().map(|line| format!("    {line}\n")).collect();
-    format!("    image: host\n    command: {}\n    ports: [\"127.0.0.1:{port}:8000\"]\n{more}", python(PROGRAM))
+    format!("    image: host\n    command: {command}\n    ports: [\"127.0.0.1:{port}:8000\"]\n{more}")
 }
 
 /// Runs Python inside the probe and gives what it said.
