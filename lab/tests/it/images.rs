@@ -61,6 +61,12 @@ impl World {
         port
     }
 
+    /// The port that the service is published at.
+    fn port(&self) -> u16 {
+        let published = self.web()["instance"]["spec"]["ports"][0]["published"].as_u64();
+        published.and_then(|port| u16::try_from(port).ok()).expect("the file names one")
+    }
+
     fn web(&self) -> Value {
         let wanted = |one: &Value| one["instance"]["service"] == "web" && one["instance"]["wanted"] == "running";
         let found = self.node.instances().into_iter().find(wanted);
@@ -122,7 +128,8 @@ fn an_image_says_how_it_runs_and_the_file_has_the_last_word() {
 #[test]
 fn services_reach_each_other_at_ports_that_nobody_declared() {
     let world = World::new();
-    let reference = world.registry.add("shop", "1", &image(&json!({})));
+    // Neither the image nor the file says which port it is.
+    let reference = world.registry.add("shop", "1", &image(&json!({"ExposedPorts": {}})));
     let back = format!("  back: {{image: \"{reference}\", command: [\"9000\", behind]}}\n");
     let port = node::free_port();
     world.node.deployed("shop", &format!("{}{back}", stack(&reference, port, "")));
@@ -156,9 +163,7 @@ fn what_a_box_writes_outlives_a_restart_and_not_a_replacement() {
     let reference = world.registry.add("shop", "1", &image(&json!({"Volumes": {"/data": {}}})));
     let file = stack(&reference, node::free_port(), "volumes: [\"kept:/kept\"]") + "volumes: {kept: {}}\n";
     world.node.deployed("shop", &file);
-    let port = wait::until("the port is known", 5, || {
-        world.web()["instance"]["spec"]["ports"][0]["published"].as_u64().and_then(|port| u16::try_from(port).ok())
-    });
+    let port = world.port();
     for place in ["/root-file", "/data/file", "/kept/file"] {
         assert_eq!(write(port, place, place), "written");
     }
@@ -192,6 +197,7 @@ fn a_tag_moves_and_what_runs_stays_until_it_is_replaced() {
 
     world.node.json(&["service", "restart", "shop/web"]);
     assert_eq!(get(port, "/env?VERSION"), "two");
+    wait::until("the old instance is gone", 20, || (world.node.instances().len() == 1).then_some(()));
     assert_eq!(world.node.json(&["image", "prune"])["images"], 1);
 
     let digest = first.manifest.digest;
@@ -258,6 +264,55 @@ fn an_ordinary_user_runs_images_too() {
     assert_eq!(write(port, "/etc/own", "x"), "written");
     // One user is all there is without subordinate ids: see docs/rootless.md.
     assert_eq!(get(port, "/give?/etc/own"), "Invalid argument");
+}
+
+/// Somebody whom /etc/subuid and /etc/subgid give users: ourselves, or, to root, anybody.
+fn user_with_subordinates() -> Option<u32> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let (users, groups) = (read("/etc/subuid"), read("/etc/subgid"));
+    let passwd = read("/etc/passwd");
+    let mut accounts = passwd.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        Some((*fields.first()?, fields.get(2)?.parse::<u32>().ok()?))
+    });
+    let me = rustix::process::geteuid().as_raw();
+    let given = |file: &str, name: &str| file.lines().any(|line| line.starts_with(&format!("{name}:")));
+    let fits = |name: &str, uid: u32| (me == 0 || me == uid) && given(&users, name) && given(&groups, name);
+    accounts.find(|(name, uid)| *uid != 0 && fits(name, *uid)).map(|(_, uid)| uid)
+}
+
+#[test]
+fn an_ordinary_user_with_subordinate_users_runs_images_that_change_users() {
+    let Some(user) = user_with_subordinates() else {
+        eprintln!("skipped: nobody here has users in /etc/subuid and /etc/subgid");
+        return;
+    };
+    let user = process::is_root().then_some(user);
+    let world = World::with(Settings { user, ..Settings::default() });
+    if world.node.log().contains("containers have a single user") {
+        eprintln!("skipped: newuidmap does not work here: {}", world.node.log());
+        return;
+    }
+    let reference = world.registry.add("shop", "1", &image(&json!({})));
+    let file = stack(&reference, node::free_port(), "volumes: [\"kept:/kept\"]") + "volumes: {kept: {}}\n";
+    world.node.deployed("shop", &file);
+    let port = world.port();
+    assert_eq!(get(port, "/who"), "0 0 / serve 8000 from image");
+    for place in ["/etc/own", "/kept/own"] {
+        assert_eq!(write(port, place, "x"), "written");
+        assert_eq!(get(port, &format!("/give?{place}")), "given", "root may give {place} away");
+    }
+    // A folder full of another user's files is what only the box's own root can remove.
+    assert_eq!(get(port, "/lock?/etc/locked"), "locked");
+    world.restart();
+    assert_eq!(get(port, "/file?/etc/own"), "x");
+    assert!(world.node.cli(&["stack", "rm", "shop"]).status.success());
+    let boxes = world.node.data().join("boxes");
+    wait::until("nothing of the box is left", 20, || (std::fs::read_dir(&boxes).ok()?.count() == 0).then_some(()));
+
+    let reference = world.registry.add("shop", "2", &image(&json!({"User": "app", "WorkingDir": "/data"})));
+    let port = world.serve(&reference, "");
+    assert_eq!(write(port, "/data/own", "x"), "written", "the image's folder is its user's");
 }
 
 /// Debian's registry, which is Docker's.

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int words;
@@ -89,6 +90,18 @@ static void dial(int client, char *where) {
     freeaddrinfo(found);
 }
 
+/* Makes a folder that is user 7's alone, with a file in it. */
+static void lock(int client, const char *path) {
+    char file[2100];
+    snprintf(file, sizeof file, "%s/file", path);
+    int made = mkdir(path, 0700) < 0 ? -1 : open(file, O_WRONLY | O_CREAT, 0600);
+    if (made < 0 || chown(file, 7, 7) < 0 || chown(path, 7, 7) < 0)
+        failed(client);
+    else
+        reply(client, 200, "locked");
+    close(made);
+}
+
 static void answer(int client) {
     char request[8192], path[2048] = "";
     size_t length = 0;
@@ -115,6 +128,8 @@ static void answer(int client) {
     else if (!strcmp(path, "/give"))
         /* Gives a file to user 7. */
         chown(argument, 7, 7) < 0 ? failed(client) : reply(client, 200, "given");
+    else if (!strcmp(path, "/lock"))
+        lock(client, argument);
     else if (!strcmp(path, "/dial"))
         dial(client, argument);
     else
