@@ -40,7 +40,8 @@ pub(crate) enum Report {
         network: NetworkReport,
     },
     Failed(Failure),
-    /// Only for streams that init made, which come with it: the reading ends of standard output and error, or one end of a terminal.
+    /// Only for streams that init made, which come with it: the reading ends of standard output and error, or one end
+    /// of a terminal.
     Launched,
     /// The program ended; init ends next, and everything in the box with it.
     Ended(Outcome),

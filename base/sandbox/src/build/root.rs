@@ -99,7 +99,6 @@ fn fresh(spec: &BoxSpec) -> Result<Fresh, Failure> {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         devices.push(open_tree(CWD, &path, flags).during(Step::Mount, || path)?);
     }
-    let shm_size = spec.shm_size_bytes.to_string();
     let pts: &[(&str, &str)] = &[("mode", "620"), ("ptmxmode", "666")];
     let read_only = quiet | MountAttrFlags::MOUNT_ATTR_RDONLY;
     Ok(Fresh {
@@ -109,11 +108,13 @@ fn fresh(spec: &BoxSpec) -> Result<Fresh, Failure> {
         dev: tmpfs(DEV_SIZE_BYTES, "755", MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
         devices,
         pts: file_system("devpts", pts, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
-        shm: file_system("tmpfs", &[("size", &shm_size), ("mode", "1777")], quiet)?,
+        shm: tmpfs(spec.shm_size_bytes, "1777", quiet)?,
     })
 }
 
 fn tmpfs(size_bytes: u64, mode: &str, attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
+    // To the kernel, zero is no bound.
+    let size_bytes = size_bytes.max(TMPFS_BYTES_PER_INODE);
     let inodes = (size_bytes / TMPFS_BYTES_PER_INODE).max(TMPFS_INODES_MIN).to_string();
     let size = size_bytes.to_string();
     file_system("tmpfs", &[("size", &size), ("nr_inodes", &inodes), ("mode", mode)], attributes)

@@ -2,13 +2,10 @@
 //! processes.
 
 use crate::cgroup::Cgroup;
+use crate::proc;
 use crate::protocol::Usage;
 use std::fs;
 
-/// For memory in pages.
-const PAGE_BYTES: u64 = 4096;
-/// The kernel's unit of processor time in `/proc`, fixed at 100 a second for user space.
-const TICK_USEC: u64 = 10_000;
 /// Socket state "listening" in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
 
@@ -29,19 +26,11 @@ pub(crate) fn usage(init: u32, cgroup: &Cgroup) -> Usage {
     }
 }
 
-/// Whether the box holds more than `limit_bytes`. Pages that processes share count once, but are told apart only when
-/// there is reason to: that walks their page tables.
+/// Whether the box holds more than `limit_bytes`.
 pub(crate) fn holds_more_than(init: u32, limit_bytes: u64) -> bool {
     let members = members(init);
-    let mut sum = Usage::default();
-    members.iter().for_each(|pid| add_process(&mut sum, *pid));
-    sum.memory_bytes > limit_bytes && members.iter().filter_map(|pid| proportional(*pid)).sum::<u64>() > limit_bytes
-}
-
-fn proportional(pid: u32) -> Option<u64> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    let resident: u64 = members.iter().filter_map(|pid| proc::glance(*pid)).map(|glance| glance.resident_bytes).sum();
+    resident > limit_bytes && proc::memory_bytes(&members) > limit_bytes
 }
 
 /// Processes of the box: its process 1 and what descends from it. In a process namespace nothing leaves that tree.
@@ -60,14 +49,9 @@ fn members(init: u32) -> Vec<u32> {
 }
 
 fn add_process(sum: &mut Usage, pid: u32) {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return };
-    // The name may hold anything, the last parenthesis ends it; after it field 3 comes first.
-    let Some((_, fields)) = stat.rsplit_once(") ") else { return };
-    let fields: Vec<&str> = fields.split(' ').collect();
-    let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    // utime, stime, and the same of children that were waited for.
-    sum.cpu_usec += (field(14) + field(15) + field(16) + field(17)) * TICK_USEC;
-    sum.memory_bytes += field(24) * PAGE_BYTES;
+    let Some(glance) = proc::glance(pid) else { return };
+    sum.cpu_usec += glance.cpu_usec;
+    sum.memory_bytes += glance.resident_bytes;
     sum.processes += 1;
     let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
     let io_field = |name: &str| {

@@ -149,21 +149,21 @@ pub(crate) fn signal_fd_of_children() -> Result<OwnedFd, Errno> {
 /// Closes every descriptor but standard input, output and error (which become `/dev/null`) and `kept`, which come back
 /// under new numbers. Only for a process of ours that starts to live on its own and uses no value from before.
 pub(crate) fn keep_only<const N: usize>(kept: [BorrowedFd<'_>; N]) -> Result<[OwnedFd; N], Errno> {
-    // Above all that is open for sure: the copies must not be hit while the low numbers are filled.
-    const ASIDE: i32 = 512;
     const FIRST: i32 = 3;
+    let count = i32::try_from(N).map_err(|_too_many| Errno::INVAL)?;
+    // The copies must not be hit while the low numbers are filled.
+    let aside_from = FIRST + count;
     let check = |result: i32| if result == -1 { Err(last_errno()) } else { Ok(result) };
     // SAFETY: descriptors are plain numbers here. Values from before that own one of them are never used again, which
     // the caller promises; the new numbers are owned by the returned values alone.
     unsafe {
         let mut aside = [0; N];
         for (place, fd) in aside.iter_mut().zip(kept) {
-            *place = check(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, ASIDE))?;
+            *place = check(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, aside_from))?;
         }
         for (number, fd) in (FIRST..).zip(aside) {
             check(libc::dup3(fd, number, libc::O_CLOEXEC))?;
         }
-        let count = i32::try_from(N).map_err(|_too_many| Errno::INVAL)?;
         let first = u32::try_from(FIRST + count).map_err(|_too_many| Errno::INVAL)?;
         let null = check(libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC))?;
         for standard in 0..FIRST {

@@ -103,3 +103,22 @@ fn the_machine_is_described() {
         assert!(found.lacks.iter().all(|lack| lack.contains(": ")), "{:?}", found.lacks);
     });
 }
+
+#[test]
+fn memory_file_systems_are_bounded() {
+    with_world(|world| async move {
+        let mut spec = host_box("tmpfs");
+        spec.shm_size_bytes = 0;
+        let tmpfs = |size_bytes| sandbox::MountSource::Tmpfs { size_bytes };
+        let mount = |target: &str, size_bytes| sandbox::Mount {
+            source: tmpfs(size_bytes),
+            target: target.into(),
+            read_only: false,
+        };
+        spec.mounts = vec![mount("/run/none", 0), mount("/run/some", 1 << 20)];
+        let line = "for place in /dev/shm /run/none /run/some; do head -c 3000000 /dev/zero 2>/dev/null >$place/x; \
+                    stat -c %s $place/x; done";
+        let (lines, _) = said(&world, spec, &format!("{line} 2>/dev/null")).await;
+        assert_eq!(lines, ["o 4096", "o 4096", "o 1048576"]);
+    });
+}
