@@ -3,6 +3,7 @@
 mod bad_input;
 mod contract;
 mod deploying;
+mod disk_full;
 mod images;
 mod killed;
 mod network;
