@@ -155,6 +155,26 @@ pub(crate) fn bounds(place: &Path, controller: &str) -> bool {
     enabled.split_whitespace().any(|name| name == controller)
 }
 
+/// Removes groups whose maker is gone without having removed them: it was killed. The kernel keeps those that have
+/// processes.
+pub(crate) fn sweep() {
+    for (_, place) in places() {
+        let Ok(groups) = fs::read_dir(place) else { continue };
+        for group in groups.flatten() {
+            let name = group.file_name();
+            if name.to_str().and_then(maker).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                // In use after all when it fails.
+                let _ = fs::remove_dir(group.path());
+            }
+        }
+    }
+}
+
+/// The process that made a group, by the group's name: `<box>.<process>-<number>`.
+fn maker(name: &str) -> Option<u32> {
+    name.rsplit_once('.')?.1.split_once('-')?.0.parse().ok()
+}
+
 fn may_write(folder: &Path) -> bool {
     rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
 }
@@ -322,4 +342,23 @@ fn field(file: &Path, name: &str) -> Option<u64> {
 /// The value in a line `name value`.
 fn value_of(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{maker, value_of};
+
+    #[test]
+    fn a_groups_name_tells_who_made_it() {
+        assert_eq!(maker("shop.web.1.x7f3.1234-0"), Some(1234));
+        assert_eq!(maker("cgroup.procs"), None);
+        assert_eq!(maker("tasks"), None);
+    }
+
+    #[test]
+    fn values_are_found_by_their_whole_name() {
+        let text = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n";
+        assert_eq!(value_of(text, "oom_kill"), Some(2));
+        assert_eq!(value_of(text, "oom"), None);
+    }
 }

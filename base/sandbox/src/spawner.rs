@@ -41,7 +41,7 @@ fn run(channel: BorrowedFd<'_>) -> i32 {
     let _ = rustix::thread::set_name(c"bramble-spawner");
     // So that all children have them ready. What fails here fails again, and is told, when it is needed.
     crate::clock::monotonic_ms();
-    crate::cgroup::places();
+    crate::cgroup::sweep();
     for trust in [Trust::Service, Trust::Untrusted] {
         let _ = seccomp::filters(trust);
     }
