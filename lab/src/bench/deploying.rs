@@ -1,9 +1,9 @@
 //! From a stack file to answers, and from one instance to fifty, on a real node.
 
-use super::Options;
 use super::figures::{lowest, median};
 use super::image::{PORT, web_server};
 use super::report::{Goal, Row};
+use super::{Measured, Options};
 use lab::registry::Registry;
 use lab::{Node, http, node};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -58,7 +58,7 @@ fn until(what: &str, every: Duration, mut look: impl FnMut() -> bool) -> f64 {
     (world::clock::monotonic() - began).as_secs_f64()
 }
 
-pub(super) fn deploy(_options: &Options) -> Vec<Row> {
+pub(super) fn deploy(_options: &Options) -> Measured {
     let place = Place::new();
     let mut times = Vec::new();
     // One more, uncounted, for what is done once.
@@ -77,13 +77,13 @@ pub(super) fn deploy(_options: &Options) -> Vec<Row> {
         }
         place.remove();
     }
-    vec![
+    Measured::Rows(vec![
         Row::new("deploy to first answer, image at hand", "ms", median(&times), Goal::Below(300.0)),
         Row::new("the fastest of them", "ms", lowest(&times), Goal::None),
-    ]
+    ])
 }
 
-pub(super) fn scale(_options: &Options) -> Vec<Row> {
+pub(super) fn scale(_options: &Options) -> Measured {
     let place = Place::new();
     let service = format!("{STACK}/web");
     place.node.deployed(STACK, &place.file(node::free_port()));
@@ -103,8 +103,8 @@ pub(super) fn scale(_options: &Options) -> Vec<Row> {
         place.node.json(&["service", "scale", &service, "1"]);
         until("one instance is left", COUNT_EVERY, || ready(1));
     }
-    vec![
+    Measured::Rows(vec![
         Row::new("1 to 50 instances, all ready", "s", median(&times), Goal::Below(3.0)),
         Row::new("the fastest of them", "s", lowest(&times), Goal::None),
-    ]
+    ])
 }

@@ -1,7 +1,7 @@
 //! What a node uses while its example is up and nobody asks for anything: our processes, not the example's.
 
-use super::Options;
 use super::report::{Goal, Row};
+use super::{Measured, Options};
 use lab::{Node, node, process, wait};
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const MEGABYTE: f64 = 1e6;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 const EXAMPLE: &str = include_str!("../../../example/publishing/stack.yml");
 
-pub(super) fn run(options: &Options) -> Vec<Row> {
+pub(super) fn run(options: &Options) -> Measured {
     let node = Node::start();
     let built = node::binary("publishing");
     let folder = built.parent().expect("a program is in a folder");
@@ -29,7 +29,7 @@ pub(super) fn run(options: &Options) -> Vec<Row> {
     std::thread::sleep(Duration::from_secs_f64(options.minutes * 60.0));
     let after = Used::by(&node);
     let seconds = options.minutes * 60.0;
-    vec![
+    Measured::Rows(vec![
         Row::new("resident memory, all processes", "MB", after.resident_bytes / MEGABYTE, Goal::Below(80.0)),
         Row::new("of it private or shared in parts", "MB", after.proportional_bytes / MEGABYTE, Goal::None),
         Row::new("processor", "% of a core", 100.0 * (after.cpu - before.cpu) / TICKS / seconds, Goal::Below(1.0)),
@@ -39,7 +39,7 @@ pub(super) fn run(options: &Options) -> Vec<Row> {
             (after.written_bytes - before.written_bytes) / MEGABYTE * SECONDS_PER_DAY / seconds,
             Goal::Below(200.0),
         ),
-    ]
+    ])
 }
 
 /// The example as it is in the repository, with programs where they were built and a port of its own.
