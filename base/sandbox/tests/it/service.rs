@@ -1,5 +1,5 @@
 use crate::world::{World, host_box, log_lines, overlay_box, said, shell, until, with_world};
-use sandbox::{File, Found, Mount, MountSource, RequestError, Shim, StartError};
+use sandbox::{File, Found, Mount, MountSource, RequestError, Root, Shim, StartError};
 use std::time::Duration;
 
 #[test]
@@ -328,5 +328,33 @@ fn boxes_start_beside_each_other() {
         assert!(matches!(error, StartError::Folder { .. }), "{error:?}");
         lives.kill().await.unwrap();
         lives.exited().await;
+    });
+}
+
+#[test]
+fn layers_cover_each_other_as_images_say() {
+    use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
+    with_world(|world| async move {
+        let mut spec = overlay_box(&world, "layers");
+        let (bottom, top) = (world.path("layers.lower"), world.path("layers.top"));
+        for (layer, file, content) in [
+            (&bottom, "gone", "bottom"),
+            (&bottom, "both", "bottom"),
+            (&bottom, "opaque/below", "bottom"),
+            (&top, "both", "top"),
+            (&top, "opaque/above", "top"),
+        ] {
+            let path = layer.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        mknodat(CWD, top.join("gone"), FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        setxattr(top.join("opaque"), "user.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
+        let Root::Overlay { lowers, .. } = &mut spec.root else { panic!("an overlay") };
+        lowers.insert(0, top);
+        let line = "ls /gone 2>&1 | grep -c 'No such file'; cat /both; echo; ls /opaque; rm /both; mkdir /gone; rm -r /opaque; \
+                    ls -d /both /gone /opaque 2>/dev/null";
+        let (lines, _) = said(&world, spec, line).await;
+        assert_eq!(lines, ["o 1", "o top", "o above", "o /gone"]);
     });
 }
