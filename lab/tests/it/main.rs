@@ -1,11 +1,13 @@
 //! One node from outside: the real binary, used as a person would and broken as the world would.
 
+mod alerts;
 mod bad_input;
 mod contract;
 mod deploying;
 mod disk_full;
 mod images;
 mod killed;
+mod lives;
 mod network;
 mod probe;
 mod rolling;
