@@ -37,8 +37,7 @@ impl Spawner {
 
 fn run(channel: BorrowedFd<'_>) -> i32 {
     let Ok([channel]) = sys::keep_only([channel]) else { return 1 };
-    // Only a name for `ps`.
-    let _ = rustix::thread::set_name(c"bramble-spawner");
+    sys::set_title("bramble-spawner");
     // So that all children have them ready. What fails here fails again, and is told, when it is needed.
     crate::clock::monotonic_ms();
     crate::cgroup::sweep();

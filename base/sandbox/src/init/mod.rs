@@ -37,6 +37,7 @@ pub(crate) struct Setup<'a> {
 pub(crate) fn run(setup: &Setup<'_>) -> i32 {
     const CODE_ON_FAILURE: i32 = 1;
     let Ok([owner, go]) = sys::keep_only([setup.owner, setup.go]) else { return CODE_ON_FAILURE };
+    sys::set_title(&format!("bramble-init {}", setup.spec.name));
     // Inherited by all programs. Process 1 itself is ended by no signal from inside, whatever its actions.
     sys::reset_signals();
     // The session of everything that has no terminal. Leading one already would be no failure.
@@ -76,8 +77,6 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
     let (go, mut fds) = channel::receive::<Go>(go.as_fd())
         .during(Step::Namespaces, parent)?
         .ok_or_else(|| Failure::plain(Step::Died, parent()))?;
-    // Only a name for `ps`.
-    let _ = rustix::thread::set_name(c"bramble-init");
     prefer_in_memory_shortage(spec.trust);
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .during(Step::Confine, || "dumpable".to_owned())?;

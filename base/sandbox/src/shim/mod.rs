@@ -17,7 +17,6 @@ use crate::spec::ShimStart;
 use crate::sys;
 use log::Log;
 use record::Folder;
-use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What a running shim holds.
@@ -43,10 +42,9 @@ struct Shim {
 /// The whole life of a shim; returns its exit code.
 pub(crate) fn run(start: &ShimStart, reply: BorrowedFd<'_>) -> i32 {
     let Ok([reply]) = sys::keep_only([reply]) else { return 1 };
-    // Already a session's leader when it fails; only a name for `ps`; the folder only pins a mount.
+    sys::set_title(&format!("bramble-shim {}", start.spec.name));
+    // Already a session's leader when it fails; the folder would only pin a mount.
     let _ = rustix::process::setsid();
-    let name = CString::new(format!("bramble-shim {}", start.spec.name)).unwrap_or_default();
-    let _ = rustix::thread::set_name(&name);
     let _ = rustix::process::chdir("/");
     match begin(start) {
         Ok(shim) => {

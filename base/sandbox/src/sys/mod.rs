@@ -5,6 +5,7 @@
 
 mod mount;
 mod process;
+mod title;
 mod watch;
 
 pub(crate) use mount::{MountChange, mount_setattr};
@@ -12,4 +13,5 @@ pub(crate) use process::{
     Strings, borrow_to_child, close_on_exec_from, drain_signals, exec, fork, fork_into, install_filter, keep_only,
     kill_everybody, landlock_abi, reset_signals, signal_fd_of_children, unblock_signals, unshare, used_by_children,
 };
+pub(crate) use title::set_title;
 pub(crate) use watch::watch;

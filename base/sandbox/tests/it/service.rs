@@ -104,6 +104,8 @@ fn a_box_outlives_its_spawner_and_is_found_again() {
         let Found::Alive(shim) = Shim::connect(&dir).await.unwrap() else { panic!("not found") };
         assert_eq!(shim.pid(), pid);
         assert!(sandbox::forget(&dir).is_err());
+        let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(title.starts_with(b"bramble-init survivor\0"), "{}", String::from_utf8_lossy(&title));
         // Only once the trap is set would the signal have the code; its line says nothing about that, so ask twice.
         let result = shim.exec(shell("echo hi; echo there >&2; exit 4"), Duration::from_secs(10)).await.unwrap();
         assert_eq!((result.code, result.timed_out), (4, false));
