@@ -274,11 +274,8 @@ async fn image_store(node: &Node, spawner: &SpawnerClient) -> Result<(Store, Ids
     let is_root = rustix::process::geteuid().is_root();
     // What root unpacks keeps the image's numbers: boxes see layers through mounts that translate them.
     let ownership = if is_root { Ownership::Keep } else { Ownership::Mine };
-    let ids = if is_root {
-        Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT }
-    } else {
-        subordinate(spawner).await
-    };
+    let ids =
+        if is_root { Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT } } else { subordinate(spawner).await };
     let store_config = images::Config {
         ownership,
         mirrors: node.mirrors.clone(),

@@ -234,12 +234,18 @@ pub struct Mount {
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum MountSource {
     /// A path of the machine, made as a folder when missing.
-    Bind { path: String },
+    Bind {
+        path: String,
+    },
     /// A named volume, by cluster-wide name.
-    Volume { name: String },
+    Volume {
+        name: String,
+    },
     /// A folder of its own that lives as long as the instance.
     Anonymous,
-    Tmpfs { size_bytes: Option<u64> },
+    Tmpfs {
+        size_bytes: Option<u64>,
+    },
 }
 
 /// A config or secret placed in the instance as a file.
