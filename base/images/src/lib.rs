@@ -18,6 +18,7 @@ mod pull;
 mod record;
 mod reference;
 mod registry;
+mod seed;
 mod share;
 mod store;
 mod tape;

@@ -1,11 +1,11 @@
-//! Reads a file of an image as its box would see it: through all layers, with whiteouts, opaque folders and symbolic
-//! links, without mounting anything.
+//! Reads files and folders of an image as its box would see them: through all layers, with whiteouts, opaque folders and
+//! symbolic links, without mounting anything.
 //!
 //! Promises that links are resolved by us inside the image and never by the kernel, so that none leads to the host.
 
 use crate::tree;
 use rustix::fs::{FileType, Mode, OFlags};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,9 +16,11 @@ const LINKS_MAX: usize = 40;
 const OPAQUE_ATTRIBUTE: &str = "user.overlay.opaque";
 
 /// A folder of the image: the same folder in each layer that has it, uppermost first.
-type Folder = Vec<OwnedFd>;
+pub(crate) type Folder = Vec<OwnedFd>;
 
-enum Step {
+/// What a folder has under a name.
+pub(crate) enum Step {
+    /// Nothing, or something that is neither file, folder nor link.
     Absent,
     Into(Folder),
     Link(Vec<u8>),
@@ -27,6 +29,22 @@ enum Step {
 
 /// Opens a regular file for reading; `layers` are bottom first.
 pub(crate) fn open<P: AsRef<Path>>(layers: &[P], path: &[u8]) -> io::Result<Option<File>> {
+    Ok(match walk(layers, path)? {
+        Step::File(file) => Some(file),
+        Step::Absent | Step::Into(_) | Step::Link(_) => None,
+    })
+}
+
+/// Opens a folder in all layers that have it; `layers` are bottom first.
+pub(crate) fn open_folder<P: AsRef<Path>>(layers: &[P], path: &[u8]) -> io::Result<Option<Folder>> {
+    Ok(match walk(layers, path)? {
+        Step::Into(folder) => Some(folder),
+        Step::Absent | Step::File(_) | Step::Link(_) => None,
+    })
+}
+
+/// What is at the end of a path. Never a link.
+fn walk<P: AsRef<Path>>(layers: &[P], path: &[u8]) -> io::Result<Step> {
     let root: io::Result<Folder> = layers.iter().rev().map(|layer| tree::open_root(layer.as_ref())).collect();
     let mut way: Vec<Folder> = vec![root?];
     let mut left: VecDeque<Vec<u8>> = names(path).collect();
@@ -39,13 +57,14 @@ pub(crate) fn open<P: AsRef<Path>>(layers: &[P], path: &[u8]) -> io::Result<Opti
         }
         let here = way.last().expect("the root is never left");
         match step(here, &name)? {
-            Step::Absent => return Ok(None),
+            Step::Absent => return Ok(Step::Absent),
             Step::Into(folder) => way.push(folder),
-            Step::File(file) => return Ok(left.is_empty().then_some(file)),
+            Step::File(file) if left.is_empty() => return Ok(Step::File(file)),
+            Step::File(_) => return Ok(Step::Absent),
             Step::Link(target) => {
                 links += 1;
                 if links > LINKS_MAX {
-                    return Ok(None);
+                    return Ok(Step::Absent);
                 }
                 if target.starts_with(b"/") {
                     way.truncate(1);
@@ -54,7 +73,19 @@ pub(crate) fn open<P: AsRef<Path>>(layers: &[P], path: &[u8]) -> io::Result<Opti
             }
         }
     }
-    Ok(None)
+    Ok(Step::Into(way.pop().expect("the root is never left")))
+}
+
+/// Names in a folder, of any layer; some of them may stand for nothing.
+pub(crate) fn listing(here: &Folder) -> io::Result<BTreeSet<Vec<u8>>> {
+    let mut names = BTreeSet::new();
+    for layer in here {
+        for entry in rustix::fs::Dir::read_from(layer)? {
+            names.insert(entry?.file_name().to_bytes().to_vec());
+        }
+    }
+    names.retain(|name| name != b"." && name != b"..");
+    Ok(names)
 }
 
 fn names(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
@@ -62,7 +93,7 @@ fn names(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 }
 
 /// One name further, layer by layer from the top until one hides those below.
-fn step(here: &Folder, name: &[u8]) -> io::Result<Step> {
+pub(crate) fn step(here: &Folder, name: &[u8]) -> io::Result<Step> {
     let mut found = Folder::new();
     for folder in here {
         let Some(stat) = tree::look(folder, name)? else { continue };

@@ -37,7 +37,7 @@ pub(crate) fn draw(shared: &Shared, instance: &Instance, image: Option<&Image>) 
     };
     let mut spec = BoxSpec::new(instance.id.clone(), trust, root);
     spec.read_only = service.read_only;
-    spec.mounts = mounts(shared, instance, user)?;
+    spec.mounts = mounts(shared, instance, image, user)?;
     spec.files = files(service, &hostname(instance))?;
     spec.ids = if image.is_some() { ids(shared.ids, user) } else { Ids::Single };
     spec.limits = limits(service);
@@ -137,8 +137,9 @@ fn ids(of_node: Ids, user: &User) -> Ids {
     if ordinary && user.uid != 0 { Ids::Single } else { of_node }
 }
 
-fn mounts(shared: &Shared, instance: &Instance, user: &User) -> Result<Vec<Mount>, BuildError> {
+fn mounts(shared: &Shared, instance: &Instance, image: Option<&Image>, user: &User) -> Result<Vec<Mount>, BuildError> {
     let mut mounts = Vec::new();
+    let home = shared.box_dir(&instance.id);
     for (number, mount) in instance.spec.mounts.iter().enumerate() {
         let source = match &mount.source {
             spec::MountSource::Bind { path } => {
@@ -148,10 +149,12 @@ fn mounts(shared: &Shared, instance: &Instance, user: &User) -> Result<Vec<Mount
                 }
                 MountSource::Bind(path)
             }
-            spec::MountSource::Volume { name } => MountSource::Bind(own_folder(shared.volume_dir(name), user)?),
+            spec::MountSource::Volume { name } => {
+                MountSource::Bind(volume(shared.volume_dir(name), instance, image, &mount.target, user)?)
+            }
             spec::MountSource::Anonymous => {
-                let path = shared.box_dir(&instance.id).join(format!("anonymous-{number}"));
-                MountSource::Bind(own_folder(path, user)?)
+                let path = home.join(format!("anonymous-{number}"));
+                MountSource::Bind(volume(path, instance, image, &mount.target, user)?)
             }
             spec::MountSource::Tmpfs { size_bytes } => {
                 MountSource::Tmpfs { size_bytes: size_bytes.unwrap_or(TMPFS_SIZE_BYTES_DEFAULT) }
@@ -162,11 +165,37 @@ fn mounts(shared: &Shared, instance: &Instance, user: &User) -> Result<Vec<Mount
     Ok(mounts)
 }
 
-fn own_folder(path: PathBuf, user: &User) -> Result<PathBuf, BuildError> {
-    if !path.exists() {
-        folder_for(&path, user)?;
+/// The folder of a volume, made when missing: with what the image has at its place, as under Docker, and otherwise
+/// empty.
+fn volume(
+    path: PathBuf,
+    instance: &Instance,
+    image: Option<&Image>,
+    target: &str,
+    user: &User,
+) -> Result<PathBuf, BuildError> {
+    if path.exists() {
+        return Ok(path);
     }
-    Ok(path)
+    // Beside it, since volumes may be on a disk of their own.
+    let part = path.with_file_name(format!(".{}.part", instance.id));
+    let failed = |source| BuildError::Folder { path: path.clone(), source };
+    // Left by a start that was cut short.
+    match std::fs::remove_dir_all(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    path.parent().map_or(Ok(()), make_folder).map_err(failed)?;
+    if !image.map_or(Ok(false), |image| image.copy_folder(target, &part)).map_err(failed)? {
+        folder_for(&part, user)?;
+    }
+    // Whole or not at all, and whoever comes first: another instance may be making the same volume.
+    let flags = rustix::fs::RenameFlags::NOREPLACE;
+    match rustix::fs::renameat_with(rustix::fs::CWD, &part, rustix::fs::CWD, &path, flags) {
+        Ok(()) => Ok(path),
+        Err(rustix::io::Errno::EXIST) => std::fs::remove_dir_all(&part).map(|()| path.clone()).map_err(failed),
+        Err(error) => Err(failed(error.into())),
+    }
 }
 
 /// Made by real root, a folder is seen through a translating mount: the numbers inside and outside are the same, so

@@ -179,6 +179,20 @@ fn what_a_box_writes_outlives_a_restart_and_not_a_replacement() {
 }
 
 #[test]
+fn a_new_volume_begins_with_what_the_image_has_there() {
+    let world = World::new();
+    let reference = world.registry.add("shop", "1", &image(&json!({"User": "app"})));
+    let mounts = "volumes: [\"accounts:/etc\", \"/data\", \"fresh:/fresh\"]";
+    let file = stack(&reference, node::free_port(), mounts) + "volumes: {accounts: {}, fresh: {}}\n";
+    world.node.deployed("shop", &file);
+    let port = world.port();
+    assert!(get(port, "/file?/etc/passwd").starts_with("root:"), "the image's files are in the volume");
+    assert_eq!(write(port, "/etc/own", "x"), "Permission denied", "the folder is whose it is in the image");
+    assert_eq!(write(port, "/data/own", "x"), "written", "also where no name is given");
+    assert_eq!(write(port, "/fresh/own", "x"), "written", "what the image has not is its user's");
+}
+
+#[test]
 fn a_tag_moves_and_what_runs_stays_until_it_is_replaced() {
     let world = World::new();
     let version = |number: &str| image(&json!({"Env": [format!("VERSION={number}")]}));
