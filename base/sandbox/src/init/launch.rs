@@ -1,5 +1,6 @@
 //! Starting a program in the box: standard streams, session, limits, user, exec; and learning whether that worked.
 
+use super::shortage::Shortage;
 use crate::build::privileges;
 use crate::failure::{During, Failure, Step};
 use crate::names;
@@ -19,14 +20,19 @@ const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(super) struct Confines<'a> {
     pub(super) spec: &'a BoxSpec,
     pub(super) processes_max: Option<u64>,
+    pub(super) shortage: Option<&'a Shortage>,
 }
 
 /// Starts `command` in a process group of its own and returns once it runs.
 pub(super) fn launch(confines: Confines<'_>, command: &Command, stdio: [BorrowedFd<'_>; 3]) -> Result<Pid, Failure> {
     let prepared = Prepared::new(command)?;
     let mut failure = None;
-    let pid = sys::borrow_to_child(|| failure = Some(become_program(confines, command, &prepared, stdio)))
-        .during(Step::Program, || "a new process".to_owned())?;
+    let mut start = || sys::borrow_to_child(|| failure = Some(become_program(confines, command, &prepared, stdio)));
+    let started = match confines.shortage {
+        Some(shortage) => shortage.start(start),
+        None => start(),
+    };
+    let pid = started.during(Step::Program, || "a new process".to_owned())?;
     // A process that failed is reaped with all others.
     failure.map_or(Ok(pid), Err)
 }
@@ -120,7 +126,7 @@ fn get_ready(
     Ok(())
 }
 
-fn set_limits(Confines { spec, processes_max }: Confines<'_>) -> Result<(), Failure> {
+fn set_limits(Confines { spec, processes_max, .. }: Confines<'_>) -> Result<(), Failure> {
     if let Some(most) = processes_max {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         setrlimit(Resource::Nproc, limit).during(Step::Confine, || "limit nproc".to_owned())?;

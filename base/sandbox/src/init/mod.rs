@@ -8,6 +8,7 @@ mod execution;
 mod launch;
 mod pump;
 mod serve;
+mod shortage;
 mod streams;
 mod watch;
 
@@ -17,10 +18,11 @@ use crate::build::{Go, confine, root};
 use crate::channel;
 use crate::failure::{During, Failure, Step};
 use crate::protocol::Report;
-use crate::spec::{BoxSpec, Ids, Trust, User};
+use crate::spec::{BoxSpec, Ids, User};
 use crate::sys;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
+use shortage::Shortage;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What init is born with: copies of its parent's.
@@ -68,6 +70,7 @@ struct Built {
     memory_events: Option<OwnedFd>,
     /// For each program, where no control group bounds the box's processes. The kernel counts per user namespace.
     processes_max: Option<u64>,
+    shortage: Option<Shortage>,
 }
 
 fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
@@ -77,7 +80,7 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
     let (go, mut fds) = channel::receive::<Go>(go.as_fd())
         .during(Step::Namespaces, parent)?
         .ok_or_else(|| Failure::plain(Step::Died, parent()))?;
-    prefer_in_memory_shortage(spec.trust);
+    let shortage = Shortage::new(spec.trust);
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .during(Step::Confine, || "dumpable".to_owned())?;
     // Again, now that it is in its control group: inside, that one is the root. Without, paths show more than needed.
@@ -98,17 +101,7 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
     let sockets = network::set_up(spec.network)?;
     confine::confine(spec)?;
     let processes_max = spec.limits.pids.filter(|_pids| go.processes_unbounded);
-    Ok(Built { sockets, memory_events, processes_max })
-}
-
-/// When the machine is out of memory, boxes go before the agent and its shims, and strangers before services.
-fn prefer_in_memory_shortage(trust: Trust) {
-    let adjustment = match trust {
-        Trust::Host | Trust::Service => "100",
-        Trust::Untrusted => "700",
-    };
-    // An order of preference, not a promise: a kernel that refuses has its own.
-    let _ = std::fs::write("/proc/self/oom_score_adj", adjustment);
+    Ok(Built { sockets, memory_events, processes_max, shortage })
 }
 
 /// Changes from the parent's user to the one mapped inside. Capabilities stay: they are of the user namespace.

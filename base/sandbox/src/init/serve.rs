@@ -2,6 +2,7 @@
 
 use super::execution::Execution;
 use super::pump::Pumps;
+use super::shortage::Shortage;
 use super::streams::Streams;
 use super::{Built, door, launch, watch};
 use crate::build::network::DoorSockets;
@@ -24,6 +25,7 @@ const EXECUTIONS_MAX: usize = 16;
 struct Init<'a> {
     spec: &'a BoxSpec,
     processes_max: Option<u64>,
+    shortage: Option<Shortage>,
     owner: OwnedFd,
     sockets: DoorSockets,
     memory_events: Option<OwnedFd>,
@@ -59,6 +61,7 @@ pub(super) fn run(spec: &BoxSpec, owner: OwnedFd, children: &OwnedFd, built: Bui
     let mut init = Init {
         spec,
         processes_max: built.processes_max,
+        shortage: built.shortage,
         owner,
         sockets: built.sockets,
         memory_events: built.memory_events,
@@ -267,7 +270,7 @@ impl Init<'_> {
     }
 
     fn confines(&self) -> launch::Confines<'_> {
-        launch::Confines { spec: self.spec, processes_max: self.processes_max }
+        launch::Confines { spec: self.spec, processes_max: self.processes_max, shortage: self.shortage.as_ref() }
     }
 
     fn serve_channel(&mut self, index: usize) {

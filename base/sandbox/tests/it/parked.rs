@@ -204,3 +204,20 @@ fn a_run_nobody_waits_for_is_ended() {
         assert!(text.is_empty() || text == "started\n");
     });
 }
+
+#[test]
+fn the_kernel_kills_the_program_not_process_1() {
+    with_world(|world| async move {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        // Shared memory that no page table shows: by what it can see, process 1 is the largest.
+        let hidden = "import mmap\nkept = []\nwhile True:\n    piece = mmap.mmap(-1, 1 << 20)\n    piece.write(b'x' * (1 << 20))\n    piece.madvise(mmap.MADV_DONTNEED)\n    kept.append(piece)";
+        let mut spec = untrusted("hidden");
+        spec.limits.memory_bytes = Some(48 << 20);
+        let mut command = shell("");
+        command.argv = ["/usr/bin/python3", "-I", "-c", hidden].map(str::to_owned).to_vec();
+        let (outcome, output) = run(&world, &spec, command, RunLimits::default()).await;
+        assert_eq!((outcome.verdict, outcome.signal), (Verdict::Memory, Some(9)), "{output}");
+    });
+}
