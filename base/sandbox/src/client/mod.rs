@@ -48,7 +48,7 @@ impl SpawnerClient {
     pub async fn park(&self, spec: &BoxSpec) -> Result<Parked, StartError> {
         let (answer, reply) = self.ask(&SpawnRequest::Park(Box::new(spec.clone()))).await?;
         match answer {
-            Report::Built { network } => Ok(Parked::new(reply, network)),
+            Report::Built { network } => Ok(Parked::new(reply, network, spec.ids)),
             Report::Failed(failure) => Err(StartError::from_failure(failure)),
             other @ (Report::Started { .. } | Report::Launched | Report::Ended(_)) => Err(unexpected(&other)),
         }

@@ -3,7 +3,9 @@
 use super::channel::Channel;
 use super::error::{RunError, StartError};
 use crate::protocol::{NetworkReport, Order, Outcome, Report, RunLimits};
-use crate::spec::Command;
+use crate::spec::{Command, Ids, SINGLE_OUTSIDE_AS_ROOT};
+use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
+use rustix::process::geteuid;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -12,21 +14,42 @@ use std::os::fd::{AsFd, OwnedFd};
 pub struct Parked {
     channel: Channel,
     network: NetworkReport,
+    ids: Ids,
 }
 
 impl Parked {
-    pub(super) fn new(channel: Channel, network: NetworkReport) -> Parked {
-        Parked { channel, network }
+    pub(super) fn new(channel: Channel, network: NetworkReport, ids: Ids) -> Parked {
+        Parked { channel, network, ids }
     }
 
     pub fn network(&self) -> &NetworkReport {
         &self.network
     }
 
+    /// Makes a pipe the program's own, so that it can open it by name, as in `echo >/dev/stderr`. Only root can, and only
+    /// then are the program's user and this one not the same.
+    fn give(&self, stream: &OwnedFd, command: &Command) {
+        if !geteuid().is_root() {
+            return;
+        }
+        let (uid, gid) = match self.ids {
+            Ids::Single => (SINGLE_OUTSIDE_AS_ROOT, SINGLE_OUTSIDE_AS_ROOT),
+            Ids::Range { outside_start, .. } => {
+                (outside_start.saturating_add(command.user.uid), outside_start.saturating_add(command.user.gid))
+            }
+        };
+        let pipe = fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        if pipe {
+            // Without, opening by name fails, and nothing else.
+            let _ = fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        }
+    }
+
     /// Runs the program to its end. Dropped while it waits, the box is killed.
     pub async fn run(self, command: Command, stdio: [OwnedFd; 3], limits: RunLimits) -> Result<Outcome, RunError> {
         let gone = |source| RunError::Gone { source };
         let [stdin, stdout, stderr] = &stdio;
+        [stdout, stderr].into_iter().for_each(|stream| self.give(stream, &command));
         let order = Order::Launch { command, limits };
         self.channel.send(&order, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).await.map_err(gone)?;
         // The box has its own now; whoever reads the other ends waits for their closing.

@@ -221,3 +221,18 @@ fn the_kernel_kills_the_program_not_process_1() {
         assert_eq!((outcome.verdict, outcome.signal), (Verdict::Memory, Some(9)), "{output}");
     });
 }
+
+#[test]
+fn a_run_can_open_its_output_by_name() {
+    with_world(|world| async move {
+        for (name, limit) in [("plain", None), ("metered", Some(1000))] {
+            let limits = RunLimits { output_bytes: limit, ..RunLimits::default() };
+            let line = "echo one >/dev/stdout; echo two >/dev/stderr";
+            let (outcome, output) = run(&world, &untrusted(name), shell(line), limits).await;
+            // Metered, they are two pipes, and which is read first is open.
+            let mut lines: Vec<&str> = output.lines().collect();
+            lines.sort_unstable();
+            assert_eq!((outcome.code, lines), (Some(0), vec!["one", "two"]));
+        }
+    });
+}
