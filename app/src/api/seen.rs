@@ -8,6 +8,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use control::stacks::ApplyError;
 use futures::stream;
 use serde::Deserialize;
 use std::convert::Infallible;
@@ -118,7 +119,12 @@ pub(super) async fn logs(
         instance: wanted.instance,
     };
     let logs = app.telemetry.logs();
+    let known = app.view.borrow().service(&stack, &service).is_some();
+    let missing = || Refusal::from(ApplyError::NoService { stack: stack.clone(), service: service.clone() });
     let body = if wanted.follow {
+        if !known {
+            return Err(missing());
+        }
         let follow = logs.follow(&stack, &service, query).map_err(refusal)?;
         Body::from_stream(stream::unfold(follow, |mut follow| async move {
             let bytes = match tokio::time::timeout(KEEP_ALIVE, follow.next()).await {
@@ -129,6 +135,10 @@ pub(super) async fn logs(
         }))
     } else {
         let lines = logs.query(&stack, &service, query).await.map_err(refusal)?;
+        // A service that was removed may have left something to read.
+        if !known && lines.is_empty() {
+            return Err(missing());
+        }
         Body::from(lines.iter().flat_map(encoded).collect::<Vec<u8>>())
     };
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())

@@ -15,6 +15,22 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// A line longer than this is no line of ours.
 const LINE_BYTES_MAX: usize = 1 << 20;
 
+/// A name as one segment of a path. What would lead to another path, and so to another stack, is no name.
+pub(crate) fn segment(name: &str) -> Result<String, Failure> {
+    if matches!(name, "" | "." | "..") {
+        return Err(
+            Failure::local(format!("{name:?} is not a name")).hint("names have letters, digits, `-`, `_` and `.`")
+        );
+    }
+    Ok(encoded(name))
+}
+
+/// A text for a path or a query (RFC 3986): everything but unreserved characters by its number.
+pub(crate) fn encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    text.bytes().map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
 pub(crate) struct Remote {
     client: reqwest::Client,
     config: Client,
@@ -119,6 +135,13 @@ impl Remote {
         }
         let status = response.status();
         let problem = response.json::<Problem>().await;
-        Err(problem.map_or_else(|_| Failure::local(format!("{path} answered {status}")), Failure::from))
+        Err(problem.map_or_else(
+            |_| {
+                let api = &self.config.api;
+                Failure::local(format!("{api}{path} answered {status}"))
+                    .hint("is that the API? BRAMBLE_API or --server says where it is")
+            },
+            Failure::from,
+        ))
     }
 }

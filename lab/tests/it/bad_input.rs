@@ -113,6 +113,8 @@ fn requests_that_make_no_sense_are_refused_with_a_code() {
         (400, "B0202", node.call("GET", "/v1/series?name=x&label=y", "")),
         (422, "B0701", node.call("GET", "/v1/services/none/web/logs?grep=%2F%28%2F", "")),
         (400, "B0202", node.call("GET", "/v1/services/none/web/logs?tail=many", "")),
+        (404, "B0103", node.call("GET", "/v1/services/none/web/logs", "")),
+        (404, "B0103", node.call("GET", "/v1/services/none/web/logs?follow=true", "")),
         (404, "B0204", node.call("GET", "/v1/nothing", "")),
         (404, "B0204", node.call("GET", "/v2/no.file", "")),
         (405, "B0205", node.call("DELETE", "/v1/stacks", "")),
@@ -233,4 +235,27 @@ fn a_health_check_that_never_passes_fails_the_deploy_and_brings_the_good_revisio
     let history = node.json(&["stack", "history", "shop"]);
     assert!(history[0]["cause"].as_str().is_some_and(|cause| cause.starts_with("rollback of web")), "{history}");
     assert!(process::all().contains(&node.pid()));
+}
+
+#[test]
+fn names_lead_nowhere_else_and_endless_files_end() {
+    let node = Node::start();
+    node.deployed("shop", "services: {web: {image: host, command: [sleep, '1000']}}\n");
+    for name in ["shop?", "shop#", "shop/", "./shop", "../v1/stacks/shop", "shop%3f", "", ".", ".."] {
+        let output = node.cli(&["stack", "rm", name, "--detach"]);
+        assert_eq!(output.status.code(), Some(1), "{name:?} is not the name of the stack");
+    }
+    for name in ["shop/web?", "shop/../shop/web", "/shop/web", "shop/", "shop/web/"] {
+        let output = node.cli(&["service", "scale", name, "0", "--detach"]);
+        assert_eq!(output.status.code(), Some(1), "{name:?} is not the name of the service");
+    }
+    assert_eq!(node.json(&["stack", "show", "shop"])["summary"]["instances_ready"], 1);
+    assert!(node.refused(&["deploy", "-f", "/dev/zero", "shop"]).contains("/dev/zero has more than"));
+    assert!(node.refused(&["deploy", "-f", "/", "shop"]).contains("directory"));
+    assert!(node.refused(&["logs", "shop/none"]).contains("[B0103]"));
+
+    // What answers there is no API: the gateway of the same node.
+    let other = format!("http://{}", node.http);
+    let said = node.refused(&["--server", &other, "ps"]);
+    assert!(said.contains(&other) && said.contains("404") && said.contains("hint: "), "{said}");
 }

@@ -3,7 +3,7 @@
 mod pull;
 
 use super::failure::Failure;
-use super::remote::Remote;
+use super::remote::{Remote, encoded};
 use super::shown;
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -33,7 +33,7 @@ pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure
         Verb::Ls => ls(remote).await,
         Verb::Pull(arguments) => pull::run(remote, &arguments).await,
         Verb::Rm(arguments) => {
-            remote.tell(Method::DELETE, &format!("/v1/images?reference={}", arguments.reference)).await?;
+            remote.tell(Method::DELETE, &format!("/v1/images?reference={}", encoded(&arguments.reference))).await?;
             if remote.json {
                 shown::json(&serde_json::json!({"removed": [arguments.reference]}));
             } else {

@@ -1,7 +1,7 @@
 //! `bramble node …`.
 
 use super::failure::Failure;
-use super::remote::Remote;
+use super::remote::{Remote, segment};
 use super::shown;
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
@@ -46,7 +46,7 @@ async fn ls(remote: &Remote) -> Result<ExitCode, Failure> {
 }
 
 async fn show(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let one: NodeDetail = remote.get(&format!("/v1/nodes/{}", arguments.node)).await?;
+    let one: NodeDetail = remote.get(&format!("/v1/nodes/{}", segment(&arguments.node)?)).await?;
     if remote.json {
         shown::json(&one);
         return Ok(ExitCode::SUCCESS);

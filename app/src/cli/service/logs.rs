@@ -1,7 +1,7 @@
 //! `service logs`, also `logs`.
 
 use crate::cli::failure::Failure;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Remote, encoded};
 use crate::cli::shown;
 use clap::Args;
 use reqwest::Method;
@@ -70,12 +70,6 @@ fn since_ms(text: &str, now_ms: u64) -> Result<u64, Failure> {
     };
     let count: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| wrong())?;
     Ok(now_ms.saturating_sub(count.saturating_mul(seconds).saturating_mul(1000)))
-}
-
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub(crate) mod scale;
 pub(crate) mod show;
 
 use super::failure::Failure;
-use super::remote::Remote;
+use super::remote::{Remote, segment};
 use clap::Subcommand;
 use std::process::ExitCode;
 use wire::api::ServiceSummary;
@@ -43,7 +43,7 @@ pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure
 /// The API path of `stack/service`, of `stack_service`, or of a service name that only one stack has.
 pub(crate) async fn path(remote: &Remote, name: &str) -> Result<String, Failure> {
     if let Some((stack, service)) = name.split_once('/') {
-        return Ok(format!("/v1/services/{stack}/{service}"));
+        return Ok(format!("/v1/services/{}/{}", segment(stack)?, segment(service)?));
     }
     let services: Vec<ServiceSummary> = remote.get("/v1/services").await?;
     let matching: Vec<&ServiceSummary> =

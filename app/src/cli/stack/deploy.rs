@@ -2,7 +2,7 @@
 
 use super::{file, plan};
 use crate::cli::failure::Failure;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Remote, segment};
 use crate::cli::shown;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,7 +30,7 @@ pub struct Arguments {
 pub(crate) async fn run(remote: &Remote, arguments: Arguments) -> Result<ExitCode, Failure> {
     let loaded = file::load(arguments.file.as_deref())?;
     let name = loaded.name(arguments.name.as_deref());
-    let put = remote.put(&format!("/v1/stacks/{name}"), &loaded.body()?).await;
+    let put = remote.put(&format!("/v1/stacks/{}", segment(&name)?), &loaded.body()?).await;
     let deployed: Deployed = put.map_err(|failure| plan::placed(failure, &loaded))?;
     if !remote.json {
         let report = wire::diagnostic::Report { ok: true, errors: Vec::new(), warnings: deployed.warnings.clone() };

@@ -2,7 +2,7 @@
 
 use super::plan;
 use crate::cli::failure::Failure;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Remote, segment};
 use crate::cli::shown;
 use clap::Args;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub struct Arguments {
 pub(crate) async fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let numbers = [("from", arguments.from), ("to", arguments.to)];
     let query: Vec<String> = numbers.iter().filter_map(|(key, number)| Some(format!("{key}={}", (*number)?))).collect();
-    let diff: Diff = remote.get(&format!("/v1/stacks/{}/diff?{}", arguments.name, query.join("&"))).await?;
+    let diff: Diff = remote.get(&format!("/v1/stacks/{}/diff?{}", segment(&arguments.name)?, query.join("&"))).await?;
     if remote.json {
         shown::json(&diff);
     } else {

@@ -3,6 +3,7 @@
 use crate::cli::failure::Failure;
 use base64::Engine;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use wire::api::StackFile;
 
@@ -58,12 +59,14 @@ pub(super) fn load(given: Option<&Path>) -> Result<Loaded, Failure> {
 
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
     let failed = |error: std::io::Error| Failure::local(format!("read {}: {error}", path.display()));
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    if length > bytes_max {
-        let message = format!("{} has {length} bytes, more than {bytes_max}", path.display());
+    let mut bytes = Vec::new();
+    // A device or a pipe does not say how long it is.
+    std::fs::File::open(path).and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > bytes_max {
+        let message = format!("{} has more than {bytes_max} bytes", path.display());
         return Err(Failure::local(message).hint("mount large files as a volume instead"));
     }
-    std::fs::read(path).map_err(failed)
+    Ok(bytes)
 }
 
 fn dotenv(directory: &Path) -> Result<BTreeMap<String, String>, Failure> {

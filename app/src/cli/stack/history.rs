@@ -1,7 +1,7 @@
 //! `stack history`.
 
 use crate::cli::failure::Failure;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Remote, segment};
 use crate::cli::shown;
 use clap::Args;
 use std::process::ExitCode;
@@ -14,7 +14,8 @@ pub struct Arguments {
 }
 
 pub(crate) async fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let history: Vec<RevisionSummary> = remote.get(&format!("/v1/stacks/{}/revisions", arguments.name)).await?;
+    let history: Vec<RevisionSummary> =
+        remote.get(&format!("/v1/stacks/{}/revisions", segment(&arguments.name)?)).await?;
     if remote.json {
         shown::json(&history);
         return Ok(ExitCode::SUCCESS);

@@ -2,7 +2,7 @@
 
 use super::file::{self, Loaded};
 use crate::cli::failure::Failure;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Remote, segment};
 use crate::cli::shown;
 use clap::Args;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub(crate) async fn run(remote: &Remote, arguments: Arguments) -> Result<ExitCod
     let loaded = file::load(arguments.file.as_deref())?;
     let name = loaded.name(arguments.name.as_deref());
     let plan: Plan = remote
-        .post(&format!("/v1/stacks/{name}/plan"), &loaded.body()?)
+        .post(&format!("/v1/stacks/{}/plan", segment(&name)?), &loaded.body()?)
         .await
         .map_err(|failure| placed(failure, &loaded))?;
     if remote.json {

@@ -2,7 +2,7 @@
 
 use super::deploy;
 use crate::cli::failure::Failure;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Remote, segment};
 use crate::cli::shown;
 use clap::Args;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ pub struct Arguments {
 }
 
 pub(crate) async fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let path = format!("/v1/stacks/{}/revert", arguments.name);
+    let path = format!("/v1/stacks/{}/revert", segment(&arguments.name)?);
     let deployed: Deployed = remote.post(&path, &Revert { to: arguments.revision }).await?;
     if !remote.json {
         super::plan::print(&deployed.plan.services);

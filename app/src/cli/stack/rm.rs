@@ -1,7 +1,7 @@
 //! `stack rm`.
 
 use crate::cli::failure::Failure;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Remote, segment};
 use crate::cli::shown;
 use clap::Args;
 use reqwest::Method;
@@ -25,7 +25,7 @@ pub struct Arguments {
 
 pub(crate) async fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
     for name in &arguments.names {
-        remote.tell(Method::DELETE, &format!("/v1/stacks/{name}")).await?;
+        remote.tell(Method::DELETE, &format!("/v1/stacks/{}", segment(name)?)).await?;
     }
     if !arguments.detach {
         let gone = tokio::time::timeout(DEADLINE, gone(remote, &arguments.names)).await;

@@ -1,7 +1,7 @@
 //! `stack show`.
 
 use crate::cli::failure::Failure;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Remote, segment};
 use crate::cli::{service, shown};
 use clap::Args;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ pub struct Arguments {
 }
 
 pub(crate) async fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let detail: StackDetail = remote.get(&format!("/v1/stacks/{}", arguments.name)).await?;
+    let detail: StackDetail = remote.get(&format!("/v1/stacks/{}", segment(&arguments.name)?)).await?;
     if remote.json {
         shown::json(&detail);
     } else if arguments.source {
