@@ -23,7 +23,7 @@ pub(super) fn milliseconds(time: Duration) -> f64 {
 
 /// Waits a little for a moment in which nobody else wants the processor; false if there was none.
 pub(super) fn quiet_moment() -> bool {
-    const LOOKS_MAX: u32 = 20;
+    const LOOKS_MAX: u32 = 60;
     const PAUSE: Duration = Duration::from_millis(2);
     for _look in 0..LOOKS_MAX {
         // `0.00 0.00 0.00 running/all newest`, and the one running is this process.
