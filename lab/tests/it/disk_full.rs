@@ -128,7 +128,9 @@ fn a_full_disk_stops_changes_only_and_loses_nothing() {
     let before = counted(chatty);
     wait::until("a service that logs goes on", 10, || (counted(chatty) > before + 5_000).then_some(()));
     assert_eq!(node.call("GET", "/v1/stacks", "").status, 200, "reading goes on");
-    assert_eq!(node.call("GET", "/metrics", "").status, 200);
+    let metrics = node.call("GET", "/metrics", "").text();
+    let failures = metrics.lines().find_map(|line| line.strip_prefix("bramble_control_commit_failures_total "));
+    assert!(failures.is_some_and(|count| count != "0"), "the failures are counted: {failures:?}");
 
     let names = |node: &Node| -> Vec<String> {
         let stacks = node.json(&["stack", "ls"]);

@@ -84,6 +84,23 @@ fn ids(node: &Node) -> BTreeSet<String> {
     running.filter_map(|one| one["instance"]["id"].as_str().map(str::to_owned)).collect()
 }
 
+#[test]
+fn a_request_under_way_is_finished_by_whom_it_reached() {
+    let node = Node::start();
+    let port = node::free_port();
+    node.deployed("shop", &format!("services:\n  web:\n{}", probe::service(port, "environment: {SLOT: '1'}")));
+    for change in [["service", "restart", "shop/web"].as_slice(), &["service", "scale", "shop/web", "0"]] {
+        let word = change[1];
+        let slow = format!("import time\nprint('busy {word}', flush=True)\ntime.sleep(1.5)\nsay('done {word}')");
+        let asked = std::thread::spawn(move || probe::run(port, &slow));
+        node.says("shop", "web", &format!("busy {word}"));
+        let output = node.cli(&[change, &["--detach"]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(asked.join().expect("it is answered"), format!("done {word}"));
+    }
+    wait::until("none is left", 20, || node.instances().is_empty().then_some(()));
+}
+
 /// Held for as long as the process lives; whoever finds it held says so in the volume.
 const KEEPER: &str = "
 import fcntl, os
