@@ -63,8 +63,8 @@ pub enum Ids {
     /// One user: the command's user (container root for a parked box) is whoever runs the agent. When that is root,
     /// it is [`SINGLE_OUTSIDE_AS_ROOT`] instead, and mounts are translated: real root never enters a box.
     Single,
-    /// The box has users 0 to `count`. When the agent is root they are `outside_start` and up, and mounts are translated
-    /// so that files of users 0 and up belong to them. When it is not, user 0 is whoever runs the agent, so that its
+    /// The box has users 0 to `count`. When the agent is root they are `outside_start` and up, and mounts are
+    /// translated so that files of users 0 and up belong to them. When it is not, user 0 is whoever runs the agent, so that its
     /// files are container root's, and 1 and up are `outside_start` and up, which /etc/subuid must give it.
     Range { outside_start: u32, count: u32 },
 }

@@ -63,12 +63,14 @@ pub(crate) fn begin(spec: &BoxSpec, user: &User, owner: OwnedFd, accounts: Accou
         Accounts::Limits if !spec.limits.any_for_a_box() => Cgroup::default(),
         Accounts::Limits | Accounts::Usage => Cgroup::create(&spec.name, &spec.limits)?,
     };
-    let (ours, theirs) = channel::pair().during(Step::Namespaces, || "channel".to_owned())?;
     let wanted = single_user(spec, user);
-    let setup = Setup { spec, user: &wanted, go: theirs.as_fd(), owner: owner.as_fd() };
-    let (init, pidfd) = sys::fork_into(NAMESPACES, || init::run(&setup))
-        .during(Step::Namespaces, || "user, pid, mount, network, ipc, uts and cgroup namespaces".to_owned())?;
-    drop((theirs, owner));
+    let (init, pidfd, ours) = match fork_init(spec, &wanted, owner) {
+        Ok(forked) => forked,
+        Err(failure) => {
+            cgroup.remove();
+            return Err(failure);
+        }
+    };
     let begun = Begun { init, pidfd, cgroup };
     match finish(spec, &wanted, &begun, ours.as_fd()) {
         Ok(()) => Ok(begun),
@@ -77,6 +79,15 @@ pub(crate) fn begin(spec: &BoxSpec, user: &User, owner: OwnedFd, accounts: Accou
             Err(failure)
         }
     }
+}
+
+/// Init, a descriptor of it, and the channel it waits at for [`Go`].
+fn fork_init(spec: &BoxSpec, user: &User, owner: OwnedFd) -> Result<(Pid, OwnedFd, OwnedFd), Failure> {
+    let (ours, theirs) = channel::pair().during(Step::Namespaces, || "channel".to_owned())?;
+    let setup = Setup { spec, user, go: theirs.as_fd(), owner: owner.as_fd() };
+    let (init, pidfd) = sys::fork_into(NAMESPACES, || init::run(&setup))
+        .during(Step::Namespaces, || "user, pid, mount, network, ipc, uts and cgroup namespaces".to_owned())?;
+    Ok((init, pidfd, ours))
 }
 
 impl Begun {

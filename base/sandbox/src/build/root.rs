@@ -37,8 +37,8 @@ const DEVICE_LINKS: [(&str, &str); 5] = [
 const DEV_SIZE_BYTES: u64 = 64 << 10;
 /// `/tmp` and `/run` of a box on the host's root, which has no writable place otherwise.
 const SCRATCH_SIZE_BYTES: u64 = 64 << 20;
-/// Inodes of a tmpfs by its size. An empty file costs about a kilobyte of kernel memory that the size does not count, and
-/// landlock walks the whole way up for each folder in a folder.
+/// Inodes of a tmpfs by its size. An empty file costs about a kilobyte of kernel memory that the size does not count,
+/// and landlock walks the whole way up for each folder in a folder.
 const TMPFS_BYTES_PER_INODE: u64 = 4096;
 const TMPFS_INODES_MIN: u64 = 1024;
 /// Links to what is missing, followed one after the other. An image has one at a time.

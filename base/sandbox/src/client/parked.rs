@@ -26,8 +26,8 @@ impl Parked {
         &self.network
     }
 
-    /// Makes a pipe the program's own, so that it can open it by name, as in `echo >/dev/stderr`. Only root can, and only
-    /// then are the program's user and this one not the same.
+    /// Makes a pipe the program's own, so that it can open it by name, as in `echo >/dev/stderr`. Only root can, and
+    /// only then are the program's user and this one not the same.
     fn give(&self, stream: &OwnedFd, command: &Command) {
         if !geteuid().is_root() {
             return;

@@ -14,8 +14,8 @@ pub(crate) fn set_title(title: &str) {
     let text = title.as_bytes();
     let length = text.len().min(room);
     let area = std::ptr::with_exposed_provenance_mut::<u8>(start);
-    // SAFETY: the kernel put this process's arguments there, on its stack, writable, and tells where they begin and end.
-    // Nobody holds a reference to them: the runtime copies arguments when they are asked for, and no other thread runs.
+    // SAFETY: the kernel put this process's arguments there, on its stack, writable, and tells where they begin and
+    // end. Nobody holds a reference to them: the runtime copies arguments when they are asked for, and no other thread runs.
     unsafe {
         std::ptr::write_bytes(area, 0, room);
         std::ptr::copy_nonoverlapping(text.as_ptr(), area, length);
