@@ -242,8 +242,14 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
-    let serving =
-        serve::run(Arc::clone(&gateway), Arc::clone(&agent), view.clone(), node.http, unserved, meter.clone());
+    let serving = serve::run(
+        Arc::clone(&gateway),
+        Arc::clone(&agent),
+        view.clone(),
+        node.http,
+        Arc::clone(&unserved),
+        meter.clone(),
+    );
     let series = vec![seen::services(&meter, view.clone()), space.measure(&meter), group.measure(&meter, "control")];
     let stacks = Stacks::new(space.clone());
     report_node(node, id, &soft)?;
@@ -264,7 +270,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         images,
         telemetry,
         meter,
-        http: node.http.to_string(),
+        edge: serve::Edge { http: node.http, unserved },
     });
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
 }

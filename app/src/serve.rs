@@ -12,13 +12,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use wire::resource::Wanted;
-use wire::spec::Protocol;
+use wire::spec::{Port, Protocol, Service};
 
 /// A port another program holds may become free: tried again this often.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Ports that cannot be served, with the reason, for whoever shows endpoints.
 pub type Unserved = Arc<Mutex<BTreeMap<SocketAddr, String>>>;
+
+/// Where services are reached from outside.
+pub struct Edge {
+    /// Where the gateway's shared HTTP port listens.
+    pub http: SocketAddr,
+    pub unserved: Unserved,
+}
+
+impl Edge {
+    /// Why people do not reach a service where its file says.
+    pub fn closed(&self, service: &Service) -> Option<String> {
+        let unserved = self.unserved.lock().unwrap_or_else(PoisonError::into_inner);
+        if unserved.is_empty() {
+            return None;
+        }
+        let shared = (!service.routes.is_empty()).then_some(self.http);
+        let mut addresses = service.ports.iter().filter_map(published).chain(shared);
+        addresses.find_map(|address| Some(format!("cannot listen on {address}: {}", unserved.get(&address)?)))
+    }
+}
+
+/// The address a port is published at.
+fn published(port: &Port) -> Option<SocketAddr> {
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let ip = port.host_ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(any);
+    Some(SocketAddr::new(ip, port.published?))
+}
 
 /// Keeps the gateway's table as the view says. Owner: the boot list. May be dropped anywhere.
 pub async fn run(
@@ -101,11 +128,9 @@ fn table(snapshot: &Snapshot, http: SocketAddr) -> Table {
     for (stack, name, service) in snapshot.services() {
         let target = format!("{stack}/{name}");
         for port in &service.ports {
-            let Some(published) = port.published else { continue };
-            let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-            let ip = port.host_ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(any);
+            let Some(address) = published(port) else { continue };
             let kind = ListenerKind::Service { service: target.clone(), port: port.target, protocol: port.protocol };
-            table.listeners.push(Listener { address: SocketAddr::new(ip, published), kind, speaks: Speaks::Detect });
+            table.listeners.push(Listener { address, kind, speaks: Speaks::Detect });
         }
         for route in &service.routes {
             table.routes.push(Route {

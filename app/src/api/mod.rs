@@ -16,6 +16,7 @@ mod stacks;
 mod summary;
 mod watch;
 
+use crate::serve::Edge;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
@@ -41,8 +42,7 @@ pub struct Parts {
     pub images: ::images::Store,
     pub telemetry: Arc<telemetry::Telemetry>,
     pub meter: meter::Meter,
-    /// Where the gateway's shared HTTP port listens, as people reach it.
-    pub http: String,
+    pub edge: Edge,
 }
 
 pub(crate) type App = Arc<Parts>;

@@ -12,7 +12,7 @@ const REPLICAS_MAX: u32 = 10_000;
 
 pub(super) async fn list(State(app): State<App>) -> Json<Vec<ServiceSummary>> {
     let snapshot = app.view.borrow().clone();
-    Json(summary::services(&snapshot, None, &app.http))
+    Json(summary::services(&snapshot, None, &app.edge))
 }
 
 pub(super) async fn show(
@@ -28,7 +28,7 @@ pub(super) async fn show(
         .map(|instance| summary::instance(&snapshot, instance, app.agent.usage(&instance.id)))
         .collect();
     Ok(Json(ServiceDetail {
-        summary: summary::service(&snapshot, &stack, &service, spec, &app.http),
+        summary: summary::service(&snapshot, &stack, &service, spec, &app.edge),
         spec: spec.clone(),
         rollout: snapshot.rollouts.get(&(stack.clone(), service.clone())).cloned(),
         instances,

@@ -18,7 +18,7 @@ const SOURCE_KEPT_BYTES_MAX: usize = 256 << 10;
 
 pub(super) async fn list(State(app): State<App>) -> Json<Vec<StackSummary>> {
     let snapshot = app.view.borrow().clone();
-    Json(snapshot.stacks.keys().filter_map(|name| summary::stack(&snapshot, name, &app.http)).collect())
+    Json(snapshot.stacks.keys().filter_map(|name| summary::stack(&snapshot, name, &app.edge)).collect())
 }
 
 #[derive(Deserialize)]
@@ -66,9 +66,9 @@ async fn deployed(app: &App, stack: Stack, source: &str, warnings: Vec<Diagnosti
 pub(super) async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Json<StackDetail>, Refusal> {
     let snapshot = app.view.borrow().clone();
     let missing = || Refusal::from(control::stacks::ApplyError::NoStack(name.clone()));
-    let summary = summary::stack(&snapshot, &name, &app.http).ok_or_else(missing)?;
+    let summary = summary::stack(&snapshot, &name, &app.edge).ok_or_else(missing)?;
     let revision = snapshot.current(&name).ok_or_else(missing)?;
-    let services = summary::services(&snapshot, Some(&name), &app.http);
+    let services = summary::services(&snapshot, Some(&name), &app.edge);
     Ok(Json(StackDetail { summary, spec: revision.stack.clone(), services, source: revision.source.clone() }))
 }
 

@@ -1,5 +1,6 @@
 //! Stacks, services and instances as people want to see them at a glance, made from one snapshot. Pure.
 
+use crate::serve::Edge;
 use control::view::Snapshot;
 use std::sync::Arc;
 use wire::api::{InstanceDetail, ServiceSummary, StackSummary, Usage};
@@ -34,7 +35,7 @@ fn counts(snapshot: &Snapshot, stack: &str, service: &str, spec: &Service) -> Co
     Counts { wanted, ready: ready.min(wanted), current: current == wanted && present == wanted }
 }
 
-pub(super) fn service(snapshot: &Snapshot, stack: &str, name: &str, spec: &Service, http: &str) -> ServiceSummary {
+pub(super) fn service(snapshot: &Snapshot, stack: &str, name: &str, spec: &Service, edge: &Edge) -> ServiceSummary {
     let counts = counts(snapshot, stack, name, spec);
     let at = (stack.to_owned(), name.to_owned());
     let rollout = snapshot.rollouts.get(&at);
@@ -44,8 +45,8 @@ pub(super) fn service(snapshot: &Snapshot, stack: &str, name: &str, spec: &Servi
         image: spec.image.clone(),
         instances_ready: counts.ready,
         instances_wanted: counts.wanted,
-        state: service_state(rollout, &counts),
-        endpoints: endpoints(spec, http),
+        state: edge.closed(spec).map_or_else(|| service_state(rollout, &counts), |why| format!("failed: {why}")),
+        endpoints: endpoints(spec, edge.http.port()),
         address: snapshot.addresses.get(&at).map(|address| address.ip.clone()).unwrap_or_default(),
         revision: rollout.map_or(0, |rollout| rollout.revision),
     }
@@ -67,7 +68,7 @@ fn service_state(rollout: Option<&Rollout>, counts: &Counts) -> String {
 }
 
 /// Where the gateway serves it. The shared port's host names carry that port unless it is the usual one.
-fn endpoints(spec: &Service, http: &str) -> Vec<String> {
+fn endpoints(spec: &Service, http: u16) -> Vec<String> {
     let mut endpoints = Vec::new();
     for port in &spec.ports {
         let Some(published) = port.published else { continue };
@@ -77,8 +78,7 @@ fn endpoints(spec: &Service, http: &str) -> Vec<String> {
             Protocol::Udp => format!("udp://{host}:{published}"),
         });
     }
-    let port = http.rsplit_once(':').map_or("80", |(_, port)| port);
-    let suffix = if port == "80" { String::new() } else { format!(":{port}") };
+    let suffix = if http == 80 { String::new() } else { format!(":{http}") };
     for route in &spec.routes {
         let path = if route.path_prefix == "/" { "" } else { &route.path_prefix };
         for host in &route.hosts {
@@ -91,18 +91,18 @@ fn endpoints(spec: &Service, http: &str) -> Vec<String> {
     endpoints
 }
 
-pub(super) fn services(snapshot: &Snapshot, stack: Option<&str>, http: &str) -> Vec<ServiceSummary> {
+pub(super) fn services(snapshot: &Snapshot, stack: Option<&str>, edge: &Edge) -> Vec<ServiceSummary> {
     snapshot
         .services()
         .filter(|(of, _, _)| stack.is_none_or(|stack| stack == *of))
-        .map(|(of, name, spec)| service(snapshot, of, name, spec, http))
+        .map(|(of, name, spec)| service(snapshot, of, name, spec, edge))
         .collect()
 }
 
-pub(super) fn stack(snapshot: &Snapshot, name: &str, http: &str) -> Option<StackSummary> {
+pub(super) fn stack(snapshot: &Snapshot, name: &str, edge: &Edge) -> Option<StackSummary> {
     let wanted = snapshot.stacks.get(name)?;
     let revision = snapshot.current(name)?;
-    let services = services(snapshot, Some(name), http);
+    let services = services(snapshot, Some(name), edge);
     let ready = services.iter().map(|service| service.instances_ready).sum();
     let all = services.iter().map(|service| service.instances_wanted).sum();
     let worst = |word: &str| services.iter().find(|service| service.state.starts_with(word));

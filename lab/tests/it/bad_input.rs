@@ -171,6 +171,22 @@ fn a_port_of_another_stack_is_refused() {
 }
 
 #[test]
+fn a_port_that_another_program_holds_is_said_and_served_once_it_is_free() {
+    let node = Node::start();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let port = other.local_addr().expect("a listener has an address").port();
+    let path = node.file("shop.yml", web(port, "one", 1));
+    let said = node.refused(&["deploy", "-f", &path.to_string_lossy(), "shop"]);
+    assert!(said.contains(&format!("shop/web failed: cannot listen on 127.0.0.1:{port}")), "{said}");
+    assert!(said.contains("hint: another program holds the port"), "{said}");
+    assert_eq!(node.json(&["ps"])[0]["state"].as_str().map(|state| state.starts_with("failed: ")), Some(true));
+    drop(other);
+    let answer = wait::until("it is served", 15, || http::get(address(port), "/").ok());
+    assert!(answer.text().starts_with("one "), "{}", answer.text());
+    wait::until("all is well", 10, || (node.json(&["ps"])[0]["state"] == "running").then_some(()));
+}
+
+#[test]
 fn an_image_that_is_not_there_fails_the_deploy_with_its_reason() {
     let node = Node::start();
     let registry = Registry::start();

@@ -12,6 +12,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use wire::api::{Changed, Deployed, RevisionSummary, ServiceSummary, StackDetail};
 
+/// In the state of a service whose port the gateway cannot have.
+const CLOSED: &str = "cannot listen on";
+
 #[derive(Args)]
 pub struct Arguments {
     /// The stack file [default: stack.yml, compose.yaml, docker-compose.yml here]
@@ -129,7 +132,11 @@ fn judge(detail: StackDetail, deployed: &Deployed, bar: &ProgressBar) -> Result<
         |service: &&ServiceSummary| service.state.starts_with("failed") && service.revision == deployed.revision;
     if let Some(service) = detail.services.iter().find(failed) {
         let message = format!("{}/{} {}", service.stack, service.service, service.state);
-        let hint = format!("`bramble logs {}/{}` shows what it said", service.stack, service.service);
+        let hint = if service.state.contains(CLOSED) {
+            "another program holds the port, or only root may: stop that program, or publish another port".to_owned()
+        } else {
+            format!("`bramble logs {}/{}` shows what it said", service.stack, service.service)
+        };
         return Err(Failure::local(message).hint(hint));
     }
     if let Some(service) = detail.services.iter().find(|service| service.state.contains(": ")) {
