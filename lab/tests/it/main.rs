@@ -12,3 +12,4 @@ mod network;
 mod probe;
 mod rolling;
 mod surviving;
+mod together;
