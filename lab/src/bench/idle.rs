@@ -25,6 +25,8 @@ pub(super) fn run(options: &Options) -> Measured {
     });
     std::thread::sleep(SETTLING);
     let before = Used::by(&node);
+    // Node, spawner, and for each of two instances its shim and, where we may look at it, its init.
+    assert!(before.processes >= 4, "{} processes of ours: some are not found", before.processes);
     println!("{} processes of ours; looking for {} minutes", before.processes, options.minutes);
     std::thread::sleep(Duration::from_secs_f64(options.minutes * 60.0));
     let after = Used::by(&node);
@@ -66,7 +68,7 @@ struct Used {
 
 impl Used {
     fn by(node: &Node) -> Used {
-        let ours = process::of_data(node.data());
+        let ours = ours(node);
         let sum = |measure: &dyn Fn(u32) -> u64| ours.iter().map(|pid| measure(*pid) as f64).sum();
         Used {
             processes: ours.len(),
@@ -76,6 +78,17 @@ impl Used {
             written_bytes: sum(&process::written_bytes),
         }
     }
+}
+
+/// The node's processes and no program it runs. They change their titles, but all are forks of the node, and so have
+/// the environment it was started with: `HOME` is its data folder.
+fn ours(node: &Node) -> Vec<u32> {
+    let mark = format!("HOME={}", node.data().display());
+    let marked = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    process::all().into_iter().filter(marked).collect()
 }
 
 /// Resident memory with each shared page counted once among those that share it.
