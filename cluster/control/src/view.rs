@@ -18,10 +18,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Share of a machine's memory that services may reserve: the rest is the system's and our own.
 const MEMORY_USABLE_PERCENT: u64 = 90;
 
-/// Everything, as of `revision` of the durable space.
+/// Everything, as of `revision` of the durable space and `reported_revision` of the soft one.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     pub revision: u64,
+    pub reported_revision: u64,
     pub stacks: BTreeMap<String, Wanted>,
     pub revisions: BTreeMap<(String, u64), Arc<StackRevision>>,
     pub rollouts: BTreeMap<(String, String), Rollout>,
@@ -70,6 +71,7 @@ async fn keep(
                 }),
                 events = reported.next() => events.map(|events| {
                     for event in events {
+                        snapshot.reported_revision = snapshot.reported_revision.max(event.revision);
                         snapshot.hear(&event.key, event.value.as_deref());
                     }
                 }),
@@ -106,6 +108,7 @@ async fn read(space: &Space, soft: &Soft) -> Result<(Snapshot, Watch, Watch), Sp
     }
     let durable = space.watch("", listing.revision + 1);
     let listing = soft.list("");
+    snapshot.reported_revision = listing.revision;
     for entry in listing.entries {
         snapshot.hear(&entry.key, Some(&entry.value));
     }
