@@ -56,8 +56,9 @@ pub(crate) fn found(before: &Before, suspect: &Suspect<'_>) -> Vec<String> {
     }
     for (pid, expected) in [(std::process::id(), before.descriptors), (suspect.spawner, before.spawner_descriptors)] {
         let now = descriptors(pid);
-        // A spawner that was killed has none.
-        if now != expected && now != 0 {
+        // Fewer is no leak: a spawner closes what it had of the first box a moment after that is gone, and one that
+        // was killed has none.
+        if now > expected {
             found.push(format!("{now} descriptors in process {pid}, {expected} before"));
         }
     }

@@ -68,14 +68,13 @@ static int kills(int argc, char **argv) {
     kill(1, SIGKILL);
     kill(1, SIGSTOP);
     kill(1, SIGTERM);
+    signal(SIGUSR1, SIG_IGN);
     pid_t child = fork();
     if (child == 0) {
         /* All in the box but the sender and process 1. */
-        signal(SIGUSR1, SIG_IGN);
         kill(-1, SIGUSR1);
         _exit(0);
     }
-    signal(SIGUSR1, SIG_IGN);
     int status = -1;
     waitpid(child, &status, 0);
     bounded("the box after kill(-1) and kill(1)", status, 0, 0);
