@@ -14,10 +14,15 @@ pub fn command_line(pid: u32) -> String {
     String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
 }
 
-/// Whose command line names `data`: the node, its spawner, its shims and inits.
+/// The node of a data folder, its spawner and its shims: all were started with that folder as their home. Their titles
+/// are their own, so the environment they began with is what tells.
 pub fn of_data(data: &Path) -> Vec<u32> {
-    let word = format!("--data {}", data.display());
-    all().into_iter().filter(|pid| command_line(*pid).contains(&word)).collect()
+    let mark = format!("HOME={}", data.display());
+    let of_node = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    all().into_iter().filter(of_node).collect()
 }
 
 /// Every process whose ancestor one of `roots` is, they included.

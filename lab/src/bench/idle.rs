@@ -68,7 +68,7 @@ struct Used {
 
 impl Used {
     fn by(node: &Node) -> Used {
-        let ours = ours(node);
+        let ours = process::of_data(node.data());
         let sum = |measure: &dyn Fn(u32) -> u64| ours.iter().map(|pid| measure(*pid) as f64).sum();
         Used {
             processes: ours.len(),
@@ -78,17 +78,6 @@ impl Used {
             written_bytes: sum(&process::written_bytes),
         }
     }
-}
-
-/// The node's processes and no program it runs. They change their titles, but all are forks of the node, and so have
-/// the environment it was started with: `HOME` is its data folder.
-fn ours(node: &Node) -> Vec<u32> {
-    let mark = format!("HOME={}", node.data().display());
-    let marked = |pid: &u32| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    };
-    process::all().into_iter().filter(marked).collect()
 }
 
 /// Resident memory with each shared page counted once among those that share it.
