@@ -19,9 +19,16 @@ struct Counts {
 fn counts(snapshot: &Snapshot, stack: &str, service: &str, spec: &Service) -> Counts {
     let shape = scheduler::shape(spec);
     let (mut ready, mut present, mut current) = (0, 0, 0);
-    for instance in snapshot.instances_of(stack, service).filter(|instance| instance.wanted == Wanted::Running) {
+    let mut leaving = false;
+    for instance in snapshot.instances_of(stack, service) {
+        let status = snapshot.statuses.get(&instance.id);
+        if instance.wanted == Wanted::Stopped {
+            // Told to stop, and not yet out of traffic: the next request may still be its own.
+            leaving |= status.is_some_and(|status| status.ready);
+            continue;
+        }
         present += 1;
-        let Some(status) = snapshot.statuses.get(&instance.id) else { continue };
+        let Some(status) = status else { continue };
         let done = status.phase == Phase::Exited && status.exit.as_ref().is_some_and(|exit| exit.code == 0);
         if status.ready || done {
             ready += 1;
@@ -32,7 +39,7 @@ fn counts(snapshot: &Snapshot, stack: &str, service: &str, spec: &Service) -> Co
         Mode::Replicated | Mode::ReplicatedJob => spec.replicas,
         Mode::Global => present,
     };
-    Counts { wanted, ready: ready.min(wanted), current: current == wanted && present == wanted }
+    Counts { wanted, ready: ready.min(wanted), current: current == wanted && present == wanted && !leaving }
 }
 
 pub(super) fn service(snapshot: &Snapshot, stack: &str, name: &str, spec: &Service, edge: &Edge) -> ServiceSummary {
