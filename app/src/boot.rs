@@ -87,7 +87,7 @@ pub fn up(args: &UpArgs) -> ExitCode {
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", crate::cli::chain(&error));
+            eprintln!("error: {}", wire::diagnostic::chain(&error));
             let hint = error.hint();
             if !hint.is_empty() {
                 eprintln!("  hint: {hint}");
@@ -302,7 +302,7 @@ async fn subordinate(spawner: &SpawnerClient) -> Ids {
     match spawner.park(&trial).await {
         Ok(_built) => ids,
         Err(error) => {
-            let error = crate::cli::chain(&error);
+            let error = wire::diagnostic::chain(&error);
             tracing::warn!(error, "the range of users in /etc/subuid cannot be used: containers have a single user");
             Ids::Single
         }

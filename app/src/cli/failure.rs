@@ -64,18 +64,3 @@ impl From<Problem> for Failure {
         Failure { problem: Box::new(problem), usage: false, detail: String::new() }
     }
 }
-
-/// An error with everything under it, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}

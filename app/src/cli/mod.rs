@@ -11,8 +11,6 @@ mod service;
 mod shown;
 mod stack;
 
-pub use failure::chain;
-
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
 use remote::Remote;

@@ -1,6 +1,5 @@
 //! The API from the outside: one request, its answer or its problem.
 
-use super::chain;
 use super::failure::Failure;
 use crate::config::Client;
 use reqwest::{Method, Response};
@@ -8,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use wire::api::Problem;
+use wire::diagnostic::chain;
 
 /// The API answers at once or says why; what takes longer is streamed or asked for again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);

@@ -196,7 +196,7 @@ async fn once(shim: &Shim, check: &Check, test: &HealthTest, timeout: Duration) 
 
 async fn run(shim: &Shim, check: &Check, argv: Vec<String>, timeout: Duration) -> Result<(), String> {
     let command = Command { argv, tty: false, ..check.program.clone() };
-    let result = shim.exec(command, timeout).await.map_err(|error| crate::error::chain(&error))?;
+    let result = shim.exec(command, timeout).await.map_err(|error| wire::diagnostic::chain(&error))?;
     let said = String::from_utf8_lossy(&result.output);
     let said = said.trim();
     if result.timed_out {

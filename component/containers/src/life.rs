@@ -7,7 +7,7 @@
 use crate::blueprint::{self, Blueprint};
 use crate::door;
 use crate::erase::erase;
-use crate::error::{BuildError, chain};
+use crate::error::BuildError;
 use crate::health::{self, Check};
 use crate::pinned;
 use crate::restart::{Next, Restarts};
@@ -17,6 +17,7 @@ use sandbox::{ExitRecord, Found, Shim, ShimStart};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use wire::diagnostic::chain;
 use wire::resource::{Exit, Health, Instance, Phase, Status, key};
 use wire::spec::{Expose, Protocol, PullPolicy};
 
@@ -272,7 +273,7 @@ impl Life {
 
     /// The box ended by itself.
     async fn ended(&mut self, record: ExitRecord) {
-        let code = record.code.or(record.signal.map(|signal| 128 + signal)).unwrap_or(255);
+        let code = exit_code(&record);
         let lived_ms = record.at_ms.saturating_sub(self.status.started_ms);
         (self.shared.hooks.note)(&self.instance, &record.reason);
         tracing::info!(instance = self.instance.id, reason = record.reason, "ended");
@@ -337,7 +338,7 @@ impl Life {
             };
             self.shared.live().remove(&self.instance.id);
             if let Some(record) = record {
-                let code = record.code.or(record.signal.map(|signal| 128 + signal)).unwrap_or(255);
+                let code = exit_code(&record);
                 self.status.exit = Some(Exit { code, reason: record.reason, at_ms: record.at_ms });
             }
         }
@@ -396,6 +397,11 @@ pub(crate) fn pull_failures(meter: &meter::Meter) -> meter::Counter {
 /// Ends when the order is another one, or nobody can give orders any more.
 async fn changed(orders: &mut watch::Receiver<Order>) {
     let _ = orders.changed().await;
+}
+
+/// The program's code, or 128 + the signal, as a shell counts.
+fn exit_code(record: &ExitRecord) -> i32 {
+    record.code.or(record.signal.map(|signal| 128 + signal)).unwrap_or(255)
 }
 
 fn signal_number(name: &str) -> i32 {
