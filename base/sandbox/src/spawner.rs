@@ -42,7 +42,7 @@ fn run(channel: BorrowedFd<'_>) -> i32 {
     crate::clock::monotonic_ms();
     crate::cgroup::sweep();
     for trust in [Trust::Service, Trust::Untrusted] {
-        let _ = seccomp::filters(trust);
+        let _ = seccomp::filter(trust);
     }
     let mut parked: Vec<Begun> = Vec::new();
     loop {

@@ -22,7 +22,6 @@ const WRAPPERS: [(&str, &[&str]); 19] = [
     ("reqwest", &["images", "bramble"]),
     ("rustls", &["gateway", "images", "bramble"]),
     ("tokio-rustls", &["gateway", "bramble"]),
-    ("seccompiler", &["sandbox"]),
     ("landlock", &["sandbox"]),
     ("serde-saphyr", &["stackfile"]),
     ("saphyr-parser", &["stackfile"]),

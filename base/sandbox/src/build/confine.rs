@@ -64,9 +64,7 @@ pub(crate) fn confine(spec: &BoxSpec) -> Result<(), Failure> {
             restrict_paths(spec).map_err(|_refused| Failure::plain(Step::Confine, "landlock"))?;
         }
     }
-    for filter in seccomp::filters(spec.trust)? {
-        sys::install_filter(filter).during(Step::Confine, || "seccomp filter".to_owned())?;
-    }
+    sys::install_filter(seccomp::filter(spec.trust)?).during(Step::Confine, || "seccomp filter".to_owned())?;
     privileges::keep(kept)
 }
 

@@ -181,13 +181,12 @@ pub(crate) fn keep_only<const N: usize>(kept: [BorrowedFd<'_>; N]) -> Result<[Ow
 }
 
 /// Installs a seccomp filter for good, for this process and all it starts.
-pub(crate) fn install_filter(filter: &[seccompiler::sock_filter]) -> Result<(), Errno> {
+pub(crate) fn install_filter(filter: &[libc::sock_filter]) -> Result<(), Errno> {
     let program = libc::sock_fprog {
         len: u16::try_from(filter.len()).map_err(|_too_long| Errno::INVAL)?,
-        filter: filter.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+        filter: filter.as_ptr().cast_mut(),
     };
-    // SAFETY: `seccompiler::sock_filter` is repr(C) with the fields of the kernel's; the kernel copies the program and
-    // writes nothing.
+    // SAFETY: the kernel copies the program, which lives through the call, and writes nothing.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
