@@ -38,6 +38,7 @@ impl Spawner {
 fn run(channel: BorrowedFd<'_>) -> i32 {
     let Ok([channel]) = sys::keep_only([channel]) else { return 1 };
     sys::set_title("bramble-spawner");
+    sys::reset_signals();
     // So that all children have them ready. What fails here fails again, and is told, when it is needed.
     crate::clock::monotonic_ms();
     crate::cgroup::sweep();

@@ -105,7 +105,7 @@ impl Begun {
 fn finish(spec: &BoxSpec, wanted: &User, begun: &Begun, go: BorrowedFd<'_>) -> Result<(), Failure> {
     begun.cgroup.enter(begun.init)?;
     write_maps(spec, wanted, begun.init)?;
-    let sources = if geteuid().is_root() {
+    let sources = if geteuid().is_root() && sources::any(spec) {
         let userns = rustix::fs::openat(
             CWD,
             format!("/proc/{}/ns/user", begun.init.as_raw_nonzero()),

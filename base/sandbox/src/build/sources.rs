@@ -37,6 +37,11 @@ impl Sources {
     }
 }
 
+/// Whether a box has any.
+pub(crate) fn any(spec: &BoxSpec) -> bool {
+    counts(spec) != (0, 0)
+}
+
 fn counts(spec: &BoxSpec) -> (usize, usize) {
     let roots = match &spec.root {
         Root::Host => 0,

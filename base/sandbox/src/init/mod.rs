@@ -41,7 +41,7 @@ pub(crate) fn run(setup: &Setup<'_>) -> i32 {
     let Ok([owner, go]) = sys::keep_only([setup.owner, setup.go]) else { return CODE_ON_FAILURE };
     sys::set_title(&format!("bramble-init {}", setup.spec.name));
     // Inherited by all programs. Process 1 itself is ended by no signal from inside, whatever its actions.
-    sys::reset_signals();
+    sys::reset_broken_pipe();
     // The session of everything that has no terminal. Leading one already would be no failure.
     let _ = rustix::process::setsid();
     let children = match sys::signal_fd_of_children() {

@@ -110,13 +110,23 @@ pub(crate) fn exec(program: &CStr, argv: &Strings, env: &Strings) -> Errno {
     last_errno()
 }
 
-/// Gives all signals their default action: what programs expect to start with, and inherit.
+/// Gives all signals their default action, which programs expect to start with, and inherit; but SIGPIPE, which no
+/// process of ours wants.
 pub(crate) fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid action for every signal; a call that may not change one (KILL, STOP) only answers
-        // an error.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| *signal != libc::SIGPIPE) {
+        default_action(signal);
     }
+}
+
+/// The signal [`reset_signals`] leaves out, for a process about to start programs.
+pub(crate) fn reset_broken_pipe() {
+    default_action(libc::SIGPIPE);
+}
+
+fn default_action(signal: libc::c_int) {
+    // SAFETY: SIG_DFL is a valid action for every signal; a call that may not change one (KILL, STOP) only answers an
+    // error.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
 }
 
 /// Blocks no signal.

@@ -1,6 +1,8 @@
 //! What `ps` shows for a forked process of ours: without this, the agent's own command line, and `pkill -f` aimed at
 //! the agent would take every container with it.
 
+use std::sync::OnceLock;
+
 /// Names this process, in its command line as far as the room of the original one goes, and as its short name.
 /// Only in a process of one thread.
 pub(crate) fn set_title(title: &str) {
@@ -22,8 +24,13 @@ pub(crate) fn set_title(title: &str) {
     }
 }
 
-/// First byte and the one after the last, from `/proc/self/stat`.
+/// First byte and the one after the last, from `/proc/self/stat`. The same for all processes forked from this one.
 fn argument_area() -> Option<(usize, usize)> {
+    static AREA: OnceLock<Option<(usize, usize)>> = OnceLock::new();
+    *AREA.get_or_init(read_argument_area)
+}
+
+fn read_argument_area() -> Option<(usize, usize)> {
     const ARGUMENTS_START: usize = 48;
     const ARGUMENTS_END: usize = 49;
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
