@@ -15,8 +15,8 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// What goes in a packet: below the kernel's smallest default for a socket's send buffer with room for several.
-const PACKET_BYTES_MAX: usize = 16 << 10;
+/// What goes in a packet: all but the largest messages, in a single page, since a fresh process pays for each it touches.
+const PACKET_BYTES_MAX: usize = 4 << 10;
 /// A box's files (configs and secrets, Docker allows 500 KB each) in hex, with room for a hundred of them.
 const MESSAGE_BYTES_MAX: u64 = 128 << 20;
 /// The kernel's own bound (`SCM_MAX_FD`) on descriptors in one message.

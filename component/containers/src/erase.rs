@@ -53,10 +53,9 @@ async fn from_inside(shared: &Shared, instance: &str) -> io::Result<()> {
     let argv = ["rm", "-rf", "--", &format!("{INSIDE}/{instance}")].map(str::to_owned).to_vec();
     let env = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
     let command = Command { argv, env, ..Command::default() };
-    let parked = shared.spawner.park(&spec).await.map_err(io::Error::other)?;
     let null: OwnedFd = File::options().read(true).write(true).open("/dev/null")?.into();
     let stdio = [null.try_clone()?, null.try_clone()?, null];
     let wall_ms = u64::try_from(ERASE_MAX.as_millis()).ok();
     let limits = RunLimits { wall_ms, ..RunLimits::default() };
-    parked.run(command, stdio, limits).await.map(drop).map_err(io::Error::other)
+    shared.spawner.run(&spec, command, stdio, limits).await.map(drop).map_err(io::Error::other)
 }

@@ -6,7 +6,7 @@ use super::peers::{self, PROGRAM};
 use super::report::{Goal, Row};
 use super::{Measured, Options};
 use lab::process;
-use sandbox::{BoxSpec, Root, RunLimits, Spawner, SpawnerClient, Trust, Verdict};
+use sandbox::{BoxSpec, Outcome, Root, RunLimits, Spawner, SpawnerClient, Trust, Verdict};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -174,6 +174,10 @@ fn program() -> sandbox::Command {
 
 async fn run_in(box_: sandbox::Parked, stdio: [OwnedFd; 3]) {
     let outcome = box_.run(program(), stdio, RunLimits::default()).await.expect("a parked box runs its program");
+    ended_well(&outcome);
+}
+
+fn ended_well(outcome: &Outcome) {
     assert_eq!((outcome.verdict, outcome.code), (Verdict::Exited, Some(0)), "{outcome:?}");
 }
 
@@ -190,8 +194,8 @@ fn built(runtime: &Runtime, client: &SpawnerClient) -> Duration {
     let (spec, stdio) = (strangers_box(), [null(), null(), null()]);
     timed(|| {
         runtime.block_on(async {
-            let box_ = client.park(&spec).await.expect("a box is built");
-            run_in(box_, stdio).await;
+            let outcome = client.run(&spec, program(), stdio, RunLimits::default()).await;
+            ended_well(&outcome.expect("a box is built and runs its program"));
         });
     })
 }

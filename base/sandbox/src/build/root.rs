@@ -140,32 +140,40 @@ enum HostEntry {
 type OsName = std::ffi::OsString;
 
 fn host_folders(trust: Trust) -> Result<Vec<HostEntry>, Failure> {
-    let mut entries = Vec::new();
-    let listing = std::fs::read_dir("/").during(Step::Root, || "/".to_owned())?;
-    for entry in listing.flatten() {
-        let name = entry.file_name();
-        let wanted = match trust {
-            Trust::Host | Trust::Service => !HOST_FOLDERS_LEFT_OUT.iter().any(|left_out| name == *left_out),
-            Trust::Untrusted => HOST_FOLDERS_FOR_STRANGERS.iter().any(|given| name == *given),
-        };
-        let Ok(kind) = entry.file_type() else { continue };
-        if !wanted {
-            continue;
-        }
-        let path = entry.path();
-        if kind.is_symlink() {
-            let target = rustix::fs::readlink(&path, Vec::new()).during(Step::Root, || path.display().to_string())?;
-            entries.push(HostEntry::Link(name, target));
-        } else if kind.is_dir() {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-            let tree = open_tree(CWD, &path, flags).during(Step::Root, || path.display().to_string())?;
-            let change =
-                MountChange { recursive: true, read_only: true, no_dev: true, private: true, ..MountChange::default() };
-            mount_setattr(&tree, change).during(Step::Root, || path.display().to_string())?;
-            entries.push(HostEntry::Tree(name, tree));
-        }
+    let names: Vec<OsName> = match trust {
+        Trust::Untrusted => HOST_FOLDERS_FOR_STRANGERS.iter().map(OsName::from).collect(),
+        Trust::Host | Trust::Service => std::fs::read_dir("/")
+            .during(Step::Root, || "/".to_owned())?
+            .flatten()
+            .map(|entry| entry.file_name())
+            .filter(|name| !HOST_FOLDERS_LEFT_OUT.iter().any(|left_out| name == *left_out))
+            .collect(),
+    };
+    names.into_iter().filter_map(|name| host_entry(name).transpose()).collect()
+}
+
+/// `None` for what is neither a folder nor a link, and for what is not there.
+fn host_entry(name: OsName) -> Result<Option<HostEntry>, Failure> {
+    let path = Path::new("/").join(&name);
+    let what = || path.display().to_string();
+    let kind = match rustix::fs::lstat(&path) {
+        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(Failure::new(Step::Root, what(), errno)),
+    };
+    if kind == FileType::Symlink {
+        let target = rustix::fs::readlink(&path, Vec::new()).during(Step::Root, what)?;
+        Ok(Some(HostEntry::Link(name, target)))
+    } else if kind == FileType::Directory {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(CWD, &path, flags).during(Step::Root, what)?;
+        let change =
+            MountChange { recursive: true, read_only: true, no_dev: true, private: true, ..MountChange::default() };
+        mount_setattr(&tree, change).during(Step::Root, what)?;
+        Ok(Some(HostEntry::Tree(name, tree)))
+    } else {
+        Ok(None)
     }
-    Ok(entries)
 }
 
 /// Puts the root at [`STAGE`] and makes it the working folder.

@@ -13,9 +13,9 @@ pub use parked::Parked;
 pub use shim::{Found, Shim};
 
 use crate::channel::pair;
-use crate::protocol::{Report, SpawnRequest};
+use crate::protocol::{NetworkReport, Outcome, Report, RunLimits, SpawnRequest};
 use crate::shim::record::Folder;
-use crate::spec::{BoxSpec, ShimStart};
+use crate::spec::{BoxSpec, Command, ShimStart};
 use channel::Channel;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -54,15 +54,33 @@ impl SpawnerClient {
         }
     }
 
+    /// Builds a box for one program and runs that to its end; sooner done than parking first, since the box goes on by
+    /// itself when it is built. Dropped while it waits, the box is killed.
+    pub async fn run(
+        &self,
+        spec: &BoxSpec,
+        command: Command,
+        stdio: [OwnedFd; 3],
+        limits: RunLimits,
+    ) -> Result<Outcome, RunError> {
+        let reply = self.request(&SpawnRequest::Park(Box::new(spec.clone()))).await?;
+        Parked::new(reply, NetworkReport::default(), spec.ids).run(command, stdio, limits).await
+    }
+
     async fn ask(&self, request: &SpawnRequest) -> Result<(Report, Channel), StartError> {
-        let (ours, theirs) = pair().map_err(|errno| StartError::Spawner { source: errno.into() })?;
-        let reply = Channel::new(ours).map_err(|source| StartError::Spawner { source })?;
-        self.channel.send(request, &[theirs.as_fd()]).await.map_err(|source| StartError::Spawner { source })?;
-        drop(theirs);
+        let reply = self.request(request).await?;
         match reply.receive().await.map_err(|source| StartError::Spawner { source })? {
             Some((answer, _)) => Ok((answer, reply)),
             None => Err(StartError::Died { what: "the process that built it".to_owned() }),
         }
+    }
+
+    /// Returns the channel at which the answer comes.
+    async fn request(&self, request: &SpawnRequest) -> Result<Channel, StartError> {
+        let (ours, theirs) = pair().map_err(|errno| StartError::Spawner { source: errno.into() })?;
+        let reply = Channel::new(ours).map_err(|source| StartError::Spawner { source })?;
+        self.channel.send(request, &[theirs.as_fd()]).await.map_err(|source| StartError::Spawner { source })?;
+        Ok(reply)
     }
 }
 

@@ -51,18 +51,22 @@ impl Parked {
         let [stdin, stdout, stderr] = &stdio;
         [stdout, stderr].into_iter().for_each(|stream| self.give(stream, &command));
         let order = Order::Launch { command, limits };
-        self.channel.send(&order, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).await.map_err(gone)?;
+        let mut refused = self.channel.send(&order, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).await.err();
         // The box has its own now; whoever reads the other ends waits for their closing.
         drop(stdio);
         loop {
-            match self.channel.receive().await.map_err(gone)? {
-                Some((Report::Launched, _)) => {}
-                Some((Report::Ended(outcome), _)) => return Ok(outcome),
-                Some((Report::Failed(failure), _)) => return Err(StartError::from_failure(failure).into()),
-                Some((Report::Built { .. } | Report::Started { .. }, _)) => {
-                    return Err(gone(io::ErrorKind::InvalidData.into()));
+            match self.channel.receive().await {
+                // The first when the order was sent ahead.
+                Ok(Some((Report::Built { .. } | Report::Launched, _))) => {}
+                Ok(Some((Report::Ended(outcome), _))) => return Ok(outcome),
+                Ok(Some((Report::Failed(failure), _))) => return Err(StartError::from_failure(failure).into()),
+                Ok(Some((Report::Started { .. }, _))) => return Err(gone(io::ErrorKind::InvalidData.into())),
+                // The order was not read any more. What was said before comes behind this.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset && refused.is_none() => {
+                    refused = Some(error);
                 }
-                None => return Err(gone(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) => return Err(gone(error)),
+                Ok(None) => return Err(gone(refused.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))),
             }
         }
     }

@@ -28,6 +28,26 @@ fn a_parked_box_runs_once() {
 }
 
 #[test]
+fn a_box_for_one_program_is_built_and_run_in_one_go() {
+    with_world(|world| async move {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let run = async |spec: &BoxSpec, command: Command| {
+            world.spawner.run(spec, command, [null(), null(), null()], RunLimits::default()).await
+        };
+        let outcome = run(&untrusted("one-go"), shell("exit 5")).await.unwrap();
+        assert_eq!((outcome.verdict, outcome.code), (Verdict::Exited, Some(5)));
+
+        let mut impossible = untrusted("impossible");
+        impossible.sysctls = vec![("kernel.panic".to_owned(), "1".to_owned())];
+        let error = run(&impossible, shell("true")).await.unwrap_err();
+        assert!(error.to_string().contains("kernel.panic"), "{error}");
+        let missing = Command { argv: vec!["/no/such".to_owned()], ..Command::default() };
+        let error = run(&untrusted("missing"), missing).await.unwrap_err();
+        assert!(error.to_string().contains("/no/such"), "{error}");
+    });
+}
+
+#[test]
 fn a_run_over_its_time_is_killed() {
     with_world(|world| async move {
         let limits = RunLimits { wall_ms: Some(100), ..RunLimits::default() };
