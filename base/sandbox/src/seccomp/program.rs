@@ -51,60 +51,73 @@ pub(super) fn assemble(rules: &[Rule], beyond: i32) -> Option<Vec<libc::sock_fil
             ranges.push((number, rule));
         }
     }
-    let mut program = vec![
-        plain(LOAD_WORD, ARCHITECTURE_OFFSET),
-        jump(JUMP_IF_EQUAL, ARCHITECTURE?, 1, 0),
-        plain(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
-        plain(LOAD_WORD, NUMBER_OFFSET),
-    ];
-    program.extend(search(&ranges)?);
-    Some(program)
+    let mut program = Backwards::default();
+    let search = program.search(&ranges)?;
+    program.step(LOAD_WORD, NUMBER_OFFSET);
+    debug_assert_eq!(search + 1, program.steps.len() - 1, "the search follows the number");
+    program.step(RETURN, libc::SECCOMP_RET_KILL_PROCESS);
+    // Over the end of the process, or not.
+    program.steps.push(libc::sock_filter { code: JUMP_IF_EQUAL, jt: 1, jf: 0, k: ARCHITECTURE? });
+    program.step(LOAD_WORD, ARCHITECTURE_OFFSET);
+    program.steps.reverse();
+    Some(program.steps)
 }
 
-/// Finds the range a number is in: `ranges` are sorted by where they begin.
-fn search(ranges: &[(u32, Rule)]) -> Option<Vec<libc::sock_filter>> {
-    if let [(_, rule)] = ranges {
-        return answer(rule);
+/// A program from its end on, since jumps only lead forward: what one leads to is there before it. Each rule is there
+/// once.
+#[derive(Default)]
+struct Backwards {
+    steps: Vec<libc::sock_filter>,
+    rules: Vec<(Rule, usize)>,
+}
+
+/// All of these return where their first step is, counted from the end.
+impl Backwards {
+    fn step(&mut self, code: u16, k: u32) -> usize {
+        self.steps.push(libc::sock_filter { code, jt: 0, jf: 0, k });
+        self.steps.len() - 1
     }
-    let (low, high) = ranges.split_at(ranges.len() / 2);
-    let (begin, _) = high.first()?;
-    let (low, high) = (search(low)?, search(high)?);
-    let mut program = vec![jump(JUMP_IF_AT_LEAST, *begin, u8::try_from(low.len()).ok()?, 0)];
-    program.extend(low);
-    program.extend(high);
-    Some(program)
-}
 
-fn answer(rule: &Rule) -> Option<Vec<libc::sock_filter>> {
-    match rule {
-        Rule::Allow => Some(vec![plain(RETURN, libc::SECCOMP_RET_ALLOW)]),
-        Rule::Refuse(error) => Some(vec![refusal(*error)]),
-        Rule::Check(check) => {
-            let allowed = plain(RETURN, libc::SECCOMP_RET_ALLOW);
-            let refused = refusal(libc::EPERM);
-            let (equal, other) = if check.allowed_when_equal { (allowed, refused) } else { (refused, allowed) };
-            let mut program = vec![plain(LOAD_WORD, ARGUMENTS_OFFSET + check.argument * ARGUMENT_BYTES)];
-            program.push(plain(AND, check.mask));
-            for (number, value) in check.values.iter().enumerate() {
-                // Past the comparisons left and the answer for all others.
-                program.push(jump(JUMP_IF_EQUAL, *value, u8::try_from(check.values.len() - number).ok()?, 0));
-            }
-            program.extend([other, equal]);
-            Some(program)
+    /// Goes to the one place or the other; `None` where they are further away than a jump leads.
+    fn branch(&mut self, code: u16, k: u32, then: usize, otherwise: usize) -> Option<usize> {
+        let here = self.steps.len();
+        let distance = |place: usize| u8::try_from(here - place - 1).ok();
+        self.steps.push(libc::sock_filter { code, jt: distance(then)?, jf: distance(otherwise)?, k });
+        Some(here)
+    }
+
+    /// Finds the range a number is in: `ranges` are sorted by where they begin.
+    fn search(&mut self, ranges: &[(u32, Rule)]) -> Option<usize> {
+        if let [(_, rule)] = ranges {
+            return self.rule(rule);
         }
+        let (low, high) = ranges.split_at(ranges.len() / 2);
+        let (begin, _) = high.first()?;
+        let (high, low) = (self.search(high)?, self.search(low)?);
+        self.branch(JUMP_IF_AT_LEAST, *begin, high, low)
     }
-}
 
-fn refusal(error: i32) -> libc::sock_filter {
-    plain(RETURN, libc::SECCOMP_RET_ERRNO | error.unsigned_abs())
-}
-
-fn plain(code: u16, k: u32) -> libc::sock_filter {
-    jump(code, k, 0, 0)
-}
-
-fn jump(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter { code, jt, jf, k }
+    fn rule(&mut self, rule: &Rule) -> Option<usize> {
+        if let Some((_, place)) = self.rules.iter().find(|(known, _)| known == rule) {
+            return Some(*place);
+        }
+        let place = match rule {
+            Rule::Allow => self.step(RETURN, libc::SECCOMP_RET_ALLOW),
+            Rule::Refuse(error) => self.step(RETURN, libc::SECCOMP_RET_ERRNO | error.unsigned_abs()),
+            Rule::Check(check) => {
+                let (allow, refuse) = (self.rule(&Rule::Allow)?, self.rule(&Rule::Refuse(libc::EPERM))?);
+                let (equal, other) = if check.allowed_when_equal { (allow, refuse) } else { (refuse, allow) };
+                let mut next = other;
+                for value in check.values.iter().rev() {
+                    next = self.branch(JUMP_IF_EQUAL, *value, equal, next)?;
+                }
+                self.step(AND, check.mask);
+                self.step(LOAD_WORD, ARGUMENTS_OFFSET + check.argument * ARGUMENT_BYTES)
+            }
+        };
+        self.rules.push((rule.clone(), place));
+        Some(place)
+    }
 }
 
 #[cfg(test)]
@@ -142,13 +155,12 @@ mod tests {
         let check = |allowed_when_equal| {
             Rule::Check(Check { argument: 1, mask: 0xff, values: vec![3, 5, 7], allowed_when_equal })
         };
+        // As many ranges as a jump of a byte reaches over; more than any list of calls has.
         let kinds = [Rule::Allow, Rule::Refuse(1), Rule::Allow, check(true), Rule::Refuse(38), check(false)];
-        let rules: Vec<Rule> = (0..463_usize).map(|number| kinds[(number / 2 + number % 7) % 6].clone()).collect();
-        // Ranges of one are the worst case, and that one is too long for jumps of a byte.
-        let rules = &rules[..120];
-        let program = assemble(rules, 38).unwrap();
+        let rules: Vec<Rule> = (0..200_usize).map(|number| kinds[(number / 2 + number % 7) % 6].clone()).collect();
+        let program = assemble(&rules, 38).unwrap();
         let here = ARCHITECTURE.unwrap();
-        for (number, rule) in (0..).zip(rules) {
+        for (number, rule) in (0..).zip(&rules) {
             for value in 0..9 {
                 let equal = [3, 5, 7].contains(&value);
                 let expected = match rule {
@@ -161,7 +173,7 @@ mod tests {
                 assert_eq!(run(&program, here, number, [9, value | 0x1f00, 9]), expected, "call {number}");
             }
         }
-        for number in [120, 121, 4000, 0x4000_0001, u32::MAX] {
+        for number in [200, 201, 4000, 0x4000_0001, u32::MAX] {
             assert_eq!(run(&program, here, number, [0; 3]), libc::SECCOMP_RET_ERRNO | 38, "call {number}");
         }
         assert_eq!(run(&program, 0x4000_0003, 1, [0; 3]), libc::SECCOMP_RET_KILL_PROCESS);
