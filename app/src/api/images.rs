@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use tokio::sync::{mpsc, watch};
 use wire::api::{Image, Problem, Pruned, Pull, PullProgress};
+use wire::diagnostic::chain;
 
 /// Lines of progress waiting for a slow client; older ones are worth nothing.
 const PROGRESS_LINES_MAX: usize = 8;
@@ -110,12 +111,7 @@ fn line(progress: &images::Progress) -> PullProgress {
 }
 
 fn problem(reference: &Reference, error: &PullError) -> Problem {
-    let mut message = format!("pull {reference}: {error}");
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        message.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
+    let message = format!("pull {reference}: {}", chain(error));
     Refusal::new(502, "B0502", message).hint(error.hint()).into_problem()
 }
 

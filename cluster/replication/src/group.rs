@@ -1,7 +1,7 @@
 //! A member of a replicated group: opens its log and machine, takes part, proposes, closes.
 
 use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
-use crate::lane::{Lane, chain};
+use crate::lane::Lane;
 use crate::log_store::{LogStore, NOTE_VERSION, Note};
 use crate::machine_store::{MARK_VERSION, MachineStore, Mark};
 use crate::message::{Message, answer, read_answer};
@@ -18,6 +18,7 @@ use std::time::Duration;
 use storage::log::{Batch, Log, LogError};
 use storage::replicated::{Machine, ProposeError, Proposer, Waiting};
 use tokio::sync::{mpsc, oneshot};
+use wire::diagnostic::chain;
 use world::disk::{Disk, Real};
 use world::task::Task;
 

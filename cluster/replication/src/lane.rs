@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::log::{Batch, Log, LogError};
+use wire::diagnostic::chain;
 
 /// Room kept for what the group itself has to write: votes, memberships, the first entry of a term.
 const KEPT_BYTES: u64 = 64 * 1024;
@@ -170,16 +171,4 @@ fn write(log: &mut Log, batch: &Batch, shared: &Shared) -> Result<(), LogError> 
         }
         std::thread::park_timeout(RETRY);
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -3,7 +3,6 @@
 //! A checkpoint is the machine's own, written in the background; openraft calls it building a snapshot. The bytes of a
 //! snapshot are only made when a member needs them.
 
-use crate::lane::chain;
 use crate::types::{Entry, LogId, Replies, StorageError, StorageIoError, StoredMembership, Types};
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
@@ -12,6 +11,7 @@ use std::io::Cursor;
 use std::sync::{Arc, Mutex, MutexGuard};
 use storage::replicated::{Checkpoint, Machine};
 use tokio::sync::Notify;
+use wire::diagnostic::chain;
 
 /// Commands after which a checkpoint is due: replaying as many takes milliseconds.
 const CHECKPOINT_COMMANDS: u64 = 2_000;

@@ -32,6 +32,11 @@ impl Disk {
         self.data().join("filler")
     }
 
+    /// Takes what [`Disk::free`] will give back at least: what services log until the disk is full is up to the machine.
+    fn reserve(&self) {
+        std::fs::write(self.filler(), vec![0; RESERVED_BYTES]).expect("a fresh disk has room");
+    }
+
     /// Takes every byte that is left.
     fn fill(&self) {
         let mut file = OpenOptions::new().create(true).append(true).open(self.filler()).expect("a file can be made");
@@ -51,6 +56,9 @@ impl Drop for Disk {
         let _ = Command::new("umount").arg("-l").arg(self.data()).status();
     }
 }
+
+/// Half of the disk.
+const RESERVED_BYTES: usize = 12 << 20;
 
 /// Counts in its log as fast as it can, and tells over HTTP how far it is.
 const CHATTY: &str = "
@@ -111,6 +119,7 @@ fn a_full_disk_stops_changes_only_and_loses_nothing() {
     let mut node = Node::with(Settings { data: Some(disk.data()), ..Settings::default() });
     let (port, chatty, third) = (node::free_port(), node::free_port(), node::free_port());
     node.deployed("shop", &web(port, "one", 1));
+    disk.reserve();
     let talker = probe::service_after(CHATTY, chatty, "logging: {options: {max-size: 64m}}");
     node.deployed("talk", &format!("services:\n  talker:\n{talker}"));
     let acknowledged = node.json(&["stack", "ls"]).as_array().map(Vec::len);
