@@ -13,7 +13,7 @@ const GROUND: [&str; 3] = ["wire", "world", "meter"];
 
 /// Dependencies that cost much to build or that only one crate may know, with the crates that may import them.
 /// Tests are free (dev-dependencies): nobody builds them into the product.
-const WRAPPERS: [(&str, &[&str]); 19] = [
+const WRAPPERS: [(&str, &[&str]); 18] = [
     ("redb", &["storage"]),
     ("openraft", &["replication"]),
     ("hyper", &["gateway", "bramble", "images"]),
