@@ -13,8 +13,10 @@ const GROUND: [&str; 3] = ["wire", "world", "meter"];
 
 /// Dependencies that cost much to build or that only one crate may know, with the crates that may import them.
 /// Tests are free (dev-dependencies): nobody builds them into the product.
-const WRAPPERS: [(&str, &[&str]); 18] = [
+const WRAPPERS: [(&str, &[&str]); 20] = [
     ("redb", &["storage"]),
+    ("rcgen", &["pki"]),
+    ("x509-parser", &["pki"]),
     ("openraft", &["replication"]),
     ("hyper", &["gateway", "bramble", "images"]),
     ("hyper-util", &["gateway", "bramble", "images"]),
