@@ -124,13 +124,13 @@ async fn hold(gateway: &Gateway, agent: &Agent, view: &View, holding: &mut Holdi
 
 fn table(snapshot: &Snapshot, http: SocketAddr) -> Table {
     let mut table = Table::default();
-    table.listeners.push(Listener { address: http, kind: ListenerKind::Routed, speaks: Speaks::Http });
+    table.listeners.push(Listener { address: http, kind: ListenerKind::Routed, speaks: Speaks::Http, tls: false });
     for (stack, name, service) in snapshot.services() {
         let target = format!("{stack}/{name}");
         for port in &service.ports {
             let Some(address) = published(port) else { continue };
             let kind = ListenerKind::Service { service: target.clone(), port: port.target, protocol: port.protocol };
-            table.listeners.push(Listener { address, kind, speaks: Speaks::Detect });
+            table.listeners.push(Listener { address, kind, speaks: Speaks::Detect, tls: false });
         }
         for route in &service.routes {
             table.routes.push(Route {

@@ -107,7 +107,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(issue)?;
         let signed = params.signed_by(&key, &self.issuer).map_err(issue)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Certificate::new(vec![signed.der().clone(), self.certificate.clone()], &key)
+        Certificate::from_der(vec![signed.der().clone(), self.certificate.clone()], &key)
             .map_err(|source| AuthorityError::Made { names: names.join(", "), source })
     }
 }

@@ -75,10 +75,14 @@ impl Certificate {
             Err(rustls_pki_types::pem::Error::NoItemsFound) => return Err(ReadError::NoKey),
             Err(error) => return Err(pem(error)),
         };
-        Certificate::new(chain, &key)
+        Certificate::from_der(chain, &key)
     }
 
-    pub(crate) fn new(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<Certificate, ReadError> {
+    /// The same from what PEM holds.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn from_der(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<Certificate, ReadError> {
         let own = chain.first().ok_or(ReadError::NoCertificate)?;
         let (_, parsed) =
             X509Certificate::from_der(own).map_err(|error| ReadError::Damaged { why: error.to_string() })?;
@@ -132,7 +136,14 @@ fn names(parsed: &X509Certificate<'_>) -> Result<Vec<String>, ReadError> {
         match name {
             GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
             GeneralName::IPAddress(bytes) => names.extend(address(bytes)),
-            _ => {}
+            GeneralName::OtherName(..)
+            | GeneralName::RFC822Name(_)
+            | GeneralName::X400Address(_)
+            | GeneralName::DirectoryName(_)
+            | GeneralName::EDIPartyName(_)
+            | GeneralName::URI(_)
+            | GeneralName::RegisteredID(_)
+            | GeneralName::Invalid(..) => {}
         }
     }
     Ok(names)

@@ -6,6 +6,7 @@
 use crate::link::Link;
 use crate::metrics::{Failure, ServiceMeters};
 use crate::pulse::Pulse;
+use crate::streams::Place;
 use crate::upstream::Lease;
 use balancer::Outcome;
 use bytes::Bytes;
@@ -95,22 +96,31 @@ impl Drop for Ending {
 
 /// A body of the gateway's own, or one that an instance sends.
 pub(crate) enum AnswerBody {
-    Own(Bytes),
+    Own(Bytes, Option<Place>),
     Instance {
         body: Incoming,
         ending: Ending,
         /// How the instance broke off, kept back until the client has what came before.
         broken: Option<hyper::Error>,
+        place: Option<Place>,
     },
 }
 
 impl AnswerBody {
     pub(crate) fn own(bytes: Bytes) -> AnswerBody {
-        AnswerBody::Own(bytes)
+        AnswerBody::Own(bytes, None)
     }
 
     pub(crate) fn from_instance(body: Incoming, ending: Ending) -> AnswerBody {
-        AnswerBody::Instance { body, ending, broken: None }
+        AnswerBody::Instance { body, ending, broken: None, place: None }
+    }
+
+    /// Holds the stream's place until it is through.
+    pub(crate) fn holding(mut self, taken: Place) -> AnswerBody {
+        match &mut self {
+            AnswerBody::Own(_, place) | AnswerBody::Instance { place, .. } => *place = Some(taken),
+        }
+        self
     }
 }
 
@@ -120,9 +130,9 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut *self {
-            AnswerBody::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
-            AnswerBody::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            AnswerBody::Instance { body, ending, broken } => {
+            AnswerBody::Own(bytes, _) if bytes.is_empty() => Poll::Ready(None),
+            AnswerBody::Own(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            AnswerBody::Instance { body, ending, broken, .. } => {
                 if let Some(error) = broken.take() {
                     return Poll::Ready(Some(Err(error)));
                 }
@@ -153,14 +163,14 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            AnswerBody::Own(bytes) => bytes.is_empty(),
+            AnswerBody::Own(bytes, _) => bytes.is_empty(),
             AnswerBody::Instance { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            AnswerBody::Own(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+            AnswerBody::Own(bytes, _) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             AnswerBody::Instance { body, .. } => body.size_hint(),
         }
     }

@@ -9,7 +9,7 @@ use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending, Record};
 use crate::guard::Framing;
 use crate::header;
-use crate::link::{Link, RequestBody, Sent};
+use crate::link::{Link, RequestBody, Sent, Shared};
 use crate::listener::{Target, TargetKind};
 use crate::metrics::Failure;
 use crate::search::Search;
@@ -35,6 +35,8 @@ struct Errand {
     request: Request<RequestBody>,
     /// May be sent twice: idempotent and without a body.
     repeatable: bool,
+    /// It needs what only HTTP/2 has.
+    many: bool,
     /// The client's end, and the protocol it wants instead of HTTP.
     upgrade: Option<(OnUpgrade, HeaderValue)>,
     started: Instant,
@@ -135,6 +137,10 @@ fn admit(
     head.uri = origin_form(head.uri, prefix);
     head.version = Version::HTTP_11;
     header::to_instance(&mut head.headers, &session.name, &asked.host, prefix, || session.roll());
+    let many = header::is_grpc(&head.headers);
+    if many {
+        header::to_http_2(&mut head);
+    }
     if let Some((_, protocol)) = &upgrade {
         header::set_upgrade(&mut head.headers, protocol.clone());
     }
@@ -149,6 +155,7 @@ fn admit(
         upstream: Arc::clone(upstream),
         request: Request::from_parts(head, body),
         repeatable,
+        many,
         upgrade,
         started,
     })
@@ -167,9 +174,9 @@ fn origin_form(uri: Uri, prefix: Option<&str>) -> Uri {
 
 /// Balancer and connection: sends the request until there is an answer or no more to try.
 async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
-    let Errand { upstream, mut request, repeatable, upgrade, started } = errand;
+    let Errand { upstream, mut request, repeatable, many, upgrade, started } = errand;
     let search = Search::new(Arc::clone(&upstream), started);
-    let mut connecting = Connecting { search, fresh: false, repeatable };
+    let mut connecting = Connecting { search, fresh: false, repeatable, many };
     let mut sends = 0;
     loop {
         let (lease, mut link) = connecting.connect(session, &upstream).await?;
@@ -219,6 +226,7 @@ fn again(request: &Request<RequestBody>) -> Request<RequestBody> {
     let mut again = Request::new(RequestBody::Empty);
     again.method_mut().clone_from(request.method());
     again.uri_mut().clone_from(request.uri());
+    *again.version_mut() = request.version();
     again.headers_mut().clone_from(request.headers());
     again
 }
@@ -282,12 +290,14 @@ struct Connecting {
     /// An unused connection turned out closed: the others of its age may be as well.
     fresh: bool,
     repeatable: bool,
+    many: bool,
 }
 
 impl Connecting {
     /// An endpoint and a connection to it. Waits, within the request's time, while there is none.
     async fn connect(&mut self, session: &Session, upstream: &Arc<Upstream>) -> Result<(Lease, Link), Refusal> {
-        if let Some((lease, stream)) = session.take_first()
+        if !self.many
+            && let Some((lease, stream)) = session.take_first()
             && Arc::ptr_eq(&lease.upstream, upstream)
             && let Ok(mut link) = Link::open(stream).await
         {
@@ -297,13 +307,23 @@ impl Connecting {
         }
         loop {
             let lease = self.search.lease().await?;
+            let unused = if self.many { lease.take_shared() } else { lease.take_idle(self.repeatable) };
             if !self.fresh
-                && let Some(link) = lease.take_idle(self.repeatable)
+                && let Some(link) = unused
             {
                 return Ok((lease, link));
             }
             let Some((lease, stream)) = self.search.dial(lease, None).await else { continue };
-            match Link::open(stream).await {
+            let opened = if self.many {
+                Shared::open(stream).await.map(|shared| {
+                    let link = shared.link(false);
+                    lease.share(shared);
+                    link
+                })
+            } else {
+                Link::open(stream).await
+            };
+            match opened {
                 Ok(link) => return Ok((lease, link)),
                 Err(_) => self.search.rule_out(lease, Outcome::ServerError),
             }

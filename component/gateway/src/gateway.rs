@@ -9,6 +9,7 @@ use crate::policy::Policy;
 use crate::route::Router;
 use crate::settings::{Settings, UdpDialer};
 use crate::table::{Applied, Listener, ListenerKind, Table};
+use crate::tls::Tls;
 use crate::upstream::{Ground, Upstream};
 use meter::Meter;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -73,6 +74,7 @@ struct Key {
     address: SocketAddr,
     protocol: Protocol,
     free_port_of: Option<ListenerKind>,
+    tls: bool,
 }
 
 impl Key {
@@ -82,7 +84,7 @@ impl Key {
             ListenerKind::Service { protocol, .. } => *protocol,
         };
         let free_port_of = (listener.address.port() == 0).then(|| listener.kind.clone());
-        Key { address: listener.address, protocol, free_port_of }
+        Key { address: listener.address, protocol, free_port_of, tls: listener.tls }
     }
 }
 
@@ -93,7 +95,8 @@ impl Gateway {
         let room = Arc::new(Semaphore::new(limits.connections_max));
         let ground = Arc::new(Ground::new(dialer, limits));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
-        let floor = Floor { ground, meters: ConnectionMeters::new(&meter), room };
+        let tls = Tls::new().expect("ring has everything TLS 1.2 and 1.3 need");
+        let floor = Floor { ground, meters: ConnectionMeters::new(&meter), room, tls };
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             floor,
@@ -121,6 +124,7 @@ impl Gateway {
             applied.failed.extend(refused);
             return applied;
         }
+        applied.unusable = self.floor.tls.show(&table.certificates);
         let upstreams = self.update_upstreams(&table);
         let upstream = |service: &str, port| {
             upstreams.get(&(service.to_owned(), port)).cloned().expect("every service a table names has been made")
@@ -246,7 +250,7 @@ impl Gateway {
         let listening = match (key.protocol, &state.udp) {
             (Protocol::Tcp, _) => held
                 .map_or_else(|| listener::bind(key.address), listener::inherit)
-                .and_then(|socket| Listening::start(socket, target, floor)),
+                .and_then(|socket| Listening::start(socket, target, floor, key.tls)),
             (Protocol::Udp, Some(dialer)) => held
                 .map_or_else(|| listener::bind_udp(key.address), listener::inherit_udp)
                 .and_then(|socket| Listening::start_udp(socket, target, floor, Arc::clone(dialer))),

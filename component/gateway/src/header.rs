@@ -5,7 +5,10 @@
 
 use crate::trace;
 use bytes::BytesMut;
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use std::net::IpAddr;
 
 /// Headers about one connection only (RFC 9110, section 7.6.1, and its forerunners).
@@ -42,10 +45,12 @@ pub(crate) struct ClientName {
     address: HeaderValue,
     /// As `Forwarded` wants it: IPv6 in brackets and quotes (RFC 7239, section 6).
     node: String,
+    /// How it reached us: `http` or `https`.
+    scheme: &'static str,
 }
 
 impl ClientName {
-    pub(crate) fn new(address: IpAddr) -> ClientName {
+    pub(crate) fn new(address: IpAddr, secure: bool) -> ClientName {
         // A client that came over IPv4 to a socket for both is named by its IPv4 address.
         let address = address.to_canonical();
         let text = address.to_string();
@@ -54,7 +59,7 @@ impl ClientName {
             IpAddr::V6(_) => format!("\"[{text}]\""),
         };
         let address = HeaderValue::try_from(text).expect("an address is a header value");
-        ClientName { address, node }
+        ClientName { address, node, scheme: if secure { "https" } else { "http" } }
     }
 }
 
@@ -82,19 +87,39 @@ pub(crate) fn to_instance(
     random: impl FnOnce() -> [u64; 3],
 ) {
     remove_hop_by_hop(headers);
+    join_cookies(headers);
     // The gateway answers it itself, when the instance asks for the body.
     headers.remove(header::EXPECT);
     for claim in &CLAIMS {
         headers.remove(claim);
     }
     headers.insert(X_FORWARDED_FOR, client.address.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(header::FORWARDED, forwarded(client, host));
     if let Some(Ok(prefix)) = prefix.map(HeaderValue::from_str) {
         headers.insert(X_FORWARDED_PREFIX, prefix);
     }
     identify(headers, random);
+}
+
+/// Whether a request is gRPC, whose answers end with trailers.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Makes a request for HTTP/1.1 into one for HTTP/2, which names the host in its target.
+pub(crate) fn to_http_2(head: &mut Parts) {
+    let authority = head.headers.remove(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let target = std::mem::take(&mut head.uri).into_parts();
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority.unwrap_or(Authority::from_static("localhost")));
+    parts.path_and_query = Some(target.path_and_query.unwrap_or(PathAndQuery::from_static("/")));
+    head.uri = Uri::from_parts(parts).unwrap_or_default();
+    head.version = Version::HTTP_2;
+    head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
 }
 
 /// Makes an instance's headers into those the client gets.
@@ -113,6 +138,18 @@ pub(crate) fn traceparent(headers: &HeaderMap) -> &str {
     headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
+/// HTTP/2 may send cookies one by one; to HTTP/1 they are one header (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).into_iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(all.join(&b"; "[..]))) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 fn forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
     let mut text = BytesMut::with_capacity(client.node.len() + host.len() + 24);
     text.extend_from_slice(b"for=");
@@ -120,8 +157,9 @@ fn forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
     text.extend_from_slice(b";host=\"");
     // `policy` lets only host names, addresses and ports through: nothing to quote.
     text.extend_from_slice(host.as_bytes());
-    text.extend_from_slice(b"\";proto=http");
-    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static("proto=http"))
+    text.extend_from_slice(b"\";proto=");
+    text.extend_from_slice(client.scheme.as_bytes());
+    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static("for=unknown"))
 }
 
 fn identify(headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 3]) {

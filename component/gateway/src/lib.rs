@@ -1,6 +1,6 @@
 //! Served ports and host names: listener → route → policy → balancer → connection.
 //!
-//! Owns client connections, HTTP/1.1 and what is done to it, tunnels, and the listening sockets. Promises:
+//! Owns client connections, TLS, HTTP/1.1 and 2 and what is done to them, tunnels, and the listening sockets. Promises:
 //! - a new [`Table`] disturbs nothing that stays as it was, and drops nothing that is under way;
 //! - a request finds an instance if one appears in time, so that restarts are not seen;
 //! - a client that leaves takes along what it caused;
@@ -29,8 +29,10 @@ mod route;
 mod search;
 mod session;
 mod settings;
+mod streams;
 mod swap;
 mod table;
+mod tls;
 mod trace;
 mod tunnel;
 mod udp;

@@ -3,16 +3,18 @@
 //! Owns the sockets and the tasks that accept. A listener's target may change under it; its connections keep
 //! what they began with, and new requests see the new target. Does not know how anything is served.
 
-use crate::metrics::{ConnectionMeters, ServiceMeters};
+use crate::metrics::{ConnectionMeters, Handshake, ServiceMeters};
 use crate::policy::Policy;
 use crate::published::{self, Arrival};
-use crate::pulse::{ClientStream, Pulse};
+use crate::pulse::{ClientStream, Pulse, Transport};
 use crate::route::Router;
 use crate::settings::UdpDialer;
 use crate::swap::Swap;
 use crate::table::Speaks;
+use crate::tls::{self, Tls};
 use crate::udp;
 use crate::upstream::{Ground, Upstream};
+use rustls::HandshakeKind;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use world::task::Task;
 
 /// Connections the kernel keeps until they are accepted: a burst of a thousand clients.
@@ -58,6 +61,7 @@ pub(crate) struct Floor {
     pub(crate) ground: Arc<Ground>,
     pub(crate) meters: ConnectionMeters,
     pub(crate) room: Arc<Semaphore>,
+    pub(crate) tls: Tls,
 }
 
 /// A listening socket being served.
@@ -73,12 +77,12 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Starts to accept at `socket`.
-    pub(crate) fn start(socket: TcpListener, target: Target, floor: Floor) -> io::Result<Listening> {
+    pub(crate) fn start(socket: TcpListener, target: Target, floor: Floor, secure: bool) -> io::Result<Listening> {
         let got = socket.local_addr()?;
         let kept = Some(socket.as_fd().try_clone_to_owned()?);
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
-        let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, watched));
+        let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, secure, watched));
         let accepting = world::task::spawn("gateway listener", accepting);
         Ok(Listening { got, target, phase, kept, accepting })
     }
@@ -114,7 +118,13 @@ async fn while_open(mut phase: watch::Receiver<Phase>, work: impl Future<Output 
     }
 }
 
-async fn accept(socket: TcpListener, target: Arc<Swap<Target>>, floor: Floor, phase: watch::Receiver<Phase>) {
+async fn accept(
+    socket: TcpListener,
+    target: Arc<Swap<Target>>,
+    floor: Floor,
+    secure: bool,
+    phase: watch::Receiver<Phase>,
+) {
     loop {
         let Ok(place) = Arc::clone(&floor.room).acquire_owned().await else { return };
         let (stream, client) = match socket.accept().await {
@@ -127,29 +137,56 @@ async fn accept(socket: TcpListener, target: Arc<Swap<Target>>, floor: Floor, ph
                 continue;
             }
         };
-        let arrival = arrive(stream, client, &target, &floor, phase.clone());
+        let (target, floor, phase) = (Arc::clone(&target), floor.clone(), phase.clone());
         // It ends with its client, with its instance, or when `phase` says so.
         world::task::spawn("gateway client connection", async move {
-            serve(arrival).await;
+            if let Some(arrival) = arrive(stream, client, target, &floor, secure, phase).await {
+                serve(arrival).await;
+            }
             drop(place);
         })
         .detach();
     }
 }
 
-fn arrive(
+/// `None` when TLS came to nothing.
+async fn arrive(
     stream: TcpStream,
     client: SocketAddr,
-    target: &Arc<Swap<Target>>,
+    target: Arc<Swap<Target>>,
     floor: &Floor,
+    secure: bool,
     phase: watch::Receiver<Phase>,
-) -> Arrival {
+) -> Option<Arrival> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%client, %error, "cannot switch off Nagle's algorithm");
     }
+    let (stream, http_2) =
+        if secure { shake_hands(stream, client, floor).await? } else { (Transport::Plain(stream), false) };
     let pulse = Arc::new(Pulse::new());
     let stream = ClientStream::new(stream, Arc::clone(&pulse), floor.meters.clone());
-    Arrival { ground: Arc::clone(&floor.ground), target: Arc::clone(target), stream, pulse, client, phase }
+    Some(Arrival { ground: Arc::clone(&floor.ground), target, stream, pulse, client, phase, secure, http_2 })
+}
+
+/// The stream within TLS, and whether it is to carry HTTP/2.
+async fn shake_hands(stream: TcpStream, client: SocketAddr, floor: &Floor) -> Option<(Transport, bool)> {
+    let acceptor = TlsAcceptor::from(Arc::clone(&floor.tls.config));
+    let shaken = tokio::time::timeout(floor.ground.limits.head_deadline, acceptor.accept(stream)).await;
+    let (stream, outcome) = match shaken {
+        Ok(Ok(stream)) => {
+            let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+            (Some(stream), if resumed { Handshake::Resumed } else { Handshake::Full })
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%client, %error, "a TLS handshake failed");
+            (None, Handshake::Failed)
+        }
+        Err(_) => (None, Handshake::Failed),
+    };
+    floor.meters.handshake(outcome);
+    let stream = stream?;
+    let http_2 = tls::is_http_2(stream.get_ref().1.alpn_protocol());
+    Some((Transport::Tls(Box::new(stream)), http_2))
 }
 
 async fn serve(arrival: Arrival) {
@@ -157,7 +194,7 @@ async fn serve(arrival: Arrival) {
     match &target.kind {
         TargetKind::Routed(_) => {
             drop(target);
-            arrival.serve_http(None).await;
+            arrival.serve_any_http().await;
         }
         TargetKind::Service { upstream, speaks } => {
             let (upstream, speaks) = (Arc::clone(upstream), *speaks);

@@ -157,6 +157,15 @@ pub(crate) struct ConnectionMeters {
     pub(crate) open: Gauge,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    handshakes: [Counter; 3],
+}
+
+/// How a TLS handshake went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    Full,
+    Resumed,
+    Failed,
 }
 
 impl ConnectionMeters {
@@ -169,6 +178,14 @@ impl ConnectionMeters {
             open: meter.gauge("bramble_gateway_connections", "Client connections open now.", &[]),
             bytes_in: bytes("in"),
             bytes_out: bytes("out"),
+            handshakes: ["full", "resumed", "failed"].map(|kind| {
+                let help = "TLS handshakes with clients.";
+                meter.counter("bramble_gateway_tls_handshakes_total", help, &[("kind", kind)])
+            }),
         }
+    }
+
+    pub(crate) fn handshake(&self, outcome: Handshake) {
+        self.handshakes[outcome as usize].inc();
     }
 }

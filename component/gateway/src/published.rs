@@ -9,6 +9,7 @@ use crate::listener::{Phase, Target};
 use crate::pulse::{ClientStream, Pulse};
 use crate::search::Search;
 use crate::session::{self, Session};
+use crate::streams;
 use crate::swap::Swap;
 use crate::table::Speaks;
 use crate::tunnel;
@@ -27,6 +28,11 @@ use tokio::sync::watch;
 /// anyway, in case it speaks first this time. A client that has something to say says it within a round trip.
 const HEAD_START: Duration = Duration::from_millis(100);
 
+/// What a client of HTTP/2 says first (RFC 9113, section 3.4).
+const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Most requests fit; the rest is read by whoever serves them.
+const FIRST_READ_BYTES: usize = 1 << 10;
+
 /// A client connection as it was accepted.
 pub(crate) struct Arrival {
     pub(crate) ground: Arc<Ground>,
@@ -35,6 +41,10 @@ pub(crate) struct Arrival {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) client: SocketAddr,
     pub(crate) phase: watch::Receiver<Phase>,
+    /// It came by TLS.
+    pub(crate) secure: bool,
+    /// It agreed on HTTP/2.
+    pub(crate) http_2: bool,
 }
 
 /// What a connection turned out to speak.
@@ -90,9 +100,51 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
 
 impl Arrival {
     pub(crate) async fn serve_http(self, first: Option<(Lease, TcpStream)>) {
-        let Arrival { ground, target, stream, pulse, client, phase } = self;
-        let session = Session::new(ground, target, pulse, client, first);
-        session::serve(session, stream, phase).await;
+        let Arrival { ground, target, stream, pulse, client, phase, secure, http_2 } = self;
+        let session = Session::new(ground, target, pulse, client, secure, first);
+        if http_2 {
+            streams::serve(session, stream, phase).await;
+        } else {
+            session::serve(session, stream, phase).await;
+        }
+    }
+}
+
+impl Arrival {
+    /// Serves a connection to the shared port: HTTP, of the version that its first bytes or TLS tell.
+    pub(crate) async fn serve_any_http(mut self) {
+        if !self.secure {
+            let mut phase = self.phase.clone();
+            let patience = self.ground.limits.idle_deadline;
+            let ending = phase.wait_for(|phase| *phase != Phase::Open);
+            self.http_2 = tokio::select! {
+                preface = tokio::time::timeout(patience, self.begins_http_2()) => match preface {
+                    Ok(Some(http_2)) => http_2,
+                    Ok(None) | Err(_) => return,
+                },
+                _ = ending => return,
+            };
+        }
+        self.serve_http(None).await;
+    }
+
+    /// Whether the client begins with HTTP/2's preface, as one does that knows (h2c). `None` when it left first.
+    async fn begins_http_2(&mut self) -> Option<bool> {
+        let mut said = BytesMut::with_capacity(FIRST_READ_BYTES);
+        let verdict = loop {
+            if self.stream.read_buf(&mut said).await.ok()? == 0 {
+                return None;
+            }
+            let length = said.len().min(HTTP_2_PREFACE.len());
+            if said.get(..length) != HTTP_2_PREFACE.get(..length) {
+                break false;
+            }
+            if length == HTTP_2_PREFACE.len() {
+                break true;
+            }
+        };
+        self.stream.unread(said.freeze());
+        Some(verdict)
     }
 }
 

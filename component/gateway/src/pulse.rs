@@ -10,12 +10,13 @@ use bytes::Bytes;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// Between requests.
 const IDLE: u8 = 0;
@@ -23,6 +24,8 @@ const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 /// A request is being answered.
 const REQUEST: u8 = 2;
+/// Requests are streams within the connection, each with a pulse of its own.
+const STREAMS: u8 = 3;
 
 /// What is known of a client's pace.
 pub(crate) struct Pulse {
@@ -39,6 +42,10 @@ pub(crate) struct Pulse {
     /// The client has not sent all of a request's body.
     uploading: AtomicBool,
     guard: Mutex<Guard>,
+    /// Frames say where the request begins and ends, so that there is nothing to guard.
+    framed: bool,
+    /// Streams under way.
+    streams: AtomicUsize,
     /// The last read found nothing, the last write found no room.
     read_waits: AtomicBool,
     write_waits: AtomicBool,
@@ -55,16 +62,37 @@ impl Pulse {
             late: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
             guard: Mutex::new(Guard::default()),
+            framed: false,
+            streams: AtomicUsize::new(0),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
         }
+    }
+
+    /// For one request of a connection that has many at once.
+    pub(crate) fn of_stream() -> Pulse {
+        Pulse { framed: true, ..Pulse::new() }
+    }
+
+    /// From now on requests are streams.
+    pub(crate) fn multiplexes(&self) {
+        self.state.store(STREAMS, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stream_begins(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stream_ends(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     /// A request's head is complete. Tells what was seen of its framing.
     pub(crate) fn request_begins(&self, has_body: bool) -> Framing {
         self.state.store(REQUEST, Ordering::Relaxed);
         self.uploading.store(has_body, Ordering::Relaxed);
-        self.guard().take()
+        if self.framed { Framing::Plain } else { self.guard().take() }
     }
 
     fn guard(&self) -> MutexGuard<'_, Guard> {
@@ -118,6 +146,13 @@ impl Pulse {
         let left = match self.state.load(Ordering::Relaxed) {
             IDLE => limits.idle_deadline.checked_sub(since(&self.moved_ms)),
             HEAD => limits.head_deadline.checked_sub(since(&self.head_ms)),
+            STREAMS if self.streams.load(Ordering::Relaxed) == 0 => {
+                limits.idle_deadline.checked_sub(since(&self.moved_ms))
+            }
+            STREAMS if self.write_waits.load(Ordering::Relaxed) => {
+                limits.stall_deadline.checked_sub(since(&self.moved_ms))
+            }
+            STREAMS => Some(limits.head_deadline),
             // REQUEST, the only other value ever stored.
             _ => {
                 let read_stalls = self.is_uploading() && self.read_waits.load(Ordering::Relaxed);
@@ -136,10 +171,11 @@ impl Pulse {
     }
 
     fn received(&self, bytes: &[u8]) {
-        if self.state.load(Ordering::Relaxed) == REQUEST {
-            self.guard().lose();
-        } else {
-            self.guard().scan(bytes);
+        match self.state.load(Ordering::Relaxed) {
+            // Frames say where a message begins and ends.
+            STREAMS => {}
+            REQUEST => self.guard().lose(),
+            _ => self.guard().scan(bytes),
         }
         let now_ms = self.now_ms();
         self.moved_ms.store(now_ms, Ordering::Relaxed);
@@ -161,9 +197,15 @@ impl Pulse {
     }
 }
 
+/// With or without TLS.
+pub(crate) enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 /// A client's socket.
 pub(crate) struct ClientStream {
-    stream: TcpStream,
+    stream: Transport,
     /// Read already, to be read again first.
     early: Bytes,
     pulse: Arc<Pulse>,
@@ -171,7 +213,7 @@ pub(crate) struct ClientStream {
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, pulse: Arc<Pulse>, meters: ConnectionMeters) -> ClientStream {
+    pub(crate) fn new(stream: Transport, pulse: Arc<Pulse>, meters: ConnectionMeters) -> ClientStream {
         meters.open.add(1.0);
         ClientStream { stream, early: Bytes::new(), pulse, meters }
     }
@@ -189,7 +231,10 @@ impl ClientStream {
 
 impl AsFd for ClientStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        match &self.stream {
+            Transport::Plain(stream) => stream.as_fd(),
+            Transport::Tls(stream) => stream.get_ref().0.as_fd(),
+        }
     }
 }
 
@@ -209,7 +254,10 @@ impl AsyncRead for ClientStream {
             return Poll::Ready(Ok(()));
         }
         let before = out.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, out);
+        let polled = match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, out),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, out),
+        };
         match &polled {
             Poll::Pending => self.pulse.read_waits.store(true, Ordering::Relaxed),
             Poll::Ready(_) => {
@@ -239,7 +287,10 @@ impl ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let polled = match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        };
         self.note_write(&polled);
         polled
     }
@@ -249,20 +300,32 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let polled = match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        };
         self.note_write(&polled);
         polled
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.stream {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Session {
     pub(crate) target: Arc<Swap<Target>>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) client: SocketAddr,
-    pub(crate) name: ClientName,
+    pub(crate) name: Arc<ClientName>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
     pub(crate) first: Mutex<Option<(Lease, TcpStream)>>,
     switch: Mutex<Option<Switch>>,
@@ -54,6 +54,7 @@ impl Session {
         target: Arc<Swap<Target>>,
         pulse: Arc<Pulse>,
         client: SocketAddr,
+        secure: bool,
         first: Option<(Lease, TcpStream)>,
     ) -> Session {
         Session {
@@ -61,10 +62,25 @@ impl Session {
             target,
             pulse,
             client,
-            name: ClientName::new(client.ip()),
+            name: Arc::new(ClientName::new(client.ip(), secure)),
             first: Mutex::new(first),
             switch: Mutex::new(None),
             dice: AtomicU64::new(world::random::number()),
+        }
+    }
+
+    /// For one of the connection's streams.
+    pub(crate) fn stream(&self, pulse: Arc<Pulse>) -> Session {
+        let [seed, ..] = self.roll();
+        Session {
+            ground: Arc::clone(&self.ground),
+            target: Arc::clone(&self.target),
+            pulse,
+            client: self.client,
+            name: Arc::clone(&self.name),
+            first: Mutex::new(self.take_first()),
+            switch: Mutex::new(None),
+            dice: AtomicU64::new(seed),
         }
     }
 

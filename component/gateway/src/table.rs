@@ -3,8 +3,10 @@
 //! Owns the words the agent speaks to the gateway with. Plain data: the agent derives a table from control's
 //! state, the gateway makes itself so.
 
+use pki::Certificate;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use wire::spec::Protocol;
 
 /// Everything the gateway serves. Equal tables change nothing.
@@ -14,6 +16,9 @@ pub struct Table {
     pub routes: Vec<Route>,
     /// The ready endpoints of each service, by `stack/service`.
     pub services: BTreeMap<String, Vec<Endpoint>>,
+    /// For listeners with TLS. Of several for one name the first is shown; the first of all to clients that ask for
+    /// none of the names.
+    pub certificates: Vec<Arc<Certificate>>,
 }
 
 /// One address to listen at. Port 0 takes a free one and keeps it for as long as the listener is wanted.
@@ -23,6 +28,8 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// What connections to a published TCP port speak.
     pub speaks: Speaks,
+    /// Connections begin with TLS, which ends here.
+    pub tls: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,4 +81,6 @@ pub struct Applied {
     pub listening: Vec<(SocketAddr, SocketAddr)>,
     /// The address and why it is not served, with what to do about it.
     pub failed: Vec<(SocketAddr, String)>,
+    /// The names of certificates that cannot be shown, and why.
+    pub unusable: Vec<(String, String)>,
 }

@@ -4,7 +4,7 @@
 //! counted until its [`Lease`] ends, however it ends. Does not know requests: `exchange` and `tunnel` use it.
 
 use crate::budget::Budget;
-use crate::link::Link;
+use crate::link::{Link, Shared};
 use crate::metrics::{Failure, ServiceMeters};
 use crate::settings::Limits;
 use crate::table;
@@ -69,6 +69,8 @@ pub(crate) struct Upstream {
 struct State {
     pool: Pool,
     idle: HashMap<Arc<str>, Vec<Link>>,
+    /// Connections of HTTP/2, one for each endpoint that is spoken to so.
+    shared: HashMap<Arc<str>, Shared>,
     budget: Budget,
     dice: u64,
 }
@@ -87,6 +89,7 @@ impl Upstream {
         let state = State {
             pool: Pool::new(),
             idle: HashMap::new(),
+            shared: HashMap::new(),
             budget: Budget::new(ground.now_ms()),
             dice: world::random::number(),
         };
@@ -115,11 +118,12 @@ impl Upstream {
                 draining: endpoint.draining,
             })
             .collect();
-        let unused: Vec<Vec<Link>> = {
+        let unused: (Vec<Vec<Link>>, Vec<Shared>) = {
             let mut state = self.lock();
-            let State { pool, idle, .. } = &mut *state;
+            let State { pool, idle, shared, .. } = &mut *state;
             pool.update(wanted);
-            idle.extract_if(|id, _| !pool.takes_picks(id)).map(|(_, links)| links).collect()
+            let idle = idle.extract_if(|id, _| !pool.takes_picks(id)).map(|(_, links)| links).collect();
+            (idle, shared.extract_if(|id, _| !pool.takes_picks(id)).map(|(_, shared)| shared).collect())
         };
         // Closing sockets is for after the lock.
         drop(unused);
@@ -226,8 +230,13 @@ impl Upstream {
                 links.extract_if(.., |link| now_ms.saturating_sub(link.idle_since_ms) > idle_ms || !link.is_free()),
             );
         }
+        let unused: Vec<Shared> = state
+            .shared
+            .extract_if(|_, shared| shared.is_unused() || !shared.is_open())
+            .map(|(_, shared)| shared)
+            .collect();
         drop(state);
-        drop(closed);
+        drop((closed, unused));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -281,6 +290,18 @@ impl Lease {
                 return Some(link);
             }
         }
+    }
+
+    /// A share in the endpoint's connection of HTTP/2.
+    pub(crate) fn take_shared(&self) -> Option<Link> {
+        let state = self.upstream.lock();
+        state.shared.get(&self.id).filter(|shared| shared.is_open()).map(|shared| shared.link(true))
+    }
+
+    /// Shares a connection of HTTP/2 with those that come.
+    pub(crate) fn share(&self, shared: Shared) {
+        let before = self.upstream.lock().shared.insert(Arc::clone(&self.id), shared);
+        drop(before);
     }
 
     /// Connects anew. May be dropped.

@@ -217,7 +217,7 @@ pub(crate) fn route(hosts: &[&str], path_prefix: &str, service: &str) -> Route {
 }
 
 pub(crate) fn listener(kind: ListenerKind, speaks: Speaks) -> Listener {
-    Listener { address: "127.0.0.1:0".parse().unwrap(), kind, speaks }
+    Listener { address: "127.0.0.1:0".parse().unwrap(), kind, speaks, tls: false }
 }
 
 pub(crate) fn table(kind: ListenerKind, speaks: Speaks, ids: &[&str]) -> Table {
@@ -225,6 +225,7 @@ pub(crate) fn table(kind: ListenerKind, speaks: Speaks, ids: &[&str]) -> Table {
         listeners: vec![listener(kind, speaks)],
         routes: vec![route(&[], "/", SERVICE)],
         services: BTreeMap::from([(SERVICE.to_owned(), endpoints(ids))]),
+        ..Table::default()
     }
 }
 

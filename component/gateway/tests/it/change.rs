@@ -496,7 +496,7 @@ async fn services_share_instances_by_name_only() {
     ]);
     let routes = vec![route(&[], "/", SERVICE), route(&[], "/b", "shop/b")];
     let listeners = vec![listener(ListenerKind::Routed, Speaks::Detect)];
-    let bed = Bed::start(Limits::default(), Table { listeners, routes, services }).await;
+    let bed = Bed::start(Limits::default(), Table { listeners, routes, services, ..Table::default() }).await;
     bed.doors.set("a", a.address);
     bed.doors.set("b", b.address);
     let mut client = bed.client().await;

@@ -7,6 +7,8 @@ mod change;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod many;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod published;

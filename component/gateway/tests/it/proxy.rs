@@ -463,7 +463,7 @@ async fn routes_choose_by_host_and_path() {
     let services =
         BTreeMap::from([(SERVICE.to_owned(), endpoints(&["w"])), ("shop/api".to_owned(), endpoints(&["p"]))]);
     let listeners = vec![listener(ListenerKind::Routed, Speaks::Detect)];
-    let bed = Bed::start(Limits::default(), Table { listeners, routes, services }).await;
+    let bed = Bed::start(Limits::default(), Table { listeners, routes, services, ..Table::default() }).await;
     bed.doors.set("w", web.address);
     bed.doors.set("p", api.address);
     let mut client = Client::connect(bed.address).await;

@@ -1,0 +1,135 @@
+//! One client connection that speaks HTTP/2: every request is a stream of its own.
+//!
+//! Owns the bounds of the protocol and the connection's end. A stream that is reset, or whose connection ends, takes
+//! along what it caused. Does not know how a request is answered: `exchange` does.
+
+use crate::body::AnswerBody;
+use crate::exchange;
+use crate::listener::Phase;
+use crate::pulse::{ClientStream, Pulse};
+use crate::session::Session;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Requests at once on one connection: nginx's and the recommendation's (RFC 9113, section 6.5.2) lower bound.
+const STREAMS_MAX: u32 = 128;
+/// Streams the client may reset before they were answered and again at once, before the connection is closed: what
+/// the rapid reset attack (CVE-2023-44487) lives from.
+const RESETS_MAX: usize = 32;
+/// What a client may send of one body, and of all, before it is asked for: a round trip of 100 ms at 40 Mbit/s.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+/// What is kept of answers for one stream that the client does not take.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+/// A silent client with streams under way is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// Starts streams as tasks, so that those of one connection use all cores.
+#[derive(Clone, Copy)]
+pub(crate) struct Tasks;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, stream: F) {
+        // It ends with its answer, or with its connection.
+        world::task::spawn("gateway stream", stream).detach();
+    }
+}
+
+/// Serves the connection to its end. When `phase` says drain, streams under way are finished; when it says cut, nothing
+/// is.
+pub(crate) async fn serve(session: Session, stream: ClientStream, mut phase: watch::Receiver<Phase>) {
+    let session = Arc::new(session);
+    session.pulse.multiplexes();
+    let limits = session.ground.limits.clone();
+    let service = service_fn(|request| {
+        let session = Arc::clone(&session);
+        async move { Ok::<_, Infallible>(answer(&session, request).await) }
+    });
+    let mut builder = http2::Builder::new(Tasks);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut alarm = pin!(tokio::time::sleep(limits.idle_deadline));
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(client = %session.client, %error, "client connection ended");
+                }
+                return;
+            }
+            () = alarm.as_mut() => match session.pulse.next_check(&limits) {
+                Some(pause) => alarm.as_mut().reset(tokio::time::Instant::now() + pause),
+                None => {
+                    tracing::debug!(client = %session.client, "client connection closed at a deadline");
+                    return;
+                }
+            },
+            changed = phase.changed() => match (changed.is_ok(), *phase.borrow()) {
+                (true, Phase::Open) => {}
+                (true, Phase::Drain) => connection.as_mut().graceful_shutdown(),
+                (true, Phase::Cut) | (false, _) => return,
+            },
+        }
+    }
+}
+
+/// Answers one stream's request, and looks at its clock once in a while.
+async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Response<AnswerBody> {
+    let limits = &session.ground.limits;
+    let pulse = Arc::new(Pulse::of_stream());
+    let place = Place::take(&session.pulse);
+    let stream = Arc::new(session.stream(Arc::clone(&pulse)));
+    let mut answering = pin!(exchange::answer(stream, request));
+    let mut alarm = pin!(tokio::time::sleep(limits.head_deadline));
+    loop {
+        tokio::select! {
+            biased;
+            response = answering.as_mut() => {
+                return response.map(|body| body.holding(place));
+            }
+            () = alarm.as_mut() => {
+                // Marks an answer that is late; whether the client is there is the connection's to see.
+                let pause = pulse.next_check(limits).unwrap_or(limits.head_deadline);
+                alarm.as_mut().reset(tokio::time::Instant::now() + pause);
+            }
+        }
+    }
+}
+
+/// A stream under way, counted until its answer is through.
+pub(crate) struct Place {
+    pulse: Arc<Pulse>,
+}
+
+impl Place {
+    fn take(pulse: &Arc<Pulse>) -> Place {
+        pulse.stream_begins();
+        Place { pulse: Arc::clone(pulse) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pulse.stream_ends();
+    }
+}
