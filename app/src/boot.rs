@@ -1,6 +1,7 @@
 //! Boot and shutdown of a node: a list, and the same list backwards.
 
 use crate::api;
+use crate::certificates;
 use crate::cli::UpArgs;
 use crate::config::{self, Node};
 use crate::seen;
@@ -62,6 +63,8 @@ enum BootError {
     Space(#[from] control::SpaceError),
     #[error(transparent)]
     State(#[from] state::StateError),
+    #[error(transparent)]
+    Certificates(#[from] certificates::OpenError),
     #[error("start the runtime: {0}")]
     Runtime(std::io::Error),
 }
@@ -76,6 +79,7 @@ impl BootError {
             BootError::Space(error) => error.hint().to_owned(),
             BootError::Spawner(_) | BootError::Images(_) | BootError::Agent(_) | BootError::Runtime(_) => String::new(),
             BootError::State(error) => error.hint().to_owned(),
+            BootError::Certificates(_) => "move the folder away to have a new authority made, or restore it".to_owned(),
         }
     }
 }
@@ -198,11 +202,6 @@ fn announce(node: &Node, api: SocketAddr, token: &str) {
     );
     // Nobody reading is no reason to stop.
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
-    if node.https.is_some() {
-        tracing::warn!(
-            "--https is taken note of, but nothing is served there yet: certificates come with the gateway's next step"
-        );
-    }
 }
 
 async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Result<(Running, axum::Router), BootError> {
@@ -242,19 +241,21 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
-    let serving = serve::run(
-        Arc::clone(&gateway),
-        Arc::clone(&agent),
-        view.clone(),
-        node.http,
-        Arc::clone(&unserved),
-        meter.clone(),
-    );
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let (keeper, certificates) = certificates::Keeper::open(&node.data, &hostname)?;
+    let front = serve::Front {
+        http: node.http,
+        https: node.https,
+        certificates: certificates.clone(),
+        unserved: Arc::clone(&unserved),
+    };
+    let serving = serve::run(Arc::clone(&gateway), Arc::clone(&agent), view.clone(), front, meter.clone());
     let series = vec![seen::services(&meter, view.clone()), space.measure(&meter), group.measure(&meter, "control")];
     let stacks = Stacks::new(space.clone());
     report_node(node, id, &soft)?;
     let tasks = vec![
         view_task,
+        world::task::spawn("certificates", keeper.run(view.clone())),
         world::task::spawn("serve", serving),
         world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(&telemetry))),
         world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
@@ -271,6 +272,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         telemetry,
         meter,
         edge: serve::Edge { http: node.http, unserved },
+        certificates,
     });
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod boot;
+mod certificates;
 mod cli;
 mod config;
 mod seen;

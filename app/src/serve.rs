@@ -2,6 +2,7 @@
 //!
 //! The gateway knows no stacks and control knows no sockets; this is where they meet.
 
+use crate::certificates::Shown;
 use containers::Agent;
 use control::view::{Snapshot, View};
 use gateway::{Endpoint, Gateway, Listener, ListenerKind, Route, Speaks, Table, UdpDialer, UdpDialing};
@@ -11,6 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use wire::resource::Wanted;
 use wire::spec::{Port, Protocol, Service};
 
@@ -47,21 +49,28 @@ fn published(port: &Port) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port.published?))
 }
 
+/// What the gateway is served from, besides the view.
+pub struct Front {
+    /// Where requests by host name are served.
+    pub http: SocketAddr,
+    /// The same with TLS.
+    pub https: Option<SocketAddr>,
+    pub certificates: watch::Receiver<Shown>,
+    pub unserved: Unserved,
+}
+
 /// Keeps the gateway's table as the view says. Owner: the boot list. May be dropped anywhere.
-pub async fn run(
-    gateway: Arc<Gateway>,
-    agent: Arc<Agent>,
-    mut view: View,
-    http: SocketAddr,
-    unserved: Unserved,
-    meter: meter::Meter,
-) {
+pub async fn run(gateway: Arc<Gateway>, agent: Arc<Agent>, mut view: View, mut front: Front, meter: meter::Meter) {
     let mut holding = Holding::new();
     let failing = meter.gauge("bramble_gateway_listeners_failed", "Ports that could not be listened on.", &[]);
     let mut last = None;
     let mut retry = false;
     loop {
-        let wanted = table(&view.borrow_and_update().clone(), http);
+        let mut wanted = table(&view.borrow_and_update().clone(), front.http);
+        if let Some(address) = front.https {
+            wanted.listeners.push(Listener { address, kind: ListenerKind::Routed, speaks: Speaks::Http, tls: true });
+            wanted.certificates.clone_from(&front.certificates.borrow_and_update().certificates);
+        }
         let ports_changed = last.as_ref().is_none_or(|last: &Table| last.listeners != wanted.listeners) || retry;
         if last.as_ref() != Some(&wanted) || retry {
             let applied = gateway.apply(wanted.clone()).await;
@@ -69,10 +78,13 @@ pub async fn run(
                 for (address, reason) in &applied.failed {
                     tracing::warn!(%address, reason, "cannot listen");
                 }
+                for (names, reason) in &applied.unusable {
+                    tracing::warn!(names, reason, "a certificate cannot be shown");
+                }
             }
             failing.set(applied.failed.len() as f64);
             retry = !applied.failed.is_empty();
-            *unserved.lock().unwrap_or_else(PoisonError::into_inner) = applied.failed.into_iter().collect();
+            *front.unserved.lock().unwrap_or_else(PoisonError::into_inner) = applied.failed.into_iter().collect();
             last = Some(wanted);
         }
         if ports_changed || agent.running().iter().any(|(_, pid)| !holding.contains_key(pid)) {
@@ -80,6 +92,7 @@ pub async fn run(
         }
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
+            changed = front.certificates.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(RETRY), if retry => {}
         }
     }

@@ -4,6 +4,7 @@
 //! [`problem::Refusal`] with a code. Never decides anything itself.
 
 mod auth;
+mod certificates;
 mod images;
 mod instances;
 mod nodes;
@@ -16,6 +17,7 @@ mod stacks;
 mod summary;
 mod watch;
 
+use crate::certificates::Shown;
 use crate::serve::Edge;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -43,6 +45,7 @@ pub struct Parts {
     pub telemetry: Arc<telemetry::Telemetry>,
     pub meter: meter::Meter,
     pub edge: Edge,
+    pub certificates: tokio::sync::watch::Receiver<Shown>,
 }
 
 pub(crate) type App = Arc<Parts>;
@@ -71,6 +74,8 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/instances/{id}/kill", post(instances::kill))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::show))
+        .route("/v1/certificates", get(certificates::list))
+        .route("/v1/certificates/authority", get(certificates::authority))
         .route("/v1/images", get(images::list).delete(images::remove))
         .route("/v1/images/pull", post(images::pull))
         .route("/v1/images/prune", post(images::prune))

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 used wrongly. `--json` on every command prints what the API answered.
 
+mod certificate;
 mod completion;
 mod failure;
 mod image;
@@ -60,6 +61,9 @@ pub enum Command {
     /// Images
     #[command(subcommand)]
     Image(image::Verb),
+    /// Certificates for TLS
+    #[command(subcommand)]
+    Certificate(certificate::Verb),
     /// Print a completion script for a shell
     Completion(completion::Arguments),
 }
@@ -111,6 +115,7 @@ async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure>
         Command::Logs(arguments) => service::logs::run(remote, arguments).await,
         Command::Node(verb) => node::run(remote, verb).await,
         Command::Image(verb) => image::run(remote, verb).await,
+        Command::Certificate(verb) => certificate::run(remote, verb).await,
         Command::Completion(arguments) => Ok(completion::run(&arguments)),
     }
 }

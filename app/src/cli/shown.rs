@@ -28,7 +28,18 @@ pub(crate) fn age(since_ms: u64) -> String {
     if since_ms == 0 {
         return "-".to_owned();
     }
-    let seconds = world::clock::unix_ms().saturating_sub(since_ms) / 1000;
+    span(world::clock::unix_ms().saturating_sub(since_ms) / 1000)
+}
+
+/// How long until then, as roughly.
+pub(crate) fn until(then_ms: u64) -> String {
+    match then_ms.checked_sub(world::clock::unix_ms()) {
+        Some(left_ms) => format!("in {}", span(left_ms / 1000)),
+        None => "over".to_owned(),
+    }
+}
+
+fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds}s"),
         120..7_200 => format!("{}m", seconds / 60),

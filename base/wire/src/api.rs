@@ -214,6 +214,27 @@ pub struct Image {
     pub instances: u32,
 }
 
+/// A certificate the gateway shows, or a file that is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificateState {
+    /// Host names and addresses it is for.
+    pub names: Vec<String>,
+    pub issuer: String,
+    pub not_before_ms: u64,
+    pub not_after_ms: u64,
+    /// The file it is from; `authority` for one that the node issued itself.
+    pub source: String,
+    /// Why it is not shown; empty when it is.
+    pub problem: String,
+}
+
+/// The certificate of the node's own authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityCertificate {
+    pub pem: String,
+}
+
 /// `POST /v1/images/pull`; answers lines of [`PullProgress`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pull {
