@@ -250,7 +250,12 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         unserved: Arc::clone(&unserved),
     };
     let serving = serve::run(Arc::clone(&gateway), Arc::clone(&agent), view.clone(), front, meter.clone());
-    let series = vec![seen::services(&meter, view.clone()), space.measure(&meter), group.measure(&meter, "control")];
+    let series = vec![
+        seen::services(&meter, view.clone()),
+        seen::certificates(&meter, certificates.clone()),
+        space.measure(&meter),
+        group.measure(&meter, "control"),
+    ];
     let stacks = Stacks::new(space.clone());
     report_node(node, id, &soft)?;
     let tasks = vec![

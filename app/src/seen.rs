@@ -1,7 +1,9 @@
-//! Series that belong to no single component: services as wanted and as they are.
+//! Series that belong to no single component: services as wanted and as they are, certificates and their ends.
 
+use crate::certificates::Shown;
 use control::view::View;
 use meter::{Meter, Registration};
+use tokio::sync::watch;
 use wire::resource::Wanted;
 use wire::spec::Mode;
 
@@ -22,5 +24,21 @@ pub fn services(meter: &Meter, view: View) -> Registration {
             samples.gauge("bramble_service_instances_ready", "Instances ready.", &labels, ready as f64);
         }
         samples.gauge("bramble_stacks", "Stacks wanted.", &[], snapshot.stacks.len() as f64);
+    })
+}
+
+/// How long each certificate is good for, and how many files are none.
+pub fn certificates(meter: &Meter, shown: watch::Receiver<Shown>) -> Registration {
+    meter.collector(move |samples| {
+        let now_ms = world::clock::unix_ms();
+        let shown = shown.borrow().clone();
+        for state in shown.states.iter().filter(|state| state.problem.is_empty()) {
+            let name = state.names.first().map_or("", String::as_str);
+            let labels = [("name", name), ("source", state.source.as_str())];
+            let left_s = state.not_after_ms.saturating_sub(now_ms) as f64 / 1_000.0;
+            samples.gauge("bramble_certificate_left_seconds", "Until a certificate ends.", &labels, left_s);
+        }
+        let unusable = shown.states.iter().filter(|state| !state.problem.is_empty()).count();
+        samples.gauge("bramble_certificates_unusable", "Certificate files that are none.", &[], unusable as f64);
     })
 }

@@ -93,10 +93,11 @@ impl Gateway {
     pub fn start(settings: Settings, dialer: Arc<dyn Dialer>, meter: Meter) -> Gateway {
         let Settings { inherited, udp, limits } = settings;
         let room = Arc::new(Semaphore::new(limits.connections_max));
+        let connections = ConnectionMeters::new(&meter, limits.connections_max);
         let ground = Arc::new(Ground::new(dialer, limits));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
         let tls = Tls::new().expect("ring has everything TLS 1.2 and 1.3 need");
-        let floor = Floor { ground, meters: ConnectionMeters::new(&meter), room, tls };
+        let floor = Floor { ground, meters: connections, room, tls };
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             floor,

@@ -169,7 +169,9 @@ pub(crate) enum Handshake {
 }
 
 impl ConnectionMeters {
-    pub(crate) fn new(meter: &Meter) -> ConnectionMeters {
+    pub(crate) fn new(meter: &Meter, most: usize) -> ConnectionMeters {
+        let help = "Client connections that may be open at once.";
+        meter.gauge("bramble_gateway_connections_max", help, &[]).set(most as f64);
         let bytes = |direction| {
             let help = "Bytes received from clients (in) and sent to them (out).";
             meter.counter("bramble_gateway_bytes_total", help, &[("direction", direction)])

@@ -136,6 +136,8 @@ const BOARDS: &[Board] = &[
         panels: &[
             panel("Connections", Unit::Count, &[line("bramble_gateway_connections", "open")]),
             panel("Traffic", Unit::BytesPerSecond, &[line("bramble_gateway_bytes_total", "{direction}")]),
+            panel("TLS handshakes", Unit::PerSecond, &[line("bramble_gateway_tls_handshakes_total", "{kind}")]),
+            panel("Certificates end in", Unit::Seconds, &[line("bramble_certificate_left_seconds", "{name}")]),
         ],
     },
     Board {

@@ -12,4 +12,5 @@ mod network;
 mod probe;
 mod rolling;
 mod surviving;
+mod tls;
 mod together;

@@ -9,13 +9,78 @@ const MINUTE_MS: u64 = 60 * SECOND_MS;
 
 /// How old a gauge may be and still say how things are: three samples, so that one may be missed.
 const RECENT_MS: u64 = 15 * SECOND_MS;
+/// Enough to get another certificate by hand. Those that renew themselves do so long before.
+const CERTIFICATE_LEFT_S_MIN: f64 = 14.0 * 86_400.0;
 
 /// The built-in rules. `memory_budget_bytes` is what the agent itself may hold.
 pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     let mut rules = services();
+    rules.extend(gateway());
     rules.extend(machine());
     rules.extend(own(memory_budget_bytes));
     rules
+}
+
+/// What clients meet.
+fn gateway() -> Vec<Rule> {
+    let p99 = &[("quantile", Match::Is("p99"))];
+    vec![
+        Rule {
+            name: "service_unreachable",
+            summary: "{value} requests to {service} found no instance that was ready: see what its instances wait for",
+            expression: Expression::Growth { of: Select::all("bramble_gateway_no_endpoint_total"), over_ms: MINUTE_MS },
+            by: &["service"],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "service_slow",
+            summary: "one in a hundred requests to {service} takes {value} and more: see what its instances wait for",
+            expression: Expression::Latest {
+                of: Select { name: "bramble_gateway_request_seconds", labels: p99 },
+                within_ms: RECENT_MS,
+            },
+            by: &["service"],
+            holds: Holds::Above(5.0),
+            for_ms: 5 * MINUTE_MS,
+            unit: Unit::Seconds,
+        },
+        Rule {
+            name: "gateway_saturated",
+            summary: "{value} of the client connections that may be open are: more wait or are turned away",
+            expression: Expression::Share {
+                part: Select::all("bramble_gateway_connections"),
+                whole: Select::all("bramble_gateway_connections_max"),
+                within_ms: RECENT_MS,
+            },
+            by: &[],
+            holds: Holds::Above(0.90),
+            for_ms: MINUTE_MS,
+            unit: Unit::Share,
+        },
+        Rule {
+            name: "certificate_ending",
+            summary: "the certificate for {name} ends in {value}: put a new one into the node's folder of certificates",
+            expression: Expression::Latest {
+                of: Select::all("bramble_certificate_left_seconds"),
+                within_ms: RECENT_MS,
+            },
+            by: &["name"],
+            holds: Holds::Below(CERTIFICATE_LEFT_S_MIN),
+            for_ms: MINUTE_MS,
+            unit: Unit::Seconds,
+        },
+        Rule {
+            name: "certificate_unusable",
+            summary: "{value} files in the folder of certificates are none: `bramble certificate ls` says why",
+            expression: Expression::Latest { of: Select::all("bramble_certificates_unusable"), within_ms: RECENT_MS },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            for_ms: MINUTE_MS,
+            unit: Unit::Count,
+        },
+    ]
 }
 
 /// What the services people deployed do.

@@ -155,6 +155,68 @@ fn a_failure_among_few_requests_is_no_trend() {
 }
 
 #[test]
+fn a_service_that_nobody_can_reach() {
+    let mut bed = Bed::built_in();
+    bed.meter.counter("bramble_gateway_no_endpoint_total", "N.", &[("service", "s/web")]).inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+service_unreachable(s/web)"]);
+    bed.pass(2 * 60_000);
+    assert_eq!(bed.changed(), ["-service_unreachable(s/web)"]);
+}
+
+#[test]
+fn a_service_that_answers_slowly() {
+    let mut bed = Bed::built_in();
+    let seconds = |meter: &Meter| {
+        meter.histogram("bramble_gateway_request_seconds", "T.", &[("service", "s/web")], meter::LATENCY_SECONDS)
+    };
+    bed.pass_with(240_000, move |meter| seconds(meter).observe(9.0));
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    bed.pass_with(120_000, move |meter| seconds(meter).observe(9.0));
+    assert_eq!(bed.changed(), ["+service_slow(s/web)"]);
+    bed.pass_with(600_000, move |meter| seconds(meter).observe(0.01));
+    assert_eq!(bed.changed(), ["-service_slow(s/web)"]);
+}
+
+#[test]
+fn a_gateway_with_nearly_all_connections_open() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_gateway_connections_max", &[], 1_000.0);
+    bed.set("bramble_gateway_connections", &[], 950.0);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+gateway_saturated()"]);
+    bed.set("bramble_gateway_connections", &[], 100.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-gateway_saturated()"]);
+}
+
+#[test]
+fn a_certificate_that_ends_soon() {
+    let mut bed = Bed::built_in();
+    let labels = [("name", "shop.test"), ("source", "shop.crt")];
+    bed.set("bramble_certificate_left_seconds", &labels, 20.0 * 86_400.0);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    bed.set("bramble_certificate_left_seconds", &labels, 13.0 * 86_400.0);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+certificate_ending(shop.test)"]);
+    bed.set("bramble_certificate_left_seconds", &labels, 90.0 * 86_400.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-certificate_ending(shop.test)"]);
+}
+
+#[test]
+fn a_certificate_file_that_is_none() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_certificates_unusable", &[], 1.0);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+certificate_unusable()"]);
+    bed.set("bramble_certificates_unusable", &[], 0.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-certificate_unusable()"]);
+}
+
+#[test]
 fn an_image_that_cannot_be_pulled() {
     let mut bed = Bed::built_in();
     bed.meter.counter("bramble_image_pull_failures_total", "F.", &[]).inc();
