@@ -59,6 +59,7 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
     let mut record = Record::new(Arc::clone(&target.meters), request.method().clone(), started);
     let admitted = match framing {
         Framing::Double => Err(Refusal::Malformed("both a content-length and a transfer-encoding")),
+        Framing::BareLineFeed => Err(Refusal::Malformed("a line that ends without a carriage return")),
         Framing::Plain | Framing::Unknown => admit(&session, &target, request, started),
     };
     let answered = match admitted {

@@ -17,6 +17,10 @@ pub(crate) struct Guard {
     start_length: usize,
     /// Whether the request line is through.
     in_headers: bool,
+    /// The last byte of the line so far is a carriage return.
+    returned: bool,
+    /// A line ended without one.
+    bare: bool,
     complete: bool,
     has_length: bool,
     has_coding: bool,
@@ -34,6 +38,8 @@ pub(crate) enum Framing {
     Plain,
     /// Both a length and a transfer coding.
     Double,
+    /// A line ends with a line feed alone, which some take for an end and others do not.
+    BareLineFeed,
     Unknown,
 }
 
@@ -62,16 +68,23 @@ impl Guard {
 
     /// The head is complete: what is known of it. Begins with the next.
     pub(crate) fn take(&mut self) -> Framing {
-        let framing = match (self.complete && !self.blind, self.has_length && self.has_coding) {
-            (true, true) => Framing::Double,
-            (true, false) => Framing::Plain,
-            (false, _) => Framing::Unknown,
+        let framing = if !self.complete || self.blind {
+            Framing::Unknown
+        } else if self.has_length && self.has_coding {
+            Framing::Double
+        } else if self.bare {
+            Framing::BareLineFeed
+        } else {
+            Framing::Plain
         };
         *self = Guard { lost: self.lost, blind: self.lost, ..Guard::default() };
         framing
     }
 
     fn extend(&mut self, line: &[u8]) {
+        if let Some(last) = line.last() {
+            self.returned = *last == b'\r';
+        }
         let room = self.start.iter_mut().skip(self.start_length);
         self.start_length += room.zip(line).map(|(slot, byte)| *slot = byte.to_ascii_lowercase()).count();
     }
@@ -79,6 +92,7 @@ impl Guard {
     fn end_line(&mut self) {
         let start = self.start.get(..self.start_length).unwrap_or_default();
         let empty = start.is_empty() || start == b"\r";
+        self.bare |= !std::mem::take(&mut self.returned);
         if self.in_headers {
             self.complete = empty;
             self.has_length |= start.starts_with(LENGTH);
@@ -115,6 +129,8 @@ mod tests {
         check("TRANSFER-encoding: chunked\r\n", Framing::Plain);
         check("Content-Length: 3\r\nX: y\r\nTransfer-Encoding: chunked\r\n", Framing::Double);
         check("transfer-encoding:chunked\ncontent-length:3\n", Framing::Double);
+        check("X: y\n", Framing::BareLineFeed);
+        check("X: y\r\nZ: z\n", Framing::BareLineFeed);
         check("X-Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", Framing::Plain);
         check("X: Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", Framing::Plain);
     }

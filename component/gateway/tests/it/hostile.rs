@@ -44,6 +44,8 @@ async fn requests_that_two_readers_may_read_differently_are_refused() {
         "NoColon\r\n",
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
         "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "X: y\n",
+        "X: y\nTransfer-Encoding: chunked\r\n",
     ] {
         refused(&bed, format!("POST / HTTP/1.1\r\nhost: a\r\n{headers}\r\n{smuggled}"), 400).await;
     }

@@ -5,6 +5,8 @@ mod bed;
 #[cfg(test)]
 mod change;
 #[cfg(test)]
+mod frames;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod many;
