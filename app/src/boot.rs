@@ -276,7 +276,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         images,
         telemetry,
         meter,
-        edge: serve::Edge { http: node.http, unserved },
+        edge: serve::Edge { http: node.http, https: node.https, unserved },
         certificates,
     });
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))

@@ -26,17 +26,28 @@ pub type Unserved = Arc<Mutex<BTreeMap<SocketAddr, String>>>;
 pub struct Edge {
     /// Where the gateway's shared HTTP port listens.
     pub http: SocketAddr,
+    /// The same with TLS.
+    pub https: Option<SocketAddr>,
     pub unserved: Unserved,
 }
 
 impl Edge {
+    /// Where a route is reached, without its path. `host` as the route names it.
+    pub fn origin(&self, host: &str, tls: bool) -> String {
+        let (scheme, port, usual) = match self.https {
+            Some(address) if tls => ("https", address.port(), 443),
+            Some(_) | None => ("http", self.http.port(), 80),
+        };
+        if port == usual { format!("{scheme}://{host}") } else { format!("{scheme}://{host}:{port}") }
+    }
+
     /// Why people do not reach a service where its file says.
     pub fn closed(&self, service: &Service) -> Option<String> {
         let unserved = self.unserved.lock().unwrap_or_else(PoisonError::into_inner);
         if unserved.is_empty() {
             return None;
         }
-        let shared = (!service.routes.is_empty()).then_some(self.http);
+        let shared = [Some(self.http), self.https].into_iter().flatten().filter(|_| !service.routes.is_empty());
         let mut addresses = service.ports.iter().filter_map(published).chain(shared);
         addresses.find_map(|address| Some(format!("cannot listen on {address}: {}", unserved.get(&address)?)))
     }

@@ -53,7 +53,7 @@ pub(super) fn service(snapshot: &Snapshot, stack: &str, name: &str, spec: &Servi
         instances_ready: counts.ready,
         instances_wanted: counts.wanted,
         state: edge.closed(spec).map_or_else(|| service_state(rollout, &counts), |why| format!("failed: {why}")),
-        endpoints: endpoints(spec, edge.http.port()),
+        endpoints: endpoints(spec, edge),
         address: snapshot.addresses.get(&at).map(|address| address.ip.clone()).unwrap_or_default(),
         revision: rollout.map_or(0, |rollout| rollout.revision),
     }
@@ -75,7 +75,7 @@ fn service_state(rollout: Option<&Rollout>, counts: &Counts) -> String {
 }
 
 /// Where the gateway serves it. The shared port's host names carry that port unless it is the usual one.
-fn endpoints(spec: &Service, http: u16) -> Vec<String> {
+fn endpoints(spec: &Service, edge: &Edge) -> Vec<String> {
     let mut endpoints = Vec::new();
     for port in &spec.ports {
         let Some(published) = port.published else { continue };
@@ -85,15 +85,11 @@ fn endpoints(spec: &Service, http: u16) -> Vec<String> {
             Protocol::Udp => format!("udp://{host}:{published}"),
         });
     }
-    let suffix = if http == 80 { String::new() } else { format!(":{http}") };
     for route in &spec.routes {
         let path = if route.path_prefix == "/" { "" } else { &route.path_prefix };
-        for host in &route.hosts {
-            endpoints.push(format!("http://{host}{suffix}{path}"));
-        }
-        if route.hosts.is_empty() {
-            endpoints.push(format!("http://localhost{suffix}{path}"));
-        }
+        let nobody = ["localhost".to_owned()];
+        let hosts = if route.hosts.is_empty() { &nobody[..] } else { &route.hosts };
+        endpoints.extend(hosts.iter().map(|host| format!("{}{path}", edge.origin(host, route.tls))));
     }
     endpoints
 }
