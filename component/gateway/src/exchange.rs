@@ -116,8 +116,14 @@ fn admit(
     mut request: Request<Incoming>,
     started: Instant,
 ) -> Result<Errand, Refusal> {
+    let in_stream = header::opens_websocket(&request);
+    if in_stream {
+        header::to_websocket_handshake(&mut request, session.roll());
+    }
     let asked = Asked::read(request.method(), request.uri(), request.version(), request.headers())?;
-    let upgrade = header::upgrade(request.headers()).filter(|_| request.body().is_end_stream());
+    let wanted =
+        in_stream.then(|| HeaderValue::from_static("websocket")).or_else(|| header::upgrade(request.headers()));
+    let upgrade = wanted.filter(|_| request.body().is_end_stream());
     let upgrade = upgrade.map(|protocol| (hyper::upgrade::on(&mut request), protocol));
     let (mut head, body) = request.into_parts();
     let (upstream, prefix) = match &target.kind {

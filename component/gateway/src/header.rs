@@ -4,11 +4,14 @@
 //! passed on: the gateway is the first that knows. Pure.
 
 use crate::trace;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::BytesMut;
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::ext::Protocol;
 use std::net::IpAddr;
 
 /// Headers about one connection only (RFC 9110, section 7.6.1, and its forerunners).
@@ -76,6 +79,31 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
         return None;
     }
     connection_tokens(headers).any(|token| token.eq_ignore_ascii_case(b"upgrade")).then(|| wanted.clone())
+}
+
+/// Whether a request opens a WebSocket within a stream of HTTP/2 (RFC 8441).
+pub(crate) fn opens_websocket<B>(request: &Request<B>) -> bool {
+    let protocol = || request.extensions().get::<Protocol>().map(Protocol::as_str);
+    request.method() == Method::CONNECT && protocol().is_some_and(|name| name.eq_ignore_ascii_case("websocket"))
+}
+
+/// Makes such a request into the handshake that HTTP/1.1 has for it. The key proves nothing between us and an instance,
+/// but instances insist on one.
+pub(crate) fn to_websocket_handshake<B>(request: &mut Request<B>, [high, low, _]: [u64; 3]) {
+    *request.method_mut() = Method::GET;
+    request.extensions_mut().remove::<Protocol>();
+    let key = BASE64.encode([high.to_ne_bytes(), low.to_ne_bytes()].concat());
+    if let Ok(key) = HeaderValue::try_from(key) {
+        request.headers_mut().insert(header::SEC_WEBSOCKET_KEY, key);
+    }
+}
+
+/// Makes the instance's agreement to a handshake into an answer for a stream.
+pub(crate) fn to_websocket_answer<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::OK;
+    for name in [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_ACCEPT] {
+        response.headers_mut().remove(name);
+    }
 }
 
 /// Makes a client's headers into those an instance gets.

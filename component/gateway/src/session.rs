@@ -94,7 +94,7 @@ impl Session {
         *self.switch.lock().unwrap_or_else(PoisonError::into_inner) = Some(switch);
     }
 
-    fn take_switch(&self) -> Option<Switch> {
+    pub(crate) fn take_switch(&self) -> Option<Switch> {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -164,6 +164,19 @@ async fn join(switch: Switch, mut phase: watch::Receiver<Phase>) {
     tunnel::watch_peer(&instance);
     tokio::select! {
         ended = tunnel::run(stream, instance, early) => drop(ended),
+        _ = phase.wait_for(|phase| *phase == Phase::Cut) => {}
+    }
+    lease.end(Outcome::ClientGone);
+}
+
+/// Carries bytes between a stream of HTTP/2 and an instance.
+pub(crate) async fn join_stream(switch: Switch, mut phase: watch::Receiver<Phase>) {
+    let Switch { client, instance, early, lease } = switch;
+    let Ok(upgraded) = client.await else { return };
+    lease.upstream.meters.tunnel();
+    tunnel::watch_peer(&instance);
+    tokio::select! {
+        ended = tunnel::run(TokioIo::new(upgraded), instance, early) => drop(ended),
         _ = phase.wait_for(|phase| *phase == Phase::Cut) => {}
     }
     lease.end(Outcome::ClientGone);

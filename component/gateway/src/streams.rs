@@ -5,9 +5,10 @@
 
 use crate::body::AnswerBody;
 use crate::exchange;
+use crate::header;
 use crate::listener::Phase;
 use crate::pulse::{ClientStream, Pulse};
-use crate::session::Session;
+use crate::session::{self, Session};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -51,13 +52,15 @@ pub(crate) async fn serve(session: Session, stream: ClientStream, mut phase: wat
     let session = Arc::new(session);
     session.pulse.multiplexes();
     let limits = session.ground.limits.clone();
+    let streams = phase.clone();
     let service = service_fn(|request| {
-        let session = Arc::clone(&session);
-        async move { Ok::<_, Infallible>(answer(&session, request).await) }
+        let (session, phase) = (Arc::clone(&session), streams.clone());
+        async move { Ok::<_, Infallible>(answer(&session, request, phase).await) }
     });
     let mut builder = http2::Builder::new(Tasks);
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
@@ -94,18 +97,30 @@ pub(crate) async fn serve(session: Session, stream: ClientStream, mut phase: wat
 }
 
 /// Answers one stream's request, and looks at its clock once in a while.
-async fn answer(session: &Arc<Session>, request: Request<Incoming>) -> Response<AnswerBody> {
+async fn answer(
+    session: &Arc<Session>,
+    request: Request<Incoming>,
+    phase: watch::Receiver<Phase>,
+) -> Response<AnswerBody> {
     let limits = &session.ground.limits;
     let pulse = Arc::new(Pulse::of_stream());
     let place = Place::take(&session.pulse);
     let stream = Arc::new(session.stream(Arc::clone(&pulse)));
-    let mut answering = pin!(exchange::answer(stream, request));
+    let mut answering = pin!(exchange::answer(Arc::clone(&stream), request));
     let mut alarm = pin!(tokio::time::sleep(limits.head_deadline));
     loop {
         tokio::select! {
             biased;
-            response = answering.as_mut() => {
-                return response.map(|body| body.holding(place));
+            mut response = answering.as_mut() => {
+                let Some(switch) = stream.take_switch() else { return response.map(|body| body.holding(place)) };
+                header::to_websocket_answer(&mut response);
+                // It ends with the stream, and so with its connection.
+                let tunnel = async move {
+                    session::join_stream(switch, phase).await;
+                    drop(place);
+                };
+                world::task::spawn("gateway stream", tunnel).detach();
+                return response;
             }
             () = alarm.as_mut() => {
                 // Marks an answer that is late; whether the client is there is the connection's to see.

@@ -312,3 +312,42 @@ async fn an_instance_without_http_2_is_said_to_be_broken() {
     let response = client.send(request.body(empty()).unwrap()).await;
     assert_eq!(response.status(), 502, "{}", body_of(response).await);
 }
+
+#[tokio::test]
+async fn a_websocket_goes_within_a_stream() {
+    let echo = Instance::raw(|mut stream| async move {
+        let head = crate::proxy::read_head(&mut stream).await;
+        assert!(head.starts_with("GET /socket HTTP/1.1\r\n") && head.contains("upgrade: websocket\r\n"), "{head}");
+        assert!(head.contains("sec-websocket-key: ") && head.contains("sec-websocket-version: 13\r\n"), "{head}");
+        let agreed = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                      sec-websocket-accept: x\r\nsec-websocket-protocol: chat\r\n\r\n";
+        stream.write_all(agreed.as_bytes()).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        drop(tokio::io::copy(&mut read, &mut write).await);
+    })
+    .await;
+    let world = Secure::new(&echo).await;
+    let mut client = world.many().await;
+    for round in ["one", "two"] {
+        let request = Request::builder()
+            .method("CONNECT")
+            .uri("https://shop.test/socket")
+            .extension(hyper::ext::Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-protocol", "chat")
+            .body(empty())
+            .unwrap();
+        let response = client.send(request).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+        assert!(!response.headers().contains_key("sec-websocket-accept"));
+        let mut socket = TokioIo::new(hyper::upgrade::on(response).await.expect("both ends"));
+        socket.write_all(round.as_bytes()).await.unwrap();
+        let mut said = [0; 3];
+        tokio::time::timeout(HANG, socket.read_exact(&mut said)).await.expect("an echo").unwrap();
+        assert_eq!(said, round.as_bytes());
+        assert_eq!(world.bed.gateway.in_flight("a"), 1);
+        drop(socket);
+        until(|| world.bed.gateway.in_flight("a") == 0).await;
+    }
+}
