@@ -32,6 +32,8 @@ pub(crate) enum Refusal {
     },
     #[error("service {service} did not answer in time")]
     Late { service: String },
+    #[error("service {service} did not answer within the time the request gives")]
+    Deadline { service: String },
     #[error("service {service} switched protocols badly")]
     Unasked { service: String },
     #[error("the method CONNECT is not served here")]
@@ -47,7 +49,7 @@ impl Refusal {
             Refusal::NoRoute { .. } => StatusCode::NOT_FOUND,
             Refusal::NoEndpoint { .. } | Refusal::Crowded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Unreachable { .. } | Refusal::Broken { .. } | Refusal::Unasked { .. } => StatusCode::BAD_GATEWAY,
-            Refusal::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Refusal::Late { .. } | Refusal::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Refusal::Connect => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
@@ -59,7 +61,7 @@ impl Refusal {
             Refusal::NoEndpoint { .. } => "B0603",
             Refusal::Unreachable { .. } => "B0604",
             Refusal::Broken { .. } | Refusal::Unasked { .. } => "B0605",
-            Refusal::Late { .. } => "B0606",
+            Refusal::Late { .. } | Refusal::Deadline { .. } => "B0606",
             Refusal::Connect => "B0607",
             Refusal::Crowded { .. } => "B0608",
         }
@@ -80,6 +82,7 @@ impl Refusal {
             }
             Refusal::Broken { .. } => "see `bramble logs STACK/SERVICE`: it may have crashed or been killed",
             Refusal::Late { .. } => "see `bramble logs STACK/SERVICE`: it accepted the request and said nothing",
+            Refusal::Deadline { .. } => "give it longer by `x-request-timeout` or `grpc-timeout`, or ask for less",
             Refusal::Unasked { .. } => {
                 "the program answered 101 to a request that asked for no such thing, or broke off after it"
             }
@@ -98,6 +101,7 @@ impl Refusal {
             | Refusal::Broken { .. }
             | Refusal::Unasked { .. }
             | Refusal::Late { .. }
+            | Refusal::Deadline { .. }
             | Refusal::Crowded { .. } => false,
         }
     }

@@ -7,6 +7,7 @@
 use crate::answer::{Refusal, echo};
 use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending, Record};
+use crate::deadline;
 use crate::guard::Framing;
 use crate::header;
 use crate::link::{Link, RequestBody, Sent, Shared};
@@ -40,6 +41,8 @@ struct Errand {
     /// The client's end, and the protocol it wants instead of HTTP.
     upgrade: Option<(OnUpgrade, HeaderValue)>,
     started: Instant,
+    /// When the client stops waiting, if it says so.
+    deadline: Option<Instant>,
 }
 
 /// What an instance answered.
@@ -66,7 +69,7 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
         Ok(errand) => {
             record.meters = Arc::clone(&errand.upstream.meters);
             let span = span(&session, &errand);
-            run(&session, errand).instrument(span).await
+            run_in_time(&session, errand).instrument(span).await
         }
         Err(refusal) => Err(refusal),
     };
@@ -158,6 +161,7 @@ fn admit(
     };
     let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
     head.extensions = Extensions::new();
+    let deadline = deadline::asked(&head.headers).map(|asked| started + asked);
     Ok(Errand {
         upstream: Arc::clone(upstream),
         request: Request::from_parts(head, body),
@@ -165,6 +169,7 @@ fn admit(
         many,
         upgrade,
         started,
+        deadline,
     })
 }
 
@@ -179,14 +184,32 @@ fn origin_form(uri: Uri, prefix: Option<&str>) -> Uri {
     Uri::try_from(text).unwrap_or(uri)
 }
 
+/// [`run`], no longer than the client waits.
+async fn run_in_time(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
+    let Some(deadline) = errand.deadline else { return run(session, errand).await };
+    let upstream = Arc::clone(&errand.upstream);
+    match tokio::time::timeout_at(deadline.into(), run(session, errand)).await {
+        Ok(answered) => answered,
+        Err(_) => {
+            // Dropped, it has given back what it had: the instance sees its client leave.
+            upstream.meters.failure(Failure::Late);
+            Err(Refusal::Deadline { service: upstream.service.clone() })
+        }
+    }
+}
+
 /// Balancer and connection: sends the request until there is an answer or no more to try.
 async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
-    let Errand { upstream, mut request, repeatable, many, upgrade, started } = errand;
+    let Errand { upstream, mut request, repeatable, many, upgrade, started, deadline } = errand;
     let search = Search::new(Arc::clone(&upstream), started);
     let mut connecting = Connecting { search, fresh: false, repeatable, many };
     let mut sends = 0;
     loop {
         let (lease, mut link) = connecting.connect(session, &upstream).await?;
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(world::clock::monotonic());
+            deadline::pass_on(request.headers_mut(), left);
+        }
         let spare = repeatable.then(|| again(&request));
         sends += 1;
         let error = match send(session, &mut link, request).await {

@@ -14,6 +14,7 @@ mod answer;
 mod asked;
 mod body;
 mod budget;
+mod deadline;
 mod detect;
 mod exchange;
 mod gateway;

@@ -501,3 +501,26 @@ pub(crate) async fn read_head(stream: &mut tokio::net::TcpStream) -> String {
     tokio::time::timeout(HANG, reading).await.expect("a head before the hang guard");
     String::from_utf8(head).unwrap()
 }
+
+#[tokio::test]
+async fn a_client_that_says_how_long_it_waits_waits_no_longer() {
+    let mirror = Instance::mirror().await;
+    let bed = Bed::new(&[("a", &mirror)]).await;
+    let ask = |timeout: &str| format!("GET / HTTP/1.1\r\nhost: a\r\nx-request-timeout: {timeout}\r\n\r\n");
+    let said = bed.client().await.ask(ask("50")).await.text();
+    let line = said.lines().find_map(|line| line.strip_prefix("x-request-timeout: ")).expect("it is passed on");
+    let left_ms: u64 = line.trim_end_matches("ms").parse().unwrap();
+    assert!(left_ms <= 50_000, "{line}");
+
+    let silent = Instance::raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        // Until the gateway leaves.
+        assert_eq!(tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1]).await.unwrap_or(0), 0);
+    })
+    .await;
+    let bed = Bed::new(&[("a", &silent)]).await;
+    let answer = bed.client().await.ask(ask("20ms")).await;
+    assert_eq!(answer.status, 504);
+    assert!(answer.text().starts_with("B0606: ") && answer.text().contains("x-request-timeout"), "{}", answer.text());
+    until(|| bed.gateway.in_flight("a") == 0).await;
+}
