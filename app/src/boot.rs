@@ -232,12 +232,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     })
     .await?;
     let agent = Arc::new(agent);
-    let datagrams: Arc<dyn gateway::UdpDialer> = Arc::new(serve::Datagrams(Arc::clone(&agent)));
-    // The sockets of a node that was killed wait in the boxes they lead to, with whoever is connecting meanwhile.
-    let held = containers::held(&node.data).await;
-    let inherited = held.into_iter().filter_map(|(name, socket)| Some((name.parse().ok()?, socket))).collect();
-    let settings = gateway::Settings { udp: Some(datagrams), inherited, ..gateway::Settings::default() };
-    let gateway = Arc::new(Gateway::start(settings, agent.dialer(), meter.clone()));
+    let gateway = start_gateway(node, &agent, &meter).await;
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
@@ -280,6 +275,15 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         certificates,
     });
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
+}
+
+async fn start_gateway(node: &Node, agent: &Arc<Agent>, meter: &meter::Meter) -> Arc<Gateway> {
+    let datagrams: Arc<dyn gateway::UdpDialer> = Arc::new(serve::Datagrams(Arc::clone(agent)));
+    // The sockets of a node that was killed wait in the boxes they lead to, with whoever is connecting meanwhile.
+    let held = containers::held(&node.data).await;
+    let inherited = held.into_iter().filter_map(|(name, socket)| Some((name.parse().ok()?, socket))).collect();
+    let settings = gateway::Settings { udp: Some(datagrams), inherited, ..gateway::Settings::default() };
+    Arc::new(Gateway::start(settings, agent.dialer(), meter.clone()))
 }
 
 /// The image store, and how users inside images map to users of this machine: both follow from who runs the node.
