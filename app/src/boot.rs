@@ -236,8 +236,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let (keeper, certificates) = certificates::Keeper::open(&node.data, &hostname)?;
+    let (keeper, certificates) = certificates::Keeper::open(&node.data)?;
     let front = serve::Front {
         http: node.http,
         https: node.https,
@@ -251,7 +250,6 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         space.measure(&meter),
         group.measure(&meter, "control"),
     ];
-    let stacks = Stacks::new(space.clone());
     report_node(node, id, &soft)?;
     let tasks = vec![
         view_task,
@@ -265,7 +263,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         node: id.to_owned(),
         space: space.clone(),
         soft: soft.clone(),
-        stacks,
+        stacks: Stacks::new(space.clone()),
         view,
         agent: Arc::clone(&agent),
         images,

@@ -57,15 +57,16 @@ pub struct Keeper {
 
 impl Keeper {
     /// Opens both folders in `data`, making what is missing.
-    pub fn open(data: &Path, hostname: &str) -> Result<(Keeper, watch::Receiver<Shown>), OpenError> {
+    pub fn open(data: &Path) -> Result<(Keeper, watch::Receiver<Shown>), OpenError> {
         let folder = data.join("certificates");
         let failed = |source: io::Error| OpenError::Folder { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(failed)?;
         let changes = watch_folder(&folder).map_err(failed)?;
-        let authority = authority(&data.join("authority"), hostname)?;
+        let hostname = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+        let authority = authority(&data.join("authority"), &hostname)?;
         let mut own: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-        if is_name(hostname) {
-            own.insert(0, hostname.to_ascii_lowercase());
+        if is_name(&hostname) {
+            own.insert(0, hostname);
         }
         let authority_pem = authority.certificate_pem().into();
         let (shown, seen) = watch::channel(Shown { authority_pem, ..Shown::default() });
