@@ -24,6 +24,7 @@ mod link;
 mod listener;
 mod metrics;
 mod policy;
+mod proxied;
 mod published;
 mod pulse;
 mod route;
