@@ -27,6 +27,7 @@ mod policy;
 mod published;
 mod pulse;
 mod route;
+mod rule;
 mod search;
 mod session;
 mod settings;

@@ -44,12 +44,10 @@ impl Reader<'_, '_> {
         let path = fields.take("path");
         let port = fields.take("port");
         let mut route = Route {
-            hosts: Vec::new(),
             path_prefix: "/".to_string(),
-            port: 0,
             strip_prefix: fields.truth("strip_prefix", findings),
-            priority: 0,
             tls: fields.truth("tls", findings),
+            ..Route::default()
         };
         let priority = fields.take("priority");
         fields.finish(&[], findings);

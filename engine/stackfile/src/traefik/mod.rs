@@ -136,6 +136,7 @@ fn made(
                 strip_prefix,
                 priority: router.priority,
                 tls: router.tls,
+                ..Route::default()
             }),
         }
     }
