@@ -146,14 +146,15 @@ fn admit(
         TargetKind::Service { upstream, .. } => (upstream, None, None),
         TargetKind::Routed(router) => {
             let host = asked.name();
-            let seen = Head { host: &host, path: &path, method: &head.method, headers: &head.headers };
+            let secure = session.name.is_secure();
+            let seen = Head { host: &host, path: &path, method: &head.method, headers: &head.headers, secure };
             let Some(arm) = router.find(seen, || session.roll()[0]) else {
                 let host_known = router.knows_host(&host);
                 return Err(Refusal::NoRoute { host: echo(&host), path: echo(head.uri.path()), host_known });
             };
             let visit = || Visit {
                 client: session.client.ip(),
-                secure: session.name.is_secure(),
+                secure,
                 host: &host,
                 head: &head,
                 body_bytes_min: body.size_hint().lower(),

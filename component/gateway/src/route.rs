@@ -21,6 +21,8 @@ pub(crate) struct Head<'r> {
     pub(crate) path: &'r str,
     pub(crate) method: &'r Method,
     pub(crate) headers: &'r HeaderMap,
+    /// It came with TLS.
+    pub(crate) secure: bool,
 }
 
 /// Routes made ready for look-ups.
@@ -170,7 +172,8 @@ impl<T> Entry<T> {
             Some(rest) => rest.is_empty() || (!self.exact && rest.starts_with('/')),
             None => false,
         };
-        path_fits && self.conditions.as_ref().is_none_or(|conditions| conditions.met(head.method, head.headers))
+        path_fits
+            && self.conditions.as_ref().is_none_or(|conditions| conditions.met(head.method, head.headers, head.secure))
     }
 
     /// Smaller is tried earlier.
@@ -218,7 +221,7 @@ mod tests {
         random: u64,
     ) -> Option<String> {
         let router = Router::new(routes, |route| (route.service.clone(), None));
-        router.find(Head { host, path, method, headers }, || random).map(|arm| arm.target.clone())
+        router.find(Head { host, path, method, headers, secure: false }, || random).map(|arm| arm.target.clone())
     }
 
     fn asking(path: &str, change: impl FnOnce(&mut Route), service: &str) -> Route {
@@ -272,7 +275,8 @@ mod tests {
             let router = Router::new(&routes, |route| (route.service.clone(), None));
             let mut counts = [0_u32; 3];
             for step in 0..1_000_u64 {
-                let head = Head { host: "", path: "/", method: &Method::GET, headers: &HeaderMap::new() };
+                let head =
+                    Head { host: "", path: "/", method: &Method::GET, headers: &HeaderMap::new(), secure: false };
                 let arm = router.find(head, || step * (u64::MAX / 1_000)).expect("all match");
                 counts[usize::from(arm.target.as_bytes()[0] - b'a')] += 1;
             }

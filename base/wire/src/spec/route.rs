@@ -45,11 +45,13 @@ pub struct Conditions {
     pub methods: Vec<String>,
     /// Names in lower case, with the value each must have; an empty one asks for presence.
     pub headers: BTreeMap<String, String>,
+    /// It came without TLS.
+    pub plain: bool,
 }
 
 impl Conditions {
     pub fn is_none(&self) -> bool {
-        !self.exact && self.methods.is_empty() && self.headers.is_empty()
+        *self == Conditions::default()
     }
 }
 
