@@ -20,6 +20,7 @@ use crate::session::{Session, Switch};
 use crate::upstream::{Lease, Upstream};
 use balancer::Outcome;
 use http::header::{CONNECTION, HOST, HeaderValue};
+use http::request::Parts;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -95,12 +96,15 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
             response
         }
         Err(refusal) => {
-            if let Refusal::Ruled(ruling) = &refusal {
-                record.meters = Arc::clone(&ruling.meters);
-            }
             record.status = refusal.status().as_u16();
             session.pulse.request_ends();
-            refusal.response().map(AnswerBody::own)
+            let mut response = refusal.response();
+            match (&refusal, &pass) {
+                (Refusal::Ruled(ruling), _) => record.meters = Arc::clone(&ruling.meters),
+                (_, Some(pass)) => pass.to_client(response.headers_mut()),
+                (_, None) => {}
+            }
+            response.map(AnswerBody::own)
         }
     };
     if chunked && framing == Framing::Unknown {
@@ -142,28 +146,8 @@ fn admit(
     let upgrade = upgrade.map(|protocol| (hyper::upgrade::on(&mut request), protocol));
     let (mut head, body) = request.into_parts();
     let path = rule::plain(head.uri.path());
-    let (upstream, prefix, pass) = match &target.kind {
-        TargetKind::Service { upstream, .. } => (upstream, None, None),
-        TargetKind::Routed(router) => {
-            let host = asked.name();
-            let secure = session.name.is_secure();
-            let seen = Head { host: &host, path: &path, method: &head.method, headers: &head.headers, secure };
-            let Some(arm) = router.find(seen, || session.roll()[0]) else {
-                let host_known = router.knows_host(&host);
-                return Err(Refusal::NoRoute { host: echo(&host), path: echo(head.uri.path()), host_known });
-            };
-            let visit = || Visit {
-                client: session.client.ip(),
-                secure,
-                host: &host,
-                head: &head,
-                body_bytes_min: body.size_hint().lower(),
-                now: started,
-            };
-            let pass = arm.rules.as_ref().map(|rules| rules.admit(&visit())).transpose();
-            (&arm.target, arm.stripped(), pass.map_err(Refusal::Ruled)?.map(Arc::new))
-        }
-    };
+    let came = Came { asked: &asked, head: &head, path: &path, body_bytes_min: body.size_hint().lower(), started };
+    let Way { upstream, prefix, pass } = way(session, target, &came)?;
     target.policy.admit(upstream)?;
     if head.uri.authority().is_some() {
         head.headers.insert(HOST, asked.host.clone());
@@ -202,6 +186,49 @@ fn admit(
         started,
         deadline,
     })
+}
+
+/// A request as it came.
+struct Came<'r> {
+    asked: &'r Asked,
+    head: &'r Parts,
+    /// As routes compare it.
+    path: &'r str,
+    body_bytes_min: u64,
+    started: Instant,
+}
+
+/// Where a request goes, without which part of its path, and by which rules.
+struct Way<'t> {
+    upstream: &'t Arc<Upstream>,
+    prefix: Option<&'t str>,
+    pass: Option<Arc<Pass>>,
+}
+
+fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way<'t>, Refusal> {
+    let router = match &target.kind {
+        TargetKind::Service { upstream, .. } => return Ok(Way { upstream, prefix: None, pass: None }),
+        TargetKind::Routed(router) => router,
+    };
+    let (head, host) = (came.head, came.asked.name());
+    let secure = session.name.is_secure();
+    let seen = Head { host: &host, path: came.path, method: &head.method, headers: &head.headers, secure };
+    let Some(arm) = router.find(seen, || session.roll()[0]) else {
+        let host_known = router.knows_host(&host);
+        return Err(Refusal::NoRoute { host: echo(&host), path: echo(head.uri.path()), host_known });
+    };
+    let pass = arm.rules.as_ref().map(|rules| {
+        rules.admit(&Visit {
+            client: session.client.ip(),
+            secure,
+            host: &host,
+            head,
+            body_bytes_min: came.body_bytes_min,
+            now: came.started,
+        })
+    });
+    let pass = pass.transpose().map_err(Refusal::Ruled)?.map(Arc::new);
+    Ok(Way { upstream: &arm.target, prefix: arm.stripped(), pass })
 }
 
 /// [`run`], no longer than the client waits.

@@ -232,10 +232,12 @@ async fn a_late_answer_is_not_waited_for() {
         std::future::pending().await
     }
     let instance = Instance::http(never).await;
-    let rules = Rules { answer_deadline_ms: Some(50), ..Rules::default() };
+    let cors = Some(Cors { origins: list(&["*"]), ..Cors::default() });
+    let rules = Rules { answer_deadline_ms: Some(50), cors, ..Rules::default() };
     let bed = bed(vec![ruled(rules)], &instance).await;
-    let answer = ask(&bed, "GET /", "").await;
+    let answer = ask(&bed, "GET /", "origin: https://a.test\r\n").await;
     assert_eq!(answer.status, 504);
+    assert_eq!(answer.headers["access-control-allow-origin"], "*", "the page may read why");
     assert_eq!(bed.counted(REFUSED, "reason=\"late\""), 1.0);
 }
 
