@@ -1,6 +1,6 @@
 //! One request and its answer.
 //!
-//! Owns the walk route → policy → balancer → connection, and what happens when a step fails: another endpoint
+//! Owns the walk route → rules → policy → balancer → connection, and what happens when a step fails: another endpoint
 //! is tried, the same request is sent again where that is harmless, or it waits for an endpoint to appear.
 //! Promises at most [`SENDS_MAX`] sends, and more than one only of requests that may be repeated.
 
