@@ -162,19 +162,23 @@ fn table(snapshot: &Snapshot, http: SocketAddr) -> Table {
                 path_prefix: route.path_prefix.clone(),
                 strip_prefix: route.strip_prefix,
                 priority: route.priority,
+                conditions: route.conditions.clone(),
+                weight: route.weight,
+                rules: route.rules.clone(),
                 service: target.clone(),
                 port: route.port,
             });
         }
-        // Every browser takes *.localhost for this machine: a name for each service without anybody's doing.
-        if let Some(port) = service.ports.iter().find(|port| port.protocol == Protocol::Tcp) {
+        // Every browser takes *.localhost for this machine: a name for each service without anybody's doing. Whoever
+        // asks may claim that name, so a service with a guarded route has none.
+        let guarded = service.routes.iter().any(|route| route.rules.as_ref().is_some_and(|rules| rules.guards()));
+        if let Some(port) = service.ports.iter().find(|port| port.protocol == Protocol::Tcp && !guarded) {
             table.routes.push(Route {
                 hosts: vec![format!("{name}.{stack}.localhost")],
                 path_prefix: "/".to_owned(),
-                strip_prefix: false,
-                priority: 0,
                 service: target.clone(),
                 port: port.target,
+                ..Route::default()
             });
         }
         let endpoints = snapshot

@@ -3,6 +3,9 @@
 //! The stack-file parser produces it, control stores it per revision, the scheduler places it, the container
 //! component runs it. Field names follow the compose specification; units are last.
 
+mod route;
+
+pub use route::{BasicAuth, Conditions, Cors, FRAMING_HEADERS, RateKey, RateLimit, Redirect, Route, Rules};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -192,26 +195,6 @@ pub struct Expose {
     pub port: u16,
     #[serde(default)]
     pub protocol: Protocol,
-}
-
-/// Requests by host name and path that the service answers through the gateway's HTTP port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
-    /// Host names, lower case; `*.example.org` matches one label; empty matches every host.
-    pub hosts: Vec<String>,
-    /// Starts with `/`; matches whole segments.
-    pub path_prefix: String,
-    /// The instances' port.
-    pub port: u16,
-    /// Cut `path_prefix` off before the request goes on.
-    #[serde(default)]
-    pub strip_prefix: bool,
-    /// Higher wins; equal ones go by the longer host, then the longer path.
-    #[serde(default)]
-    pub priority: i32,
-    /// Whether the gateway serves it with TLS only.
-    #[serde(default)]
-    pub tls: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! Owns the refusals with their codes. A refusal names the service and what to do, and no address or instance:
 //! those are for the log.
 
+use crate::rule::Ruling;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -40,6 +41,8 @@ pub(crate) enum Refusal {
     Connect,
     #[error("too many requests wait for service {service}")]
     Crowded { service: String },
+    #[error("the rules of the route have answered")]
+    Ruled(Box<Ruling>),
 }
 
 impl Refusal {
@@ -51,10 +54,11 @@ impl Refusal {
             Refusal::Unreachable { .. } | Refusal::Broken { .. } | Refusal::Unasked { .. } => StatusCode::BAD_GATEWAY,
             Refusal::Late { .. } | Refusal::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Refusal::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::Ruled(ruling) => ruling.response.status(),
         }
     }
 
-    pub(crate) fn code(&self) -> &'static str {
+    fn code(&self) -> &'static str {
         match self {
             Refusal::Malformed(_) => "B0601",
             Refusal::NoRoute { .. } => "B0602",
@@ -64,6 +68,8 @@ impl Refusal {
             Refusal::Late { .. } | Refusal::Deadline { .. } => "B0606",
             Refusal::Connect => "B0607",
             Refusal::Crowded { .. } => "B0608",
+            // What was answered is no failure, or names its own.
+            Refusal::Ruled(_) => "",
         }
     }
 
@@ -88,6 +94,7 @@ impl Refusal {
             }
             Refusal::Connect => "the gateway is no forward proxy",
             Refusal::Crowded { .. } => "try again in a moment",
+            Refusal::Ruled(_) => "",
         }
     }
 
@@ -102,18 +109,18 @@ impl Refusal {
             | Refusal::Unasked { .. }
             | Refusal::Late { .. }
             | Refusal::Deadline { .. }
-            | Refusal::Crowded { .. } => false,
+            | Refusal::Crowded { .. }
+            | Refusal::Ruled(_) => false,
         }
     }
 
     /// The answer as it goes to the client.
     pub(crate) fn response(&self) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::from(format!("{}: {self}\n{}\n", self.code(), self.hint())));
-        *response.status_mut() = self.status();
+        if let Refusal::Ruled(ruling) = self {
+            return ruling.response.clone();
+        }
+        let mut response = told(self.status(), self.code(), &self.to_string(), self.hint());
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
@@ -122,6 +129,17 @@ impl Refusal {
         }
         response
     }
+}
+
+/// A refusal in words, for people and not to be kept.
+pub(crate) fn told(status: StatusCode, code: &str, message: &str, hint: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(format!("{code}: {message}\n{hint}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// What a client sent, fit to be shown: visible ASCII and not too long.

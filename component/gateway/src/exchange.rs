@@ -1,6 +1,6 @@
 //! One request and its answer.
 //!
-//! Owns the walk route → policy → balancer → connection, and what happens when a step fails: another endpoint
+//! Owns the walk route → rules → policy → balancer → connection, and what happens when a step fails: another endpoint
 //! is tried, the same request is sent again where that is harmless, or it waits for an endpoint to appear.
 //! Promises at most [`SENDS_MAX`] sends, and more than one only of requests that may be repeated.
 
@@ -13,18 +13,22 @@ use crate::header;
 use crate::link::{Link, RequestBody, Sent, Shared};
 use crate::listener::{Target, TargetKind};
 use crate::metrics::Failure;
+use crate::route::Head;
+use crate::rule::{self, Bounded, Pass, Reason, Visit, origin_form};
 use crate::search::Search;
 use crate::session::{Session, Switch};
 use crate::upstream::{Lease, Upstream};
 use balancer::Outcome;
 use http::header::{CONNECTION, HOST, HeaderValue};
-use http::uri::{PathAndQuery, Uri};
+use http::request::Parts;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
 use tracing::{Instrument, Span};
 
 /// Google's rule for a single request ("Handling Overload"): after three the service is down, not unlucky.
@@ -40,6 +44,8 @@ struct Errand {
     many: bool,
     /// The client's end, and the protocol it wants instead of HTTP.
     upgrade: Option<(OnUpgrade, HeaderValue)>,
+    /// By the rules of its route, if that has any.
+    pass: Option<Arc<Pass>>,
     started: Instant,
     /// When the client stops waiting, if it says so.
     deadline: Option<Instant>,
@@ -65,6 +71,7 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
         Framing::BareLineFeed => Err(Refusal::Malformed("a line that ends without a carriage return")),
         Framing::Plain | Framing::Unknown => admit(&session, &target, request, started),
     };
+    let pass = admitted.as_ref().ok().and_then(|errand| errand.pass.clone());
     let answered = match admitted {
         Ok(errand) => {
             record.meters = Arc::clone(&errand.upstream.meters);
@@ -76,6 +83,9 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
     let mut response = match answered {
         Ok(Answered::Message(mut response, lease, link)) => {
             header::to_client(response.headers_mut());
+            if let Some(pass) = &pass {
+                pass.to_client(response.headers_mut());
+            }
             *response.version_mut() = Version::HTTP_11;
             record.status = response.status().as_u16();
             let ending = Ending::new(lease, link, record, Arc::clone(&session.pulse));
@@ -88,7 +98,13 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
         Err(refusal) => {
             record.status = refusal.status().as_u16();
             session.pulse.request_ends();
-            refusal.response().map(AnswerBody::own)
+            let mut response = refusal.response();
+            match (&refusal, &pass) {
+                (Refusal::Ruled(ruling), _) => record.meters = Arc::clone(&ruling.meters),
+                (_, Some(pass)) => pass.to_client(response.headers_mut()),
+                (_, None) => {}
+            }
+            response.map(AnswerBody::own)
         }
     };
     if chunked && framing == Framing::Unknown {
@@ -129,24 +145,21 @@ fn admit(
     let upgrade = wanted.filter(|_| request.body().is_end_stream());
     let upgrade = upgrade.map(|protocol| (hyper::upgrade::on(&mut request), protocol));
     let (mut head, body) = request.into_parts();
-    let (upstream, prefix) = match &target.kind {
-        TargetKind::Service { upstream, .. } => (upstream, None),
-        TargetKind::Routed(router) => {
-            let host = asked.name();
-            let Some(rule) = router.find(&host, head.uri.path()) else {
-                let host_known = router.knows_host(&host);
-                return Err(Refusal::NoRoute { host: echo(&host), path: echo(head.uri.path()), host_known });
-            };
-            (&rule.target, rule.stripped())
-        }
-    };
+    let path = rule::plain(head.uri.path());
+    let came = Came { asked: &asked, head: &head, path: &path, body_bytes_min: body.size_hint().lower(), started };
+    let Way { upstream, prefix, pass } = way(session, target, &came)?;
     target.policy.admit(upstream)?;
     if head.uri.authority().is_some() {
         head.headers.insert(HOST, asked.host.clone());
     }
-    head.uri = origin_form(head.uri, prefix);
+    // Nobody else needs the path once more.
+    let plain = prefix.map(|_| path.into_owned()).unwrap_or_default();
+    head.uri = origin_form(head.uri, &plain, prefix, pass.as_ref().and_then(|pass| pass.rules.path.as_ref()));
     head.version = Version::HTTP_11;
     header::to_instance(&mut head.headers, &session.name, &asked.host, prefix, || session.roll());
+    if let Some(pass) = &pass {
+        pass.to_instance(&mut head.headers);
+    }
     let many = header::is_grpc(&head.headers);
     if many {
         header::to_http_2(&mut head);
@@ -157,6 +170,7 @@ fn admit(
     let body = if body.is_end_stream() {
         RequestBody::Empty
     } else {
+        let body = Bounded::new(body, pass.clone());
         RequestBody::Stream { body, pulse: Arc::clone(&session.pulse) }
     };
     let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
@@ -168,20 +182,53 @@ fn admit(
         repeatable,
         many,
         upgrade,
+        pass,
         started,
         deadline,
     })
 }
 
-/// Path and query only, without `prefix`.
-fn origin_form(uri: Uri, prefix: Option<&str>) -> Uri {
-    if prefix.is_none() && uri.authority().is_none() {
-        return uri;
-    }
-    let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let rest = prefix.and_then(|prefix| whole.strip_prefix(prefix)).unwrap_or(whole);
-    let text = if rest.starts_with('/') || rest == "*" { rest.to_owned() } else { format!("/{rest}") };
-    Uri::try_from(text).unwrap_or(uri)
+/// A request as it came.
+struct Came<'r> {
+    asked: &'r Asked,
+    head: &'r Parts,
+    /// As routes compare it.
+    path: &'r str,
+    body_bytes_min: u64,
+    started: Instant,
+}
+
+/// Where a request goes, without which part of its path, and by which rules.
+struct Way<'t> {
+    upstream: &'t Arc<Upstream>,
+    prefix: Option<&'t str>,
+    pass: Option<Arc<Pass>>,
+}
+
+fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way<'t>, Refusal> {
+    let router = match &target.kind {
+        TargetKind::Service { upstream, .. } => return Ok(Way { upstream, prefix: None, pass: None }),
+        TargetKind::Routed(router) => router,
+    };
+    let (head, host) = (came.head, came.asked.name());
+    let secure = session.name.is_secure();
+    let seen = Head { host: &host, path: came.path, method: &head.method, headers: &head.headers, secure };
+    let Some(arm) = router.find(seen, || session.roll()[0]) else {
+        let host_known = router.knows_host(&host);
+        return Err(Refusal::NoRoute { host: echo(&host), path: echo(head.uri.path()), host_known });
+    };
+    let pass = arm.rules.as_ref().map(|rules| {
+        rules.admit(&Visit {
+            client: session.client.ip(),
+            secure,
+            host: &host,
+            head,
+            body_bytes_min: came.body_bytes_min,
+            now: came.started,
+        })
+    });
+    let pass = pass.transpose().map_err(Refusal::Ruled)?.map(Arc::new);
+    Ok(Way { upstream: &arm.target, prefix: arm.stripped(), pass })
 }
 
 /// [`run`], no longer than the client waits.
@@ -200,7 +247,11 @@ async fn run_in_time(session: &Session, errand: Errand) -> Result<Answered, Refu
 
 /// Balancer and connection: sends the request until there is an answer or no more to try.
 async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
-    let Errand { upstream, mut request, repeatable, many, upgrade, started, deadline } = errand;
+    let Errand { upstream, mut request, repeatable, many, upgrade, pass, started, deadline } = errand;
+    if let Some(pass) = &pass {
+        pass.prove().await.map_err(Refusal::Ruled)?;
+    }
+    let patience = pass.as_ref().and_then(|pass| pass.rules.answer_deadline);
     let search = Search::new(Arc::clone(&upstream), started);
     let mut connecting = Connecting { search, fresh: false, repeatable, many };
     let mut sends = 0;
@@ -212,7 +263,7 @@ async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
         }
         let spare = repeatable.then(|| again(&request));
         sends += 1;
-        let error = match send(session, &mut link, request).await {
+        let error = match send(session, &mut link, request, patience).await {
             Some(Sent::Answer(response)) => return accept(session, response, lease, link, upgrade).await,
             Some(Sent::Unsent(unsent)) => {
                 // The other end had closed the connection while it was unused: nobody's fault.
@@ -224,10 +275,16 @@ async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
             Some(Sent::Broken(error)) => error,
             None => {
                 upstream.meters.failure(Failure::Late);
+                if patience.is_some() {
+                    upstream.meters.refused(Reason::Late);
+                }
                 lease.end(Outcome::ServerError);
                 return Err(Refusal::Late { service: upstream.service.clone() });
             }
         };
+        if let Some(pass) = pass.as_ref().filter(|pass| pass.is_cut()) {
+            return Err(Refusal::Ruled(pass.too_long()));
+        }
         if error.is_user() {
             // The client's body broke off, not the instance.
             return Err(Refusal::Malformed("the body ended early"));
@@ -261,15 +318,28 @@ fn again(request: &Request<RequestBody>) -> Request<RequestBody> {
     again
 }
 
-/// Sends `request`; the answer may take its time from the end of the request's body on. `None` when it took
-/// longer: the session, which looks at its clock once in a while, polls this again when that has come out.
-async fn send(session: &Session, link: &mut Link, request: Request<RequestBody>) -> Option<Sent> {
+/// Sends `request`; the answer may take its time from the end of the request's body on: `patience`, if the route has
+/// one, or else the gateway's. `None` when it took longer: the session, which looks at its clock once in a while, polls
+/// this again when that has come out.
+async fn send(
+    session: &Session,
+    link: &mut Link,
+    request: Request<RequestBody>,
+    patience: Option<Duration>,
+) -> Option<Sent> {
     session.pulse.asks();
     let mut sending = std::pin::pin!(link.send(request));
+    let mut alarm: Option<Pin<Box<Sleep>>> = None;
     let sent = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),
         Poll::Pending if session.pulse.is_late() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+        Poll::Pending => match patience.filter(|_| !session.pulse.is_uploading()) {
+            Some(patience) => {
+                let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+                alarm.as_mut().poll(cx).map(|()| None)
+            }
+            None => Poll::Pending,
+        },
     })
     .await;
     session.pulse.asks_no_more();

@@ -7,6 +7,7 @@ use crate::listener::{self, Floor, Listening, Phase, Target, TargetKind};
 use crate::metrics::{ConnectionMeters, ServiceMeters};
 use crate::policy::Policy;
 use crate::route::Router;
+use crate::rule::Shelf;
 use crate::settings::{Settings, UdpDialer};
 use crate::table::{Applied, Listener, ListenerKind, Table};
 use crate::tls::Tls;
@@ -37,6 +38,7 @@ pub struct Gateway {
     meter: Meter,
     unrouted: Arc<ServiceMeters>,
     upstreams: Arc<Mutex<Upstreams>>,
+    shelf: Shelf,
     /// Held while a table is applied, so that two do not mix.
     state: tokio::sync::Mutex<State>,
     _sweeper: Task,
@@ -104,6 +106,7 @@ impl Gateway {
             meter,
             _sweeper: world::task::spawn("gateway sweeper", sweep(Arc::clone(&upstreams))),
             upstreams,
+            shelf: Shelf::default(),
             state: tokio::sync::Mutex::new(State {
                 listeners: HashMap::new(),
                 retired: Vec::new(),
@@ -130,7 +133,12 @@ impl Gateway {
         let upstream = |service: &str, port| {
             upstreams.get(&(service.to_owned(), port)).cloned().expect("every service a table names has been made")
         };
-        let router = Arc::new(Router::new(&table.routes, |route| upstream(&route.service, route.port)));
+        self.shelf.sweep();
+        let router = Arc::new(Router::new(&table.routes, |route| {
+            let upstream = upstream(&route.service, route.port);
+            let rules = self.shelf.rules(route, &upstream.meters);
+            (upstream, rules)
+        }));
         state.retire_others(&table).await;
         let mut named = HashSet::new();
         for listener in &table.listeners {

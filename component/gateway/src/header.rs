@@ -64,6 +64,10 @@ impl ClientName {
         let address = HeaderValue::try_from(text).expect("an address is a header value");
         ClientName { address, node, scheme: if secure { "https" } else { "http" } }
     }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.scheme == "https"
+    }
 }
 
 /// The protocol an `Upgrade` request asks for: only when `Connection` says so too. Never another version of

@@ -1,4 +1,4 @@
-//! Served ports and host names: listener → route → policy → balancer → connection.
+//! Served ports and host names: listener → route → rules → policy → balancer → connection.
 //!
 //! Owns client connections, TLS, HTTP/1.1 and 2 and what is done to them, tunnels, and the listening sockets. Promises:
 //! - a new [`Table`] disturbs nothing that stays as it was, and drops nothing that is under way;
@@ -28,6 +28,7 @@ mod proxied;
 mod published;
 mod pulse;
 mod route;
+mod rule;
 mod search;
 mod session;
 mod settings;

@@ -6,6 +6,7 @@
 //! Promises to say whether a request that failed had been sent. Does not know services or retries.
 
 use crate::pulse::Pulse;
+use crate::rule::Bounded;
 use crate::streams::Tasks;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -199,14 +200,14 @@ impl Driver {
 /// The body of a request on its way from the client to an instance.
 pub(crate) enum RequestBody {
     Empty,
-    Stream { body: Incoming, pulse: Arc<Pulse> },
+    Stream { body: Bounded, pulse: Arc<Pulse> },
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Stream { body, pulse } => {

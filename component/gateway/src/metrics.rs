@@ -3,6 +3,7 @@
 //! Owns the names of the series and the handles to them, made once per service or listener. A handle that a
 //! service never needs (a method nobody uses) is never made, so that the number of series stays small.
 
+use crate::rule::Reason;
 use http::Method;
 use meter::{Counter, Gauge, Histogram, Meter};
 use std::sync::OnceLock;
@@ -29,6 +30,7 @@ pub(crate) struct ServiceMeters {
     dropped: OnceLock<Counter>,
     waiting: OnceLock<Gauge>,
     failures: [OnceLock<Counter>; 4],
+    refused: [OnceLock<Counter>; Reason::COUNT],
     warned_ms: AtomicU64,
 }
 
@@ -71,6 +73,7 @@ impl ServiceMeters {
             dropped: OnceLock::new(),
             waiting: OnceLock::new(),
             failures: Default::default(),
+            refused: Default::default(),
             warned_ms: AtomicU64::new(0),
         }
     }
@@ -128,6 +131,19 @@ impl ServiceMeters {
                     "bramble_gateway_upstream_failures_total",
                     "What went wrong between the gateway and instances.",
                     &[("service", &self.service), ("kind", kind.word())],
+                )
+            })
+            .inc();
+    }
+
+    /// Counts a request that the rules of a route kept from the service.
+    pub(crate) fn refused(&self, reason: Reason) {
+        self.refused[reason as usize]
+            .get_or_init(|| {
+                self.meter.counter(
+                    "bramble_gateway_refused_total",
+                    "Requests that the rules of their route refused.",
+                    &[("service", &self.service), ("reason", reason.word())],
                 )
             })
             .inc();

@@ -1,7 +1,6 @@
 //! Whether a request may go on to its service.
 //!
-//! Owns the step between route and balancer. Today it bounds what one service has in flight; identity, rates
-//! and rules are to stand here.
+//! Owns the step between a route's rules and the balancer: it bounds what one service has in flight.
 
 use crate::answer::Refusal;
 use crate::upstream::Upstream;

@@ -7,7 +7,7 @@ use pki::Certificate;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use wire::spec::Protocol;
+use wire::spec::{Conditions, Protocol, Rules};
 
 /// Everything the gateway serves. Equal tables change nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub enum Speaks {
     Tcp,
 }
 
-/// Which requests at a [`ListenerKind::Routed`] port a service answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which requests at a [`ListenerKind::Routed`] port a service answers, and by what rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Route {
     /// Lower case; `*.example.org` matches one label; empty matches every host.
     pub hosts: Vec<String>,
@@ -59,8 +59,12 @@ pub struct Route {
     pub path_prefix: String,
     /// Cut `path_prefix` off before the request goes on.
     pub strip_prefix: bool,
-    /// Higher wins; equal ones go by the longer host, then the longer path.
+    /// Higher wins; equal ones go by the longer host, exact before prefix, the longer path, then more conditions.
     pub priority: i32,
+    pub conditions: Conditions,
+    /// The share among routes that match alike, as soon as one of them states it.
+    pub weight: Option<u32>,
+    pub rules: Option<Box<Rules>>,
     /// `stack/service`.
     pub service: String,
     pub port: u16,

@@ -117,6 +117,7 @@ const BOARDS: &[Board] = &[
                     line("bramble_gateway_no_endpoint_total", "nobody ready"),
                 ],
             ),
+            panel("Refused by rules of routes", Unit::PerSecond, &[line("bramble_gateway_refused_total", "{reason}")]),
         ],
     },
     Board {

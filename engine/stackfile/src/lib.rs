@@ -15,6 +15,7 @@ mod read;
 mod references;
 mod relations;
 mod render;
+mod route;
 mod service;
 mod stack;
 mod template;

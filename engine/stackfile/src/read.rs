@@ -70,7 +70,7 @@ impl<'n> At<'n> {
         Some(text)
     }
 
-    fn convert<T>(&self, findings: &mut Findings, with: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
+    pub(crate) fn convert<T>(&self, findings: &mut Findings, with: impl Fn(&str) -> Result<T, Wrong>) -> Option<T> {
         let text = self.text(findings)?;
         match with(text) {
             Ok(value) => Some(value),

@@ -11,6 +11,7 @@ mod lives;
 mod network;
 mod probe;
 mod rolling;
+mod routes;
 mod surviving;
 mod tls;
 mod together;

@@ -209,10 +209,9 @@ pub(crate) fn route(hosts: &[&str], path_prefix: &str, service: &str) -> Route {
     Route {
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         path_prefix: path_prefix.to_owned(),
-        strip_prefix: false,
-        priority: 0,
         service: service.to_owned(),
         port: 80,
+        ..Route::default()
     }
 }
 

@@ -15,4 +15,6 @@ mod proxy;
 #[cfg(test)]
 mod published;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod udp;

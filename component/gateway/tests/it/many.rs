@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, Body, HANG, Instance, SERVICE, endpoints, listener, route, text, until};
 use bytes::Bytes;
-use gateway::{Limits, ListenerKind, Speaks, Table};
+use gateway::{Limits, ListenerKind, Route, Speaks, Table};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use wire::spec::{Redirect, Rules};
 use world::task::Task;
 
 fn now_s() -> i64 {
@@ -300,6 +301,58 @@ async fn grpc_streams_both_ways_and_ends_with_trailers() {
         let last = tokio::time::timeout(HANG, answer.frame()).await.expect("a frame").unwrap().unwrap();
         assert_eq!(last.into_trailers().unwrap()["grpc-status"], "0");
         assert_eq!(world.bed.doors.dials("a"), 1, "round {round}: one connection carries all");
+    }
+}
+
+/// A gateway over TLS with these routes to one instance.
+async fn ruled(instance: &Instance, routes: Vec<Route>) -> Secure {
+    let world = Secure::new(instance).await;
+    let certificates = vec![issue(&world.authority, &["shop.test"])];
+    world.bed.gateway.apply(Table { routes, ..table(&["a"], certificates) }).await;
+    world
+}
+
+fn with(rules: Rules) -> Route {
+    Route { rules: Some(Box::new(rules)), ..route(&[], "/", SERVICE) }
+}
+
+#[tokio::test]
+async fn rules_know_what_came_with_tls() {
+    let named = Instance::named("shop").await;
+    let to_https = || {
+        let redirect = Redirect { to: "https://{host}{path}".to_owned(), status: 308, plain_only: true };
+        with(Rules { redirect: Some(redirect), ..Rules::default() })
+    };
+    let world = ruled(&named, vec![to_https()]).await;
+    assert_eq!(world.many().await.get("/").await, (StatusCode::OK, "shop".to_owned()), "it is there already");
+    // As Traefik's labels say it: one router for each of the two, the guards on that for https.
+    let mut plain = to_https();
+    plain.conditions.plain = true;
+    let guarded = with(Rules { deny: vec!["127.0.0.0/8".to_owned()], ..Rules::default() });
+    let world = ruled(&named, vec![plain, guarded]).await;
+    assert_eq!(world.many().await.get("/").await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_body_in_a_stream_is_cut_off_too() {
+    let reading = Instance::raw(|stream| async move {
+        let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
+            let read = request.into_body().collect().await.map(|body| body.to_bytes().len());
+            let said = read.map_or_else(|_| "cut".to_owned(), |length| length.to_string());
+            Ok::<_, Infallible>(Response::new(text(said)))
+        });
+        let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        drop(serving.serve_connection(TokioIo::new(stream), service).await);
+    })
+    .await;
+    let world = ruled(&reading, vec![with(Rules { body_bytes_max: Some(10), ..Rules::default() })]).await;
+    let mut client = world.many().await;
+    for (parts, expected) in [(2, 200), (3, 413)] {
+        let frames = (0..parts).map(|_| Ok(Frame::data(Bytes::from_static(b"12345"))));
+        let body = BodyExt::boxed(StreamBody::new(futures::stream::iter(frames.collect::<Vec<_>>())));
+        let request = Request::post("https://shop.test/").header("content-type", "application/grpc");
+        let response = client.send(request.body(body).unwrap()).await;
+        assert_eq!(response.status(), expected, "{}", body_of(response).await);
     }
 }
 

@@ -5,18 +5,18 @@
 use super::{Reader, deploy, health};
 use crate::findings::Findings;
 use crate::read::{At, Fields, shortened};
+use crate::route;
 use crate::traefik;
 use std::net::IpAddr;
-use wire::spec::{HealthTest, Route};
+use wire::spec::HealthTest;
 
 impl Reader<'_, '_> {
     pub(super) fn bramble(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
         let Some(at) = fields.take("x-bramble") else { return };
         let Some(mut fields) = at.fields(findings) else { return };
+        let port = self.spec.ports.first().map(|port| port.target).or(self.spec.expose.first().map(|e| e.port));
         for item in fields.take("routes").map(|at| at.one_or_list(findings)).unwrap_or_default() {
-            if let Some(route) = self.route(&item, findings) {
-                self.spec.routes.push(route);
-            }
+            self.spec.routes.extend(route::route(&item, port, findings));
         }
         if let Some(egress) = fields.take("egress") {
             self.egress(&egress, findings);
@@ -36,61 +36,6 @@ impl Reader<'_, '_> {
             deploy::update(&update, &mut self.spec.update, findings);
         }
         fields.finish(&[], findings);
-    }
-
-    fn route(&self, item: &At<'_>, findings: &mut Findings) -> Option<Route> {
-        let mut fields = item.fields(findings)?;
-        let hosts = [fields.take("host"), fields.take("hosts")];
-        let path = fields.take("path");
-        let port = fields.take("port");
-        let mut route = Route {
-            hosts: Vec::new(),
-            path_prefix: "/".to_string(),
-            port: 0,
-            strip_prefix: fields.truth("strip_prefix", findings),
-            priority: 0,
-            tls: fields.truth("tls", findings),
-        };
-        let priority = fields.take("priority");
-        fields.finish(&[], findings);
-        let hosts: Vec<At<'_>> = hosts.into_iter().flatten().flat_map(|at| at.one_or_list(findings)).collect();
-        for host in hosts {
-            let Some(text) = host.filled_text(findings) else { continue };
-            let lower = text.to_ascii_lowercase();
-            if traefik::is_host(&lower) {
-                route.hosts.push(lower);
-            } else {
-                let hint = "write a name such as `shop.example.org` or `*.example.org`, without port or path";
-                findings.error(&host.place, format!("`{}` is not a host name", shortened(text)), hint);
-            }
-        }
-        if let Some(at) = path
-            && let Some(text) = at.filled_text(findings)
-        {
-            if !text.starts_with('/') || text.contains(char::is_whitespace) {
-                let hint = "a path starts with `/`";
-                findings.error(&at.place, format!("`{}` is not a path", shortened(text)), hint);
-            }
-            route.path_prefix = text.to_string();
-        }
-        if let Some(at) = priority
-            && let Some(text) = at.text(findings)
-        {
-            match text.parse() {
-                Ok(priority) => route.priority = priority,
-                Err(_) => findings.error(&at.place, format!("`{}` is not a whole number", shortened(text)), ""),
-            }
-        }
-        let guessed = self.spec.ports.first().map(|port| port.target).or(self.spec.expose.first().map(|e| e.port));
-        route.port = match (port, guessed) {
-            (Some(at), _) => u16::try_from(at.whole(1, u64::from(u16::MAX), findings)?).unwrap_or(u16::MAX),
-            (None, Some(port)) => port,
-            (None, None) => {
-                findings.error(&item.place, "the route has no `port`", "name the port the service listens on");
-                return None;
-            }
-        };
-        Some(route)
     }
 
     fn egress(&mut self, at: &At<'_>, findings: &mut Findings) {

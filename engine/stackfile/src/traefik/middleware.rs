@@ -1,49 +1,24 @@
-//! Traefik's middlewares: which of them cut a prefix, which a route can do without, and which may keep people out.
+//! Traefik's middlewares: what they do to a route, which ones it can do without, and which may keep people out.
 //!
 //! They are collected from all services of the file, since a router may name one that another service declares.
 
-use crate::read::shortened;
+use super::effect::{Effect, effects_of};
 use crate::yaml::Node;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Without these, requests are answered by the same program with the same content, only less well.
-const IDLE: [&str; 13] = [
-    "buffering",
-    "circuitbreaker",
-    "compress",
-    "contenttype",
-    "errors",
-    "grpcweb",
-    "headers",
-    "inflightreq",
-    "passtlsclientcert",
-    "ratelimit",
-    "redirectregex",
-    "redirectscheme",
-    "retry",
-];
+/// Middlewares within chains, one in the other.
+const MEMBERS_MAX: usize = 100;
+
+/// Options of a middleware by name, lower case: `users`, or `customrequestheaders.x-a`.
+pub(super) type Options = BTreeMap<String, String>;
 
 /// Every middleware that the file's labels declare, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Middlewares(BTreeMap<String, Middleware>);
 
+/// `stripprefix`, `basicauth` and so on, lower case, with their options.
 #[derive(Debug, Default)]
-struct Middleware {
-    /// `stripprefix`, `basicauth` and so on, lower case.
-    kinds: BTreeSet<String>,
-    prefixes: Vec<String>,
-    /// What a `chain` consists of.
-    members: Vec<String>,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) enum Effect {
-    Strips(Vec<String>),
-    /// Of this kind, and dispensable.
-    Idle(String),
-    /// Why the route must not be made, to follow the middleware's name.
-    Guards(String),
-}
+struct Middleware(BTreeMap<String, Options>);
 
 /// Reads the labels of every service below `services`.
 pub(crate) fn collect(services: &Node) -> Middlewares {
@@ -65,20 +40,15 @@ pub(crate) fn collect(services: &Node) -> Middlewares {
 impl Middlewares {
     fn note(&mut self, label: &str, value: &str) {
         let Some(rest) = label.strip_prefix("traefik.http.middlewares.") else { return };
-        let mut parts = rest.split('.');
+        let mut parts = rest.splitn(3, '.');
         let (Some(name), Some(kind)) = (parts.next(), parts.next()) else { return };
-        let kind = kind.to_ascii_lowercase();
-        let middleware = self.0.entry(name.to_string()).or_default();
-        let values = || value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(String::from);
-        match (kind.as_str(), parts.next()) {
-            ("stripprefix", Some("prefixes")) => middleware.prefixes.extend(values()),
-            ("chain", Some("middlewares")) => middleware.members.extend(values()),
-            _ => {}
+        let options = self.0.entry(name.to_string()).or_default().0.entry(kind.to_ascii_lowercase()).or_default();
+        if let Some(option) = parts.next() {
+            options.insert(option.to_ascii_lowercase(), value.to_string());
         }
-        middleware.kinds.insert(kind);
     }
 
-    /// What a middleware does, those of a chain one by one, each once.
+    /// What a middleware does, those of a chain one by one in their order, each once.
     pub(super) fn effects(&self, name: &str) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut waiting = vec![name];
@@ -88,17 +58,17 @@ impl Middlewares {
             if !seen.insert(bare) {
                 continue;
             }
-            let Some(middleware) = self.0.get(bare) else {
+            let Some(middleware) = self.0.get(bare).filter(|_| seen.len() <= MEMBERS_MAX) else {
                 effects
                     .push(Effect::Guards("is not declared in this file, and may be what keeps people out".to_string()));
                 continue;
             };
-            for kind in &middleware.kinds {
-                match kind.as_str() {
-                    "stripprefix" => effects.push(Effect::Strips(middleware.prefixes.clone())),
-                    "chain" => waiting.extend(middleware.members.iter().map(String::as_str)),
-                    idle if IDLE.contains(&idle) => effects.push(Effect::Idle(idle.to_string())),
-                    other => effects.push(Effect::Guards(format!("({}) is not honoured", shortened(other)))),
+            for (kind, options) in &middleware.0 {
+                if kind == "chain" {
+                    let members = options.get("middlewares").map(String::as_str).unwrap_or_default();
+                    waiting.extend(members.split(',').map(str::trim).filter(|name| !name.is_empty()).rev());
+                } else {
+                    effects.extend(effects_of(kind, options));
                 }
             }
         }
@@ -109,6 +79,7 @@ impl Middlewares {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use wire::spec::Rules;
 
     fn check(labels: &[(&str, &str)], name: &str, expected: &[Effect]) {
         let mut found = Middlewares::default();
@@ -122,13 +93,15 @@ mod tests {
         let strips = || Effect::Strips(vec!["/a".into(), "/b".into()]);
         check(&[("cut.StripPrefix.prefixes", "/a, /b")], "cut@docker", &[strips()]);
         check(&[("small.compress", "true")], "small", &[Effect::Idle("compress".into())]);
-        check(&[("auth.basicauth.users", "x")], "auth", &[guards("(basicauth) is not honoured")]);
+        check(&[("auth.digestauth.users", "x")], "auth", &[guards("(digestauth) is not honoured")]);
         check(&[], "auth@file", &[guards("is not declared in this file, and may be what keeps people out")]);
         let chain = [
-            ("all.chain.middlewares", "cut,all,auth"),
+            ("all.chain.middlewares", "cut,all,more,auth"),
             ("cut.stripprefix.prefixes", "/a,/b"),
+            ("more.addPrefix.prefix", "/v1/"),
             ("auth.forwardauth.address", "x"),
         ];
-        check(&chain, "all", &[guards("(forwardauth) is not honoured"), strips()]);
+        let adds = Rules { add_prefix: Some("/v1".into()), ..Rules::default() };
+        check(&chain, "all", &[strips(), Effect::Rules(Box::new(adds)), guards("(forwardauth) is not honoured")]);
     }
 }

@@ -1,18 +1,19 @@
-//! Traefik's labels as routes: `traefik.http.routers.*`, `.services.*`, and the middleware `stripprefix`.
+//! Traefik's labels as routes: `traefik.http.routers.*`, `.services.*`, `.middlewares.*`.
 //!
-//! Promises to open nothing that was guarded: a rule that asks for more than a route can say (a header, a method, a
-//! negation), or a middleware that may keep people out, makes no route but a warning.
+//! Promises to open nothing that was guarded: a rule that asks for more than a route can say (a pattern, a negation), or
+//! a middleware that may keep people out and is not wholly understood, makes no route but a warning.
 
+mod effect;
 mod middleware;
 mod rule;
 
 use crate::findings::{Findings, Place};
 use crate::read::shortened;
-use middleware::Effect;
+use effect::{Effect, merge};
 pub(crate) use middleware::{Middlewares, collect};
 use rule::{Alternative, parse_rule};
 use std::collections::BTreeMap;
-use wire::spec::Route;
+use wire::spec::{Route, Rules};
 
 const HOST_LETTERS_MAX: usize = 253;
 
@@ -64,8 +65,8 @@ pub(crate) fn routes(
         };
         match parse_rule(rule) {
             Ok(alternatives) => {
-                if let Some(prefixes) = stripped(name, router, middlewares, findings) {
-                    routes.extend(made(alternatives, router, &prefixes, port, place, findings));
+                if let Some(treatment) = treatment(name, router, middlewares, findings) {
+                    routes.extend(made(alternatives, router, &treatment, port));
                 }
             }
             Err(wrong) => {
@@ -77,65 +78,80 @@ pub(crate) fn routes(
     routes
 }
 
-/// The prefixes that the router's middlewares cut off. `None`, with a warning, if one of them may keep people out.
-fn stripped(
-    name: &str,
-    router: &Router<'_>,
-    middlewares: &Middlewares,
-    findings: &mut Findings,
-) -> Option<Vec<String>> {
-    let mut prefixes = Vec::new();
+/// What a router's middlewares do.
+#[derive(Default)]
+struct Treatment {
+    /// Prefixes that are cut off.
+    strips: Vec<String>,
+    rules: Rules,
+}
+
+/// What the router's middlewares do together. `None`, with a warning, if one of them may keep people out.
+fn treatment(name: &str, router: &Router<'_>, middlewares: &Middlewares, findings: &mut Findings) -> Option<Treatment> {
+    let mut treatment = Treatment::default();
     let mut is_guarded = false;
     for (middleware, place) in &router.middlewares {
         for effect in middlewares.effects(middleware) {
-            match effect {
-                Effect::Strips(stripped) => prefixes.extend(stripped),
+            let refused = match effect {
+                Effect::Strips(_) if treatment.rules.add_prefix.is_some() => {
+                    Some("cuts a prefix off after another was added".to_string())
+                }
+                Effect::Strips(stripped) => {
+                    treatment.strips.extend(stripped);
+                    None
+                }
+                Effect::Rules(rules) => {
+                    if rules.redirect.is_some() {
+                        let message = format!("the middleware `{}` sends browsers to https", shortened(middleware));
+                        findings.warn(place, message, "the node answers there when it is started with `--https`");
+                    }
+                    let merged = merge(&mut treatment.rules, *rules);
+                    merged.err().map(|what| format!("is the second that is about {what}"))
+                }
                 Effect::Idle(kind) => {
                     let message = format!("the middleware `{}` ({kind}) is not honoured", shortened(middleware));
-                    findings.warn(place, message, "requests go on without it; only `stripprefix` is understood");
+                    findings.warn(place, message, "requests go on without it");
+                    None
                 }
-                Effect::Guards(why) => {
-                    is_guarded = true;
-                    let message = format!(
-                        "the router `{}` makes no route: its middleware `{}` {why}",
-                        shortened(name),
-                        shortened(middleware)
-                    );
-                    let hint = "if it may be open to everybody, declare the route under `x-bramble: routes:`";
-                    findings.warn(place, message, hint);
-                }
+                Effect::Guards(why) => Some(why),
+            };
+            if let Some(why) = refused {
+                is_guarded = true;
+                let message = format!(
+                    "the router `{}` makes no route: its middleware `{}` {why}",
+                    shortened(name),
+                    shortened(middleware)
+                );
+                let hint = "if it may be open to everybody, declare the route under `x-bramble: routes:`";
+                findings.warn(place, message, hint);
             }
         }
     }
-    (!is_guarded).then_some(prefixes)
+    (!is_guarded).then_some(treatment)
 }
 
-fn made(
-    alternatives: Vec<Alternative>,
-    router: &Router<'_>,
-    prefixes: &[String],
-    port: u16,
-    place: &Place,
-    findings: &mut Findings,
-) -> Vec<Route> {
+fn made(alternatives: Vec<Alternative>, router: &Router<'_>, treatment: &Treatment, port: u16) -> Vec<Route> {
+    let Treatment { strips, rules } = treatment;
     let mut routes: Vec<Route> = Vec::new();
-    for alternative in alternatives {
-        if alternative.exact && alternative.path != "/" {
-            let message = format!("`{}` is served with everything below it", shortened(&alternative.path));
-            findings.warn(place, message, "routes go by prefix; Path() is taken as PathPrefix()");
-        }
-        let path = alternative.path;
-        let strip_prefix = prefixes.iter().any(|prefix| prefix.trim_end_matches('/') == path.trim_end_matches('/'));
+    for Alternative { hosts, path, mut conditions } in alternatives {
+        let strip_prefix = strips.iter().any(|prefix| prefix.trim_end_matches('/') == path.trim_end_matches('/'));
+        // Such a router stands beside one for https: it must not answer there, where the other has its guards.
+        conditions.plain = rules.redirect.is_some() && !router.tls;
         // Alternatives that differ by host only are one route.
-        match routes.iter_mut().find(|route| route.path_prefix == path && !route.hosts.is_empty()) {
-            Some(route) if !alternative.hosts.is_empty() => route.hosts.extend(alternative.hosts),
+        let alike =
+            |route: &&mut Route| route.path_prefix == path && route.conditions == conditions && !route.hosts.is_empty();
+        match routes.iter_mut().find(alike) {
+            Some(route) if !hosts.is_empty() => route.hosts.extend(hosts),
             Some(_) | None => routes.push(Route {
-                hosts: alternative.hosts,
+                hosts,
                 path_prefix: path,
                 port,
                 strip_prefix,
                 priority: router.priority,
                 tls: router.tls,
+                conditions,
+                weight: None,
+                rules: (*rules != Rules::default()).then(|| Box::new(rules.clone())),
             }),
         }
     }

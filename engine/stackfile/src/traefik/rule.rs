@@ -1,9 +1,12 @@
-//! The language of Traefik's rules, as far as a route can say it: hosts, path prefixes, `&&`, `||` and brackets.
+//! The language of Traefik's rules, as far as a route can say it: hosts, paths, methods, headers, `&&`, `||` and
+//! brackets.
 //!
 //! Pure. `Err` says in words why a rule makes no route.
 
 use super::is_host;
 use crate::read::shortened;
+use crate::route::forms;
+use wire::spec::Conditions;
 
 /// What `||` may multiply to within `&&`.
 const ALTERNATIVES_MAX: usize = 64;
@@ -11,12 +14,11 @@ const ALTERNATIVES_MAX: usize = 64;
 const DEPTH_MAX: usize = 16;
 
 /// One way to fulfil a rule.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Alternative {
     pub(super) hosts: Vec<String>,
     pub(super) path: String,
-    /// The path itself and nothing below it.
-    pub(super) exact: bool,
+    pub(super) conditions: Conditions,
 }
 
 pub(super) fn parse_rule(rule: &str) -> Result<Vec<Alternative>, String> {
@@ -123,7 +125,8 @@ fn matched(name: &str, arguments: Vec<String>) -> Result<Vec<Alternative>, Strin
     let path = |exact: bool| {
         let one = |path: String| {
             if path.starts_with('/') && !path.contains(['{', '*', '^', ' ']) {
-                Ok(Alternative { hosts: Vec::new(), path, exact })
+                let conditions = Conditions { exact, ..Conditions::default() };
+                Ok(Alternative { path, conditions, ..any() })
             } else {
                 Err(format!("`{}` is not a plain path", shortened(&path)))
             }
@@ -138,15 +141,39 @@ fn matched(name: &str, arguments: Vec<String>) -> Result<Vec<Alternative>, Strin
                     Err("its host is empty, perhaps because a variable is not set".to_string())
                 }
                 Some(wrong) => Err(format!("`{}` is not a host name", shortened(wrong))),
-                None => Ok(vec![Alternative { hosts, path: "/".to_string(), exact: false }]),
+                None => Ok(vec![Alternative { hosts, ..any() }]),
             }
         }
         "PathPrefix" => path(false),
         "Path" => path(true),
+        "Method" => {
+            let methods: Result<Vec<String>, _> = arguments.iter().map(|method| forms::method(method)).collect();
+            let methods = methods.map_err(|_| "Method() names no method".to_string())?;
+            Ok(vec![Alternative { conditions: Conditions { methods, ..Conditions::default() }, ..any() }])
+        }
+        "Header" | "Headers" => header(&arguments),
         "HostRegexp" | "PathRegexp" => Err(format!("{name}() goes by a pattern")),
         "" => Err("it is not a rule".to_string()),
         other => Err(format!("{}() is not understood", shortened(other))),
     }
+}
+
+/// Every request.
+fn any() -> Alternative {
+    Alternative { path: "/".to_string(), ..Alternative::default() }
+}
+
+/// A name and the value it must have.
+fn header(arguments: &[String]) -> Result<Vec<Alternative>, String> {
+    let [name, value] = arguments else { return Err("Header() takes a name and a value".to_string()) };
+    let (Ok(name), Ok(value)) = (forms::header_name(name), forms::header_value(value)) else {
+        return Err(format!("`{}` is not a header", shortened(name)));
+    };
+    if value.is_empty() || name == "host" {
+        return Err("Header() is asked for what it cannot say".to_string());
+    }
+    let conditions = Conditions { headers: [(name, value)].into(), ..Conditions::default() };
+    Ok(vec![Alternative { conditions, ..any() }])
 }
 
 /// Both at once.
@@ -156,12 +183,24 @@ fn joined(left: &Alternative, right: &Alternative) -> Result<Alternative, String
         (_, true) => left.hosts.clone(),
         (false, false) => return Err("it asks for two hosts at once".to_string()),
     };
+    let (ours, theirs) = (&left.conditions, &right.conditions);
     let (path, exact) = match (left.path.as_str(), right.path.as_str()) {
-        ("/", _) if !left.exact => (right.path.clone(), right.exact),
-        (_, "/") if !right.exact => (left.path.clone(), left.exact),
+        ("/", _) if !ours.exact => (right.path.clone(), theirs.exact),
+        (_, "/") if !theirs.exact => (left.path.clone(), ours.exact),
         _ => return Err("it asks for two paths at once".to_string()),
     };
-    Ok(Alternative { hosts, path, exact })
+    let methods = match (ours.methods.is_empty(), theirs.methods.is_empty()) {
+        (true, _) => theirs.methods.clone(),
+        (_, true) => ours.methods.clone(),
+        (false, false) => return Err("it asks for two methods at once".to_string()),
+    };
+    let mut headers = ours.headers.clone();
+    for (name, value) in &theirs.headers {
+        if headers.insert(name.clone(), value.clone()).is_some_and(|known| known != *value) {
+            return Err("it asks for two values of one header".to_string());
+        }
+    }
+    Ok(Alternative { hosts, path, conditions: Conditions { exact, methods, headers, plain: false } })
 }
 
 #[cfg(test)]
@@ -204,7 +243,10 @@ mod tests {
     fn what_a_route_cannot_say_makes_none() {
         check("HostRegexp(`.+`)", Err("pattern"));
         check("!Host(`a`)", Err("negation"));
-        check("Host(`a`) && Header(`x`, `y`)", Err("Header()"));
+        check("Host(`a`) && Header(`x`)", Err("Header()"));
+        check("Header(`x`, `1`) && Header(`x`, `2`)", Err("two values"));
+        check("Method(`GET`) && Method(`PUT`)", Err("two methods"));
+        check("ClientIP(`10.0.0.1`)", Err("ClientIP()"));
         check("Host(``)", Err("empty"));
         check("Host(`a`) && Host(`b`)", Err("two hosts"));
         check("Host(`a`", Err("not a rule"));
@@ -217,6 +259,15 @@ mod tests {
         check(&[doubling; 3].join(" && "), Err("two paths"));
         let hosts = ["(Host(`a`) || Host(`b`))"; 40].join(" || ");
         check(&hosts, Err("too many"));
+    }
+
+    #[test]
+    fn conditions_come_along() {
+        let found = parse_rule("Path(`/x`) && Method(`get`, `PUT`) && Header(`X-A`, `1`) && Header(`b`, `2`)");
+        let [one] = &found.expect("a rule")[..] else { panic!("one way") };
+        assert_eq!((one.path.as_str(), one.conditions.exact), ("/x", true));
+        assert_eq!(one.conditions.methods, ["GET", "PUT"]);
+        assert_eq!(one.conditions.headers, [("x-a", "1"), ("b", "2")].map(|(n, v)| (n.into(), v.into())).into());
     }
 
     #[test]

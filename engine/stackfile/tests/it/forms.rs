@@ -310,9 +310,7 @@ fn routes_from_traefik_labels() {
         hosts: hosts.iter().map(ToString::to_string).collect(),
         path_prefix: path.into(),
         port,
-        strip_prefix: false,
-        priority: 0,
-        tls: false,
+        ..Route::default()
     };
     let listed = web(
         "labels:\n  - traefik.enable=true\n  - traefik.http.routers.r.rule=Host(`a.org`) || Host(`b.org`) && PathPrefix(`/x`)\n  \

@@ -99,7 +99,10 @@ services:
       placement: {constraints: ["node.role==manager"]}
       resources: {limits: {cpus: "0.5", memory: 64M}}
       labels: {traefik.http.routers.r.rule: "Host(`a.b`) && (PathPrefix(`/x`) || Path(`/y`))"}
-    x-bramble: {egress: ["*.x.org:443"], routes: [{host: a.b, port: 80}]}
+    x-bramble: {egress: ["*.x.org:443"], routes: [{host: a.b, port: 80, methods: [GET],
+      headers: {X-A: "1"}, weight: 2, redirect: {to: "https://{host}{path}", status: 301}, allow: [10.0.0.0/8],
+      basic_auth: {users: {a: "$$2y$$05$$P6wIgCSN38XRY0s63Vq8C.0CN8TgU2k.wT5jehAHTpNzA4oSI3.qa"}},
+      rate_limit: {requests: 5, period: 1s, by: "header:X-K"}, cors: {origins: ["https://a.b"], max_age: 5s}}]}
   db:
     extends: {service: web}
     ports: !override []

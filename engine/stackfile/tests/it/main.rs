@@ -4,6 +4,7 @@ mod forms;
 mod hostile;
 mod keys;
 mod refusals;
+mod routes;
 mod samples;
 mod several_files;
 mod support;

@@ -186,7 +186,7 @@ fn what_traefik_would_do_and_the_gateway_does_not() {
         "ports: [80]\nlabels:\n  - traefik.http.routers.r.rule=Host(`a.b`)\n  - traefik.http.routers.r.middlewares=auth\n  \
          - traefik.http.middlewares.auth.basicauth.users=x\n  - traefik.tcp.routers.t.rule=HostSNI(`*`)",
         &[
-            "7:9 services.web.labels[1]: the router `r` makes no route: its middleware `auth` (basicauth) is not honoured",
+            "7:9 services.web.labels[1]: the router `r` makes no route: its middleware `auth` (basicauth) has no password hash for `x`",
             "9:9 services.web.labels[3]: the label `traefik.tcp.routers.t.rule` is not honoured",
         ],
     );

@@ -1,0 +1,180 @@
+//! Which requests of the gateway a service answers, and what is done with them on the way.
+//!
+//! Every later field has a default that is left out when written, so that a spec stored before it reads, and equals
+//! what the same file makes today.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Requests by host name, path, method and headers that the service answers through the gateway's HTTP port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Route {
+    /// Host names, lower case; `*.example.org` matches one label; empty matches every host.
+    pub hosts: Vec<String>,
+    /// Starts with `/`; matches whole segments.
+    pub path_prefix: String,
+    /// The instances' port.
+    pub port: u16,
+    /// Cut `path_prefix` off before the request goes on.
+    #[serde(default)]
+    pub strip_prefix: bool,
+    /// Higher wins; equal ones go by the longer host, exact before prefix, the longer path, then more conditions.
+    #[serde(default)]
+    pub priority: i32,
+    /// Whether the gateway serves it with TLS only.
+    #[serde(default)]
+    pub tls: bool,
+    /// What a request must have besides.
+    #[serde(default, skip_serializing_if = "Conditions::is_none")]
+    pub conditions: Conditions,
+    /// The share of the requests among routes that match alike, one of which states a weight; there, `None` counts
+    /// as 1. Where none does, the first by name answers all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Box<Rules>>,
+}
+
+/// What a request must have besides host and path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Conditions {
+    /// The path itself and nothing below it.
+    pub exact: bool,
+    /// Upper case; empty matches every method.
+    pub methods: Vec<String>,
+    /// Names in lower case, with the value each must have; an empty one asks for presence.
+    pub headers: BTreeMap<String, String>,
+    /// It came without TLS.
+    pub plain: bool,
+}
+
+impl Conditions {
+    pub fn is_none(&self) -> bool {
+        *self == Conditions::default()
+    }
+}
+
+/// What is done with the requests of a route besides passing them on. The order: address, redirect, preflight,
+/// maintenance, rate, password, size; then path and headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rules {
+    /// Put before the path, after a prefix was cut off. Starts with `/`, does not end with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub add_prefix: Option<String>,
+    /// Takes the path's place; the query stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replace_path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// Names in lower case; an empty value removes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub request_headers: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub response_headers: BTreeMap<String, String>,
+    /// Addresses and networks of clients; empty allows all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Wins over `allow`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic_auth: Option<BasicAuth>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_bytes_max: Option<u64>,
+    /// From the last byte of a request to the head of its answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_deadline_ms: Option<u64>,
+    /// What is answered instead of passing requests on; empty for the gateway's own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+}
+
+impl Rules {
+    /// Whether a rule may keep people out.
+    pub fn guards(&self) -> bool {
+        !self.allow.is_empty()
+            || !self.deny.is_empty()
+            || self.basic_auth.is_some()
+            || self.rate_limit.is_some()
+            || self.maintenance.is_some()
+    }
+}
+
+/// Where a browser is sent instead.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Redirect {
+    /// May hold `{host}` (without port) and `{path}` (with the query).
+    pub to: String,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// Requests that came with TLS are not redirected: that is where the others are sent.
+    #[serde(default)]
+    pub plain_only: bool,
+}
+
+/// Names and passwords (RFC 7617).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BasicAuth {
+    /// Names with hashes as `htpasswd` writes them: bcrypt, apr1 or SHA1.
+    pub users: BTreeMap<String, String>,
+    pub realm: String,
+    /// The instance does not see the password.
+    #[serde(default)]
+    pub hide: bool,
+}
+
+/// How many requests are let through.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RateLimit {
+    pub requests: u32,
+    pub period_ms: u64,
+    /// How many may come at once.
+    pub burst: u32,
+    #[serde(default)]
+    pub by: RateKey,
+}
+
+/// Whose requests are counted together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateKey {
+    #[default]
+    Address,
+    /// By the value of this header, named in lower case.
+    Header(String),
+    Route,
+}
+
+/// Which pages of other origins may read the answers (the Fetch standard).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cors {
+    /// `https://shop.example.org`; `*` alone is every origin.
+    pub origins: Vec<String>,
+    pub methods: Vec<String>,
+    pub headers: Vec<String>,
+    pub expose: Vec<String>,
+    pub credentials: bool,
+    pub max_age_s: Option<u32>,
+}
+
+/// Headers that say where a message ends, whom it is for or what the connection is: nobody's to change.
+pub const FRAMING_HEADERS: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];

@@ -1,0 +1,122 @@
+//! What a route answers to those it does not let through.
+//!
+//! Owns the codes of these refusals and the words they are counted under.
+
+use crate::answer::told;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+/// A service under maintenance is looked at again by browsers and robots after this.
+const MAINTENANCE_RETRY_S: u64 = 60;
+
+/// Why a request does not reach the route's service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Denial {
+    Address,
+    Password {
+        challenge: HeaderValue,
+    },
+    Rate {
+        wait_ns: u64,
+    },
+    Size {
+        bytes_max: u64,
+    },
+    /// With the words of the stack file, or empty.
+    Maintenance {
+        text: String,
+    },
+}
+
+/// What refusals are counted under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Address,
+    Password,
+    Rate,
+    Size,
+    Maintenance,
+    /// The instance took longer than the route allows.
+    Late,
+}
+
+impl Reason {
+    pub(crate) const COUNT: usize = 6;
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Reason::Address => "address",
+            Reason::Password => "password",
+            Reason::Rate => "rate",
+            Reason::Size => "size",
+            Reason::Maintenance => "maintenance",
+            Reason::Late => "late",
+        }
+    }
+}
+
+impl Denial {
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Denial::Address => Reason::Address,
+            Denial::Password { .. } => Reason::Password,
+            Denial::Rate { .. } => Reason::Rate,
+            Denial::Size { .. } => Reason::Size,
+            Denial::Maintenance { .. } => Reason::Maintenance,
+        }
+    }
+
+    /// The answer as it goes to the client.
+    pub(crate) fn response(&self, service: &str) -> Response<Bytes> {
+        let (status, code) = match self {
+            Denial::Address => (StatusCode::FORBIDDEN, "B0620"),
+            Denial::Password { .. } => (StatusCode::UNAUTHORIZED, "B0621"),
+            Denial::Rate { .. } => (StatusCode::TOO_MANY_REQUESTS, "B0622"),
+            Denial::Size { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "B0623"),
+            Denial::Maintenance { .. } => (StatusCode::SERVICE_UNAVAILABLE, "B0624"),
+        };
+        let (message, hint) = self.words(service);
+        let mut response = told(status, code, &message, hint);
+        let headers = response.headers_mut();
+        match self {
+            Denial::Address => {}
+            Denial::Password { challenge } => drop(headers.insert(header::WWW_AUTHENTICATE, challenge.clone())),
+            Denial::Rate { wait_ns } => {
+                let wait_s = wait_ns.div_ceil(1_000_000_000).max(1);
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(wait_s));
+            }
+            // What follows is the rest of the body, not a request.
+            Denial::Size { .. } => drop(headers.insert(header::CONNECTION, HeaderValue::from_static("close"))),
+            Denial::Maintenance { text } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(MAINTENANCE_RETRY_S));
+                if !text.is_empty() {
+                    *response.body_mut() = Bytes::from(format!("{text}\n"));
+                }
+            }
+        }
+        response
+    }
+
+    fn words(&self, service: &str) -> (String, &'static str) {
+        match self {
+            Denial::Address => (
+                format!("this address may not use service {service}"),
+                "ask whoever deployed it: `allow` and `deny` of its route say who may",
+            ),
+            Denial::Password { .. } => (
+                format!("service {service} asks for a name and password"),
+                "send those that `basic_auth` of its route knows",
+            ),
+            Denial::Rate { .. } => {
+                (format!("too many requests to service {service}"), "wait as long as `retry-after` says, in seconds")
+            }
+            Denial::Size { bytes_max } => (
+                format!("service {service} takes no body of more than {bytes_max} bytes"),
+                "send less, or raise `body_max` of its route",
+            ),
+            Denial::Maintenance { .. } => {
+                (format!("service {service} is under maintenance"), "try again in a few minutes")
+            }
+        }
+    }
+}
