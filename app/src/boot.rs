@@ -280,7 +280,8 @@ async fn start_gateway(node: &Node, agent: &Arc<Agent>, meter: &meter::Meter) ->
     // The sockets of a node that was killed wait in the boxes they lead to, with whoever is connecting meanwhile.
     let held = containers::held(&node.data).await;
     let inherited = held.into_iter().filter_map(|(name, socket)| Some((name.parse().ok()?, socket))).collect();
-    let settings = gateway::Settings { udp: Some(datagrams), inherited, ..gateway::Settings::default() };
+    let trusted = node.trusted.clone();
+    let settings = gateway::Settings { udp: Some(datagrams), inherited, trusted, ..gateway::Settings::default() };
     Arc::new(Gateway::start(settings, agent.dialer(), meter.clone()))
 }
 

@@ -5,7 +5,7 @@ use base64::Engine;
 use images::Credentials;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Where the API listens and is looked for, unless said otherwise.
@@ -20,6 +20,8 @@ pub struct Node {
     pub api: SocketAddr,
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
+    /// Addresses and networks of balancers that may name their clients.
+    pub trusted: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub mirrors: BTreeMap<String, String>,
     pub credentials: BTreeMap<String, Credentials>,
@@ -34,6 +36,8 @@ pub struct Client {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    #[error("--trust {given:?} is not an address or a network such as 10.0.0.0/8")]
+    Network { given: String },
     #[error("{what} {given:?} is not an address and a port")]
     Address { what: &'static str, given: String },
     #[error("no folder for data: neither --data nor XDG_DATA_HOME nor HOME is set")]
@@ -48,6 +52,7 @@ impl ConfigError {
             ConfigError::Address { .. } => "write it as 127.0.0.1:7700, [::1]:7700 or :7700",
             ConfigError::NoData => "name one with --data DIR",
             ConfigError::Pair { .. } => "write it as name=value",
+            ConfigError::Network { .. } => "write it as 10.0.0.7, 10.0.0.0/8 or fd00::/8",
         }
     }
 }
@@ -75,15 +80,30 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err(ConfigError::Pair { what, given: given.clone() }),
     };
+    let network = |given: &String| match is_network(given) {
+        true => Ok(given.clone()),
+        false => Err(ConfigError::Network { given: given.clone() }),
+    };
     Ok(Node {
         data: data(args.data.as_deref())?,
         api: address("--api", &args.api)?,
         http: address("--http", &args.http)?,
         https: args.https.as_deref().map(|given| address("--https", given)).transpose()?,
+        trusted: args.trust.iter().map(network).collect::<Result<_, _>>()?,
         labels: args.label.iter().map(|given| pair("--label", given)).collect::<Result<_, _>>()?,
         mirrors: args.mirror.iter().map(|given| pair("--mirror", given)).collect::<Result<_, _>>()?,
         credentials: credentials(),
     })
+}
+
+fn is_network(given: &str) -> bool {
+    let (address, bits) = given.split_once('/').unwrap_or((given, "0"));
+    let most = match address.parse() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    bits.parse::<u8>().is_ok_and(|bits| bits <= most)
 }
 
 pub fn client(api: Option<&str>, data_dir: Option<&Path>) -> Client {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use wire::resource::Wanted;
-use wire::spec::{Port, Protocol, Service};
+use wire::spec::{Port, Protocol, Redirect, Rules, Service};
 
 /// A port another program holds may become free: tried again this often.
 const RETRY: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ pub async fn run(gateway: Arc<Gateway>, agent: Arc<Agent>, mut view: View, mut f
     let mut last = None;
     let mut retry = false;
     loop {
-        let mut wanted = table(&view.borrow_and_update().clone(), front.http);
+        let mut wanted = table(&view.borrow_and_update().clone(), front.http, front.https);
         if let Some(address) = front.https {
             wanted.listeners.push(Listener { address, kind: ListenerKind::Routed, speaks: Speaks::Http, tls: true });
             wanted.certificates.clone_from(&front.certificates.borrow_and_update().certificates);
@@ -146,7 +146,7 @@ async fn hold(gateway: &Gateway, agent: &Agent, view: &View, holding: &mut Holdi
     }
 }
 
-fn table(snapshot: &Snapshot, http: SocketAddr) -> Table {
+fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Table {
     let mut table = Table::default();
     table.listeners.push(Listener { address: http, kind: ListenerKind::Routed, speaks: Speaks::Http, tls: false });
     for (stack, name, service) in snapshot.services() {
@@ -164,7 +164,7 @@ fn table(snapshot: &Snapshot, http: SocketAddr) -> Table {
                 priority: route.priority,
                 conditions: route.conditions.clone(),
                 weight: route.weight,
-                rules: route.rules.clone(),
+                rules: with_tls_only(route, https),
                 service: target.clone(),
                 port: route.port,
             });
@@ -188,6 +188,18 @@ fn table(snapshot: &Snapshot, http: SocketAddr) -> Table {
         table.services.insert(target.clone(), endpoints.collect());
     }
     table
+}
+
+/// The rules of a route; one for TLS only sends all others to where there is TLS, if this node has such a place.
+fn with_tls_only(route: &wire::spec::Route, https: Option<SocketAddr>) -> Option<Box<Rules>> {
+    let mut rules = route.rules.clone();
+    if let Some(https) = https.filter(|_| route.tls) {
+        let port = if https.port() == 443 { String::new() } else { format!(":{}", https.port()) };
+        let to = format!("https://{{host}}{port}{{path}}");
+        let rules = rules.get_or_insert_default();
+        rules.redirect.get_or_insert(Redirect { to, status: 308, plain_only: true });
+    }
+    rules
 }
 
 /// Published UDP ports: sockets made inside an instance's box, connected to its port.

@@ -83,6 +83,9 @@ pub struct UpArgs {
     /// Where requests by host name are served with TLS
     #[arg(long, value_name = "ADDR")]
     pub https: Option<String>,
+    /// Address or network of a balancer in front that may name its clients (PROXY protocol, X-Forwarded-For); may be repeated
+    #[arg(long, value_name = "CIDR")]
+    pub trust: Vec<String>,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,

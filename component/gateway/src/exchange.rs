@@ -9,7 +9,7 @@ use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending, Record};
 use crate::deadline;
 use crate::guard::Framing;
-use crate::header;
+use crate::header::{self, ClientName};
 use crate::link::{Link, RequestBody, Sent, Shared};
 use crate::listener::{Target, TargetKind};
 use crate::metrics::Failure;
@@ -146,7 +146,10 @@ fn admit(
     let upgrade = upgrade.map(|protocol| (hyper::upgrade::on(&mut request), protocol));
     let (mut head, body) = request.into_parts();
     let path = rule::plain(head.uri.path());
-    let came = Came { asked: &asked, head: &head, path: &path, body_bytes_min: body.size_hint().lower(), started };
+    let named = session.trusted.as_ref().and_then(|trusted| session.name.of_another(&head.headers, trusted));
+    let client = named.as_ref().unwrap_or(&session.name);
+    let body_bytes_min = body.size_hint().lower();
+    let came = Came { client, asked: &asked, head: &head, path: &path, body_bytes_min, started };
     let Way { upstream, prefix, pass } = way(session, target, &came)?;
     target.policy.admit(upstream)?;
     if head.uri.authority().is_some() {
@@ -156,7 +159,7 @@ fn admit(
     let plain = prefix.map(|_| path.into_owned()).unwrap_or_default();
     head.uri = origin_form(head.uri, &plain, prefix, pass.as_ref().and_then(|pass| pass.rules.path.as_ref()));
     head.version = Version::HTTP_11;
-    header::to_instance(&mut head.headers, &session.name, &asked.host, prefix, || session.roll());
+    header::to_instance(&mut head.headers, client, &asked.host, prefix, || session.roll());
     if let Some(pass) = &pass {
         pass.to_instance(&mut head.headers);
     }
@@ -190,6 +193,7 @@ fn admit(
 
 /// A request as it came.
 struct Came<'r> {
+    client: &'r ClientName,
     asked: &'r Asked,
     head: &'r Parts,
     /// As routes compare it.
@@ -211,7 +215,7 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
         TargetKind::Routed(router) => router,
     };
     let (head, host) = (came.head, came.asked.name());
-    let secure = session.name.is_secure();
+    let secure = came.client.is_secure();
     let seen = Head { host: &host, path: came.path, method: &head.method, headers: &head.headers, secure };
     let Some(arm) = router.find(seen, || session.roll()[0]) else {
         let host_known = router.knows_host(&host);
@@ -219,7 +223,7 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
     };
     let pass = arm.rules.as_ref().map(|rules| {
         rules.admit(&Visit {
-            client: session.client.ip(),
+            client: came.client.ip(),
             secure,
             host: &host,
             head,

@@ -7,6 +7,7 @@ use crate::listener::{self, Floor, Listening, Phase, Target, TargetKind};
 use crate::metrics::{ConnectionMeters, ServiceMeters};
 use crate::policy::Policy;
 use crate::route::Router;
+use crate::rule::Addresses;
 use crate::rule::Shelf;
 use crate::settings::{Settings, UdpDialer};
 use crate::table::{Applied, Listener, ListenerKind, Table};
@@ -93,13 +94,14 @@ impl Key {
 impl Gateway {
     /// Starts a gateway that serves nothing yet. Must be called within a Tokio runtime.
     pub fn start(settings: Settings, dialer: Arc<dyn Dialer>, meter: Meter) -> Gateway {
-        let Settings { inherited, udp, limits } = settings;
+        let Settings { inherited, udp, trusted, limits } = settings;
+        let trusted = Addresses::new(&trusted, &[]).map(Arc::new);
         let room = Arc::new(Semaphore::new(limits.connections_max));
         let connections = ConnectionMeters::new(&meter, limits.connections_max);
         let ground = Arc::new(Ground::new(dialer, limits));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
         let tls = Tls::new().expect("ring has everything TLS 1.2 and 1.3 need");
-        let floor = Floor { ground, meters: connections, room, tls };
+        let floor = Floor { ground, meters: connections, room, tls, trusted };
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             floor,

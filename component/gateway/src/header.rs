@@ -3,6 +3,7 @@
 //! Owns RFC 9110's hop-by-hop rule and the `Forwarded` family. What a client claims about who it is is never
 //! passed on: the gateway is the first that knows. Pure.
 
+use crate::rule::Addresses;
 use crate::trace;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,7 +13,7 @@ use http::request::Parts;
 use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Headers about one connection only (RFC 9110, section 7.6.1, and its forerunners).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -45,6 +46,8 @@ const CLAIMS: [HeaderName; 5] = [
 
 /// Who the client is, written out once per connection.
 pub(crate) struct ClientName {
+    ip: IpAddr,
+    /// The address; with those of the balancers before us, when one of them named the client.
     address: HeaderValue,
     /// As `Forwarded` wants it: IPv6 in brackets and quotes (RFC 7239, section 6).
     node: String,
@@ -55,14 +58,44 @@ pub(crate) struct ClientName {
 impl ClientName {
     pub(crate) fn new(address: IpAddr, secure: bool) -> ClientName {
         // A client that came over IPv4 to a socket for both is named by its IPv4 address.
-        let address = address.to_canonical();
-        let text = address.to_string();
-        let node = match address {
+        let ip = address.to_canonical();
+        let text = ip.to_string();
+        let node = match ip {
             IpAddr::V4(_) => text.clone(),
             IpAddr::V6(_) => format!("\"[{text}]\""),
         };
         let address = HeaderValue::try_from(text).expect("an address is a header value");
-        ClientName { address, node, scheme: if secure { "https" } else { "http" } }
+        ClientName { ip, address, node, scheme: if secure { "https" } else { "http" } }
+    }
+
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The client that a trusted balancer speaks for, whose own name this is: the last in `x-forwarded-for` that is not
+    /// trusted itself. Whatever stands before that one is what somebody claimed.
+    pub(crate) fn of_another(&self, headers: &HeaderMap, trusted: &Addresses) -> Option<ClientName> {
+        let all = headers.get_all(X_FORWARDED_FOR).into_iter();
+        let texts: Vec<&str> = all.map(HeaderValue::to_str).collect::<Result<_, _>>().ok()?;
+        let mut chain = Vec::new();
+        for text in texts.iter().flat_map(|text| text.split(',')).rev() {
+            // Some write a port, and brackets around IPv6.
+            let text = text.trim();
+            let ip = text.parse().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok();
+            let Some(ip) = ip.map(|ip: IpAddr| ip.to_canonical()) else { break };
+            chain.push(ip);
+            if !trusted.admit(ip) {
+                break;
+            }
+        }
+        let client = *chain.last()?;
+        let secure = match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
+            Some(proto) => proto.eq_ignore_ascii_case(b"https"),
+            None => self.is_secure(),
+        };
+        let way: Vec<String> = chain.iter().rev().chain([&self.ip]).map(IpAddr::to_string).collect();
+        let address = HeaderValue::try_from(way.join(", ")).ok()?;
+        Some(ClientName { address, ..ClientName::new(client, secure) })
     }
 
     pub(crate) fn is_secure(&self) -> bool {

@@ -5,9 +5,11 @@
 
 use crate::metrics::{ConnectionMeters, Handshake, ServiceMeters};
 use crate::policy::Policy;
+use crate::proxied::{self, Header};
 use crate::published::{self, Arrival};
 use crate::pulse::{ClientStream, Pulse, Transport};
 use crate::route::Router;
+use crate::rule::Addresses;
 use crate::settings::UdpDialer;
 use crate::swap::Swap;
 use crate::table::Speaks;
@@ -20,6 +22,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -62,6 +65,8 @@ pub(crate) struct Floor {
     pub(crate) meters: ConnectionMeters,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) tls: Tls,
+    /// Who may say for whom they speak.
+    pub(crate) trusted: Option<Arc<Addresses>>,
 }
 
 /// A listening socket being served.
@@ -149,10 +154,10 @@ async fn accept(
     }
 }
 
-/// `None` when TLS came to nothing.
+/// `None` when it came to nothing.
 async fn arrive(
-    stream: TcpStream,
-    client: SocketAddr,
+    mut stream: TcpStream,
+    mut client: SocketAddr,
     target: Arc<Swap<Target>>,
     floor: &Floor,
     secure: bool,
@@ -161,11 +166,45 @@ async fn arrive(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%client, %error, "cannot switch off Nagle's algorithm");
     }
+    let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
+    if trusted.is_some() {
+        let spoken = tokio::time::timeout(floor.ground.limits.head_deadline, behind(&mut stream)).await;
+        match spoken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(named) => client = named.unwrap_or(client),
+            Err(error) => {
+                tracing::debug!(%client, %error, "a balancer in front of us said nothing that could be read");
+                return None;
+            }
+        }
+    }
     let (stream, http_2) =
         if secure { shake_hands(stream, client, floor).await? } else { (Transport::Plain(stream), false) };
     let pulse = Arc::new(Pulse::new());
     let stream = ClientStream::new(stream, Arc::clone(&pulse), floor.meters.clone());
-    Some(Arrival { ground: Arc::clone(&floor.ground), target, stream, pulse, client, phase, secure, http_2 })
+    Some(Arrival { ground: Arc::clone(&floor.ground), target, stream, pulse, client, phase, secure, http_2, trusted })
+}
+
+/// Whom a balancer speaks for, if it says so by the PROXY protocol. What follows is left to be read.
+async fn behind(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let mut seen = vec![0; proxied::HEADER_BYTES_MAX];
+    loop {
+        let length = stream.peek(&mut seen).await?;
+        match proxied::read(seen.get(..length).unwrap_or_default()) {
+            Header::Read { bytes, client } => {
+                stream.read_exact(seen.get_mut(..bytes).unwrap_or_default()).await?;
+                return Ok(client);
+            }
+            Header::Absent => return Ok(None),
+            Header::Bad(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
+            Header::Unsure if length == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            // What is there has been seen; the next news is that there is more.
+            Header::Unsure => {
+                let seen_all: io::Result<()> =
+                    stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+                drop(seen_all);
+            }
+        }
+    }
 }
 
 /// The stream within TLS, and whether it is to carry HTTP/2.

@@ -12,6 +12,8 @@ const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const BINARY_HEAD_BYTES: usize = 16;
 /// Addresses and what some add after them: certificates' names, ids. HAProxy reads no more either.
 const BINARY_BYTES_MAX: usize = 4 << 10;
+/// The longest of either version.
+pub(crate) const HEADER_BYTES_MAX: usize = BINARY_HEAD_BYTES + BINARY_BYTES_MAX;
 const VERSION_2_LOCAL: u8 = 0x20;
 const VERSION_2_PROXY: u8 = 0x21;
 const TCP_OVER_IPV4: u8 = 0x11;

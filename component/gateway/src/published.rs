@@ -7,6 +7,7 @@
 use crate::detect::{Verdict, judge};
 use crate::listener::{Phase, Target};
 use crate::pulse::{ClientStream, Pulse};
+use crate::rule::Addresses;
 use crate::search::Search;
 use crate::session::{self, Session};
 use crate::streams;
@@ -45,6 +46,8 @@ pub(crate) struct Arrival {
     pub(crate) secure: bool,
     /// It agreed on HTTP/2.
     pub(crate) http_2: bool,
+    /// Set when its other end may say for whom it speaks.
+    pub(crate) trusted: Option<Arc<Addresses>>,
 }
 
 /// What a connection turned out to speak.
@@ -100,8 +103,9 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
 
 impl Arrival {
     pub(crate) async fn serve_http(self, first: Option<(Lease, TcpStream)>) {
-        let Arrival { ground, target, stream, pulse, client, phase, secure, http_2 } = self;
-        let session = Session::new(ground, target, pulse, client, secure, first);
+        let Arrival { ground, target, stream, pulse, client, phase, secure, http_2, trusted } = self;
+        let mut session = Session::new(ground, target, pulse, client, secure, first);
+        session.trusted = trusted;
         if http_2 {
             streams::serve(session, stream, phase).await;
         } else {

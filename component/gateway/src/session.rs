@@ -9,6 +9,7 @@ use crate::header::ClientName;
 use crate::link::BUFFER_BYTES_MAX;
 use crate::listener::{Phase, Target};
 use crate::pulse::{ClientStream, Pulse};
+use crate::rule::Addresses;
 use crate::swap::Swap;
 use crate::tunnel;
 use crate::upstream::{Ground, Lease};
@@ -33,6 +34,8 @@ pub(crate) struct Session {
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) client: SocketAddr,
     pub(crate) name: Arc<ClientName>,
+    /// Set when the other end may say for whom it speaks: who else may.
+    pub(crate) trusted: Option<Arc<Addresses>>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
     pub(crate) first: Mutex<Option<(Lease, TcpStream)>>,
     switch: Mutex<Option<Switch>>,
@@ -63,6 +66,7 @@ impl Session {
             pulse,
             client,
             name: Arc::new(ClientName::new(client.ip(), secure)),
+            trusted: None,
             first: Mutex::new(first),
             switch: Mutex::new(None),
             dice: AtomicU64::new(world::random::number()),
@@ -78,6 +82,7 @@ impl Session {
             pulse,
             client: self.client,
             name: Arc::clone(&self.name),
+            trusted: self.trusted.clone(),
             first: Mutex::new(self.take_first()),
             switch: Mutex::new(None),
             dice: AtomicU64::new(seed),

@@ -53,6 +53,9 @@ pub struct Settings {
     pub inherited: Vec<(SocketAddr, OwnedFd)>,
     /// Without it, published UDP ports are refused.
     pub udp: Option<Arc<dyn UdpDialer>>,
+    /// Addresses and networks of balancers in front of us, which may say for whom they speak: by the PROXY protocol, or by
+    /// `x-forwarded-for` and `x-forwarded-proto`. What cannot be read trusts nobody.
+    pub trusted: Vec<String>,
     pub limits: Limits,
 }
 

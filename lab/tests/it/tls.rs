@@ -1,7 +1,7 @@
 //! TLS and HTTP/2 at the front, seen by clients that nobody here wrote.
 
 use crate::probe;
-use lab::{Node, Settings, node, wait};
+use lab::{Node, Settings, http, node, wait};
 use std::path::Path;
 use std::process::Command;
 
@@ -68,6 +68,13 @@ fn curl_trusts_the_nodes_authority_in_both_versions_of_http() {
         assert_eq!(said, expected);
     }
     assert_eq!(world.curl("other.test", &authority, &[]), None, "no certificate is for that name");
+    let only = "x-bramble: {routes: [{host: only.test, port: 8000, tls: true}]}";
+    world.node.deployed("only", &format!("services:\n  web:\n{}", probe::service(node::free_port(), only)));
+    let answer = http::request(world.node.http, "GET", "/a?b", &[("host", "only.test")], b"").expect("an answer");
+    assert_eq!(answer.status, 308);
+    let place = format!("location: https://only.test:{}/a?b\r\n", world.https);
+    assert!(answer.head.contains(&place), "{}", answer.head);
+    assert_eq!(world.curl("only.test", &authority, &[]).as_deref(), Some("2 200"));
     let plain = format!("http://{}/", world.node.http);
     let output = Command::new("curl")
         .args(["--silent", "--output", "/dev/null", "--http2-prior-knowledge", "--header", "host: shop.test"])

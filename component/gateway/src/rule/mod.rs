@@ -18,7 +18,7 @@ mod redirect;
 
 use crate::metrics::ServiceMeters;
 use crate::table::Route;
-use address::Addresses;
+pub(crate) use address::Addresses;
 pub(crate) use body::Bounded;
 use bytes::Bytes;
 pub(crate) use condition::Conditions;

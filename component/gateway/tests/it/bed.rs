@@ -159,9 +159,12 @@ impl Bed {
     }
 
     pub(crate) async fn start(limits: Limits, table: Table) -> Bed {
+        Bed::start_with(Settings { limits, ..Settings::default() }, table).await
+    }
+
+    pub(crate) async fn start_with(settings: Settings, table: Table) -> Bed {
         let doors = Arc::new(Doors::default());
         let meter = meter::Meter::new();
-        let settings = Settings { limits, ..Settings::default() };
         let gateway = Gateway::start(settings, Arc::clone(&doors) as Arc<dyn Dialer>, meter.clone());
         let applied = gateway.apply(table).await;
         assert_eq!(applied.failed, []);

@@ -524,3 +524,65 @@ async fn a_client_that_says_how_long_it_waits_waits_no_longer() {
     assert!(answer.text().starts_with("B0606: ") && answer.text().contains("x-request-timeout"), "{}", answer.text());
     until(|| bed.gateway.in_flight("a") == 0).await;
 }
+
+/// A gateway that believes clients on loopback, and what it made of their words.
+async fn trusting() -> (Instance, Bed) {
+    let mirror = Instance::mirror().await;
+    let trusted = vec!["127.0.0.0/8".to_owned(), "10.0.0.0/8".to_owned()];
+    let settings = gateway::Settings { trusted, ..gateway::Settings::default() };
+    let table = crate::bed::table(gateway::ListenerKind::Routed, gateway::Speaks::Http, &["a"]);
+    let bed = Bed::start_with(settings, table).await;
+    bed.doors.set("a", mirror.address);
+    (mirror, bed)
+}
+
+#[tokio::test]
+async fn a_trusted_balancer_names_its_clients_by_the_proxy_protocol() {
+    let (_mirror, bed) = trusting().await;
+    let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let binary =
+        [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".as_slice(), &[203, 0, 113, 9, 10, 0, 0, 1, 0xdc, 0x04, 0x01, 0xbb]];
+    for (header, expected) in [
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 56324 443\r\n".to_vec(), "203.0.113.7"),
+        (b"PROXY TCP6 2001:db8::7 ::1 56324 443\r\n".to_vec(), "2001:db8::7"),
+        (binary.concat(), "203.0.113.9"),
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (Vec::new(), "127.0.0.1"),
+    ] {
+        for cut in [0, 1, header.len() / 2, header.len()] {
+            let mut client = bed.client().await;
+            let (first, second) = header.split_at(cut.min(header.len()));
+            client.send(first).await;
+            tokio::task::yield_now().await;
+            client.send(second).await;
+            let said = client.ask(request).await.text();
+            assert!(said.contains(&format!("x-forwarded-for: {expected}\n")), "{}: {said}", header.escape_ascii());
+        }
+    }
+    let mut client = bed.client().await;
+    client.send("PROXY TCP4 nonsense\r\n").await;
+    assert!(client.rest().await.is_empty(), "no answer to what cannot be read");
+}
+
+#[tokio::test]
+async fn a_trusted_balancer_names_its_clients_by_headers() {
+    let (_mirror, bed) = trusting().await;
+    let ask = async |headers: &str| {
+        bed.client().await.ask(format!("GET / HTTP/1.1\r\nhost: a\r\n{headers}\r\n")).await.text()
+    };
+    let said = ask("x-forwarded-for: 6.6.6.6, 203.0.113.7, 10.1.2.3\r\nx-forwarded-proto: https\r\n").await;
+    assert!(said.contains("x-forwarded-for: 203.0.113.7, 10.1.2.3, 127.0.0.1\n"), "{said}");
+    assert!(said.contains("x-forwarded-proto: https\n") && said.contains("for=203.0.113.7;"), "{said}");
+    let said = ask("x-forwarded-for: nobody\r\nx-forwarded-proto: https\r\n").await;
+    assert!(said.contains("x-forwarded-for: 127.0.0.1\n") && said.contains("x-forwarded-proto: http\n"), "{said}");
+}
+
+#[tokio::test]
+async fn nobody_else_speaks_for_others() {
+    let mirror = Instance::mirror().await;
+    let bed = Bed::new(&[("a", &mirror)]).await;
+    let said = bed.client().await.ask("GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 6.6.6.6\r\n\r\n").await.text();
+    assert!(said.contains("x-forwarded-for: 127.0.0.1\n"), "{said}");
+    let line = "PROXY TCP4 203.0.113.7 10.0.0.1 56324 443\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(bed.client().await.ask(line).await.status, 400);
+}
