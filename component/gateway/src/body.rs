@@ -53,7 +53,7 @@ impl Ending {
         let took = world::clock::monotonic().saturating_duration_since(record.started);
         let outcome = match record.status {
             500.. => Outcome::ServerError,
-            _ => Outcome::Ok { latency_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) },
+            _ => Outcome::Ok { latency_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) },
         };
         Ending { parts: Some((lease, link)), outcome, record, pulse }
     }
