@@ -144,7 +144,7 @@ impl Upstream {
         let random = state.roll();
         let id = state.pool.pick_except(now_ms, random, except).ok()?;
         self.busy.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { upstream: Arc::clone(self), id, ended: false })
+        Some(Lease { upstream: Arc::clone(self), id, begun: world::clock::monotonic(), ended: false })
     }
 
     /// Waits until there may be an endpoint to pick, at most until `deadline`. Bounded in number, because what
@@ -275,6 +275,7 @@ impl Drop for Place<'_> {
 pub(crate) struct Lease {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) id: Arc<str>,
+    pub(crate) begun: Instant,
     ended: bool,
 }
 
