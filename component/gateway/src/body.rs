@@ -50,10 +50,12 @@ pub(crate) struct Ending {
 
 impl Ending {
     pub(crate) fn new(lease: Lease, link: Link, record: Record, pulse: Arc<Pulse>) -> Ending {
-        let took = world::clock::monotonic().saturating_duration_since(record.started);
+        // Neither the wait for an endpoint nor the tries of others are this one's doing.
+        let begun = record.started.max(lease.begun);
+        let took = world::clock::monotonic().saturating_duration_since(begun);
         let outcome = match record.status {
             500.. => Outcome::ServerError,
-            _ => Outcome::Ok { latency_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) },
+            _ => Outcome::Ok { latency_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) },
         };
         Ending { parts: Some((lease, link)), outcome, record, pulse }
     }
@@ -95,6 +97,7 @@ impl Drop for Ending {
 }
 
 /// A body of the gateway's own, or one that an instance sends.
+#[expect(clippy::large_enum_variant, reason = "nearly all are an instance's: a box would cost each an allocation")]
 pub(crate) enum AnswerBody {
     Own(Bytes, Option<Place>),
     Instance {

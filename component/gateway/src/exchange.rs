@@ -377,6 +377,7 @@ async fn accept(
     let mut headers = std::mem::take(response.headers_mut());
     header::to_client(&mut headers);
     header::set_upgrade(&mut headers, protocol);
+    lease.works();
     session.set_switch(Switch { client, instance, early, lease });
     Ok(Answered::Switched(switching(headers)))
 }

@@ -86,8 +86,7 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
     match spoken {
         Spoken::Http(first) => arrival.serve_http(first).await,
         Spoken::Other(lease, stream) => {
-            let took = world::clock::monotonic().saturating_duration_since(started);
-            lease.works(took);
+            lease.works();
             upstream.meters.tunnel();
             tunnel::watch_peer(&arrival.stream);
             tunnel::watch_peer(&stream);

@@ -118,7 +118,10 @@ async fn connect(port: &Port, upstream: &Arc<Upstream>, client: SocketAddr) -> O
         let lease = search.lease().await.ok()?;
         let dialing = port.dialer.dial(&lease.id, upstream.port, client);
         match tokio::time::timeout(port.ground.limits.connect_deadline, dialing).await {
-            Ok(Ok(socket)) => return Some((lease, socket)),
+            Ok(Ok(socket)) => {
+                lease.works();
+                return Some((lease, socket));
+            }
             Ok(Err(error)) => {
                 lease.note_unreachable(&error);
                 search.rule_out(lease, Outcome::ConnectFailed);

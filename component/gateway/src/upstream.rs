@@ -116,12 +116,14 @@ impl Upstream {
                 id: endpoint.instance.clone(),
                 weight: 1,
                 draining: endpoint.draining,
+                zone: None,
             })
             .collect();
+        let now_ms = self.ground.now_ms();
         let unused: (Vec<Vec<Link>>, Vec<Shared>) = {
             let mut state = self.lock();
             let State { pool, idle, shared, .. } = &mut *state;
-            pool.update(wanted);
+            pool.update(now_ms, wanted);
             let idle = idle.extract_if(|id, _| !pool.takes_picks(id)).map(|(_, links)| links).collect();
             (idle, shared.extract_if(|id, _| !pool.takes_picks(id)).map(|(_, shared)| shared).collect())
         };
@@ -140,9 +142,9 @@ impl Upstream {
             state.budget.note_request(now_ms);
         }
         let random = state.roll();
-        let id = state.pool.pick_except(now_ms, random, except)?;
+        let id = state.pool.pick_except(now_ms, random, except).ok()?;
         self.busy.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { upstream: Arc::clone(self), id, ended: false })
+        Some(Lease { upstream: Arc::clone(self), id, begun: world::clock::monotonic(), ended: false })
     }
 
     /// Waits until there may be an endpoint to pick, at most until `deadline`. Bounded in number, because what
@@ -273,6 +275,7 @@ impl Drop for Place<'_> {
 pub(crate) struct Lease {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) id: Arc<str>,
+    pub(crate) begun: Instant,
     ended: bool,
 }
 
@@ -332,11 +335,10 @@ impl Lease {
     }
 
     /// Says that the connection works, when its end will say nothing more.
-    pub(crate) fn works(&self, took: Duration) {
+    pub(crate) fn works(&self) {
         let upstream = &self.upstream;
-        let latency_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let now_ms = upstream.ground.now_ms();
-        upstream.lock().pool.answered(&self.id, now_ms, latency_ms);
+        upstream.lock().pool.answered(&self.id, now_ms);
     }
 
     /// Says how it went.

@@ -89,7 +89,7 @@ async fn to_service(opening: &Opening, mut inside: TcpStream, stack: &str, servi
     match dial(&opening.shared, stack, service, port, client).await {
         Ok((instance, mut stream)) => {
             copy(&mut inside, &mut stream).await;
-            finished(&opening.shared, stack, service, &instance, Outcome::Ok { latency_ms: 0 });
+            finished(&opening.shared, stack, service, &instance, Outcome::ClientGone);
         }
         Err(error) => {
             let shared = &opening.shared;
@@ -118,7 +118,10 @@ pub(super) async fn dial(
     for _ in 0..ATTEMPTS_MAX {
         let Some(instance) = pick(shared, stack, service, &failed).await else { break };
         match dialer.dial(&instance, port, client).await {
-            Ok(stream) => return Ok((instance, stream)),
+            Ok(stream) => {
+                works(shared, stack, service, &instance);
+                return Ok((instance, stream));
+            }
             Err(error) => {
                 finished(shared, stack, service, &instance, Outcome::ConnectFailed);
                 failed.push(Arc::from(instance));
@@ -137,9 +140,9 @@ async fn pick(shared: &Shared, stack: &str, service: &str, failed: &[Arc<str>]) 
         {
             let mut pools = shared.pools();
             let pool = pools.entry(format!("{stack}/{service}")).or_default();
-            pool.update(endpoints(&snapshot, stack, service));
             let now_ms = world::clock::unix_ms();
-            if let Some(picked) = pool.pick_except(now_ms, world::random::number(), failed) {
+            pool.update(now_ms, endpoints(&snapshot, stack, service));
+            if let Ok(picked) = pool.pick_except(now_ms, world::random::number(), failed) {
                 return Some(picked.to_string());
             }
         }
@@ -158,8 +161,20 @@ fn endpoints(snapshot: &Snapshot, stack: &str, service: &str) -> Vec<Endpoint> {
     snapshot
         .instances_of(stack, service)
         .filter(|instance| snapshot.statuses.get(&instance.id).is_some_and(|status| status.ready))
-        .map(|instance| Endpoint { id: instance.id.clone(), weight: 1, draining: instance.wanted == Wanted::Stopped })
+        .map(|instance| Endpoint {
+            id: instance.id.clone(),
+            weight: 1,
+            draining: instance.wanted == Wanted::Stopped,
+            zone: None,
+        })
         .collect()
+}
+
+/// Says that an instance takes connections: how one ends will say nothing about it.
+fn works(shared: &Shared, stack: &str, service: &str, instance: &str) {
+    if let Some(pool) = shared.pools().get_mut(&format!("{stack}/{service}")) {
+        pool.answered(instance, world::clock::unix_ms());
+    }
 }
 
 fn finished(shared: &Shared, stack: &str, service: &str, instance: &str, outcome: Outcome) {

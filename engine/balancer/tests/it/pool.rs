@@ -1,34 +1,10 @@
 //! The pool's promises: what is never picked, what always is, and how load spreads.
 
-use balancer::{Endpoint, Outcome, Pool};
+use crate::{Dice, OK, endpoint, pool};
+use balancer::{Breaker, Choice, Endpoint, NotPicked, Outcome, Pool, Settings};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-const OK: Outcome = Outcome::Ok { latency_ms: 5 };
-
-fn endpoint(id: &str) -> Endpoint {
-    Endpoint { id: id.to_owned(), weight: 1, draining: false }
-}
-
-fn pool(ids: &[&str]) -> Pool {
-    let mut pool = Pool::new();
-    pool.update(ids.iter().map(|id| endpoint(id)).collect());
-    pool
-}
-
-/// A stream of random numbers that is the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
 
 /// How often each endpoint is picked when every pick ends at once.
 fn shares(pool: &mut Pool, picks: usize, now_ms: u64) -> BTreeMap<String, usize> {
@@ -44,8 +20,8 @@ fn shares(pool: &mut Pool, picks: usize, now_ms: u64) -> BTreeMap<String, usize>
 
 #[test]
 fn an_empty_pool_has_nothing_to_pick() {
-    assert_eq!(Pool::new().pick(0, 0), None);
-    assert_eq!(pool(&[]).pick(0, u64::MAX), None);
+    assert_eq!(Pool::new().pick(0, 0), Err(NotPicked::Nobody));
+    assert_eq!(pool(&[]).pick(0, u64::MAX), Err(NotPicked::Nobody));
 }
 
 #[test]
@@ -58,7 +34,7 @@ fn idle_equal_endpoints_share_evenly() {
 fn weights_set_the_shares_of_idle_endpoints() {
     let mut pool = Pool::new();
     let heavy = Endpoint { weight: 3, ..endpoint("heavy") };
-    pool.update(vec![heavy, endpoint("light"), Endpoint { weight: 0, ..endpoint("none") }]);
+    pool.update(0, vec![heavy, endpoint("light"), Endpoint { weight: 0, ..endpoint("none") }]);
     // What is held is what shares: 400 held connections are spread three to one.
     let mut dice = Dice(3);
     let mut held = BTreeMap::new();
@@ -84,17 +60,17 @@ fn held_connections_differ_by_little() {
 fn a_slow_endpoint_gets_less() {
     let mut pool = pool(&["fast", "slow"]);
     for id in ["fast", "slow"] {
-        let latency_ms = if id == "slow" { 2_000 } else { 10 };
+        let latency_us = if id == "slow" { 2_000_000 } else { 10_000 };
         for _ in 0..20 {
             let other = if id == "slow" { "fast" } else { "slow" };
             let picked = pool.pick_except(0, 0, &[Arc::from(other)]).expect("an endpoint");
-            pool.done(&picked, 0, Outcome::Ok { latency_ms });
+            pool.done(&picked, 0, Outcome::Ok { latency_us });
         }
     }
     let counts = shares(&mut pool, 100, 0);
     assert_eq!(counts.get("slow"), None);
-    let later = shares(&mut pool, 100, 60_000);
-    assert!(later.contains_key("slow"), "a minute later it is tried again: {later:?}");
+    let later = shares(&mut pool, 100, 90_000);
+    assert!(later.contains_key("slow"), "after a while it is tried again: {later:?}");
 }
 
 #[test]
@@ -145,7 +121,7 @@ fn a_trial_that_lasts_ends_by_working() {
     let id = back(&mut pool, 240_000);
     pool.done(&id, 240_000, Outcome::ConnectFailed);
     back(&mut pool, 400_000);
-    pool.answered("back", 400_000, 1);
+    pool.answered("back", 400_000);
     let mut dice = Dice(5);
     for _ in 0..100 {
         pool.pick(400_000, dice.roll()).expect("an endpoint");
@@ -179,20 +155,20 @@ fn when_all_are_left_out_they_are_tried_all_the_same() {
         let id = pool.pick(0, 0).expect("an endpoint");
         pool.done(&id, 0, Outcome::ConnectFailed);
     }
-    assert!(pool.pick(1, 0).is_some());
+    assert!(pool.pick(1, 0).is_ok());
 }
 
 #[test]
 fn draining_and_removed_endpoints_finish_what_they_have() {
     let mut pool = pool(&["a", "b"]);
     let first = pool.pick_except(0, 0, &[Arc::from("b")]).expect("a");
-    pool.update(vec![Endpoint { draining: true, ..endpoint("a") }, endpoint("b")]);
+    pool.update(0, vec![Endpoint { draining: true, ..endpoint("a") }, endpoint("b")]);
     assert!(!pool.takes_picks("a"));
     assert_eq!(shares(&mut pool, 50, 0).get("a"), None);
     assert!(pool.done(&first, 0, OK), "drained");
 
     let second = pool.pick(0, 0).expect("b");
-    pool.update(vec![endpoint("a")]);
+    pool.update(0, vec![endpoint("a")]);
     assert_eq!(pool.in_flight("b"), 1);
     assert!(pool.done(&second, 0, OK), "gone");
     assert_eq!(pool.ids().map(|id| &**id).collect::<Vec<_>>(), ["a"]);
@@ -204,7 +180,7 @@ fn an_update_keeps_what_is_known() {
     let id = pool.pick_except(0, 0, &[Arc::from("b")]).expect("a");
     pool.done(&id, 0, Outcome::ConnectFailed);
     pool.pick(0, 0).expect("b");
-    pool.update(["c", "b", "a"].into_iter().map(endpoint).collect());
+    pool.update(0, ["c", "b", "a"].into_iter().map(endpoint).collect());
     assert_eq!(pool.in_flight("b"), 1);
     assert_eq!(shares(&mut pool, 100, 0).get("a"), None, "still left out");
 }
@@ -217,17 +193,19 @@ fn an_endpoint_that_comes_back_begins_anew() {
     let id = pool.pick_except(0, 0, &not_b).expect("a");
     pool.done(&id, 0, Outcome::ConnectFailed);
     assert_eq!(shares(&mut pool, 100, 0).get("a"), None);
-    pool.update(vec![endpoint("b")]);
-    pool.update(vec![endpoint("a"), endpoint("b")]);
+    pool.update(0, vec![endpoint("b")]);
+    pool.update(0, vec![endpoint("a"), endpoint("b")]);
     assert_eq!(pool.in_flight("a"), 1, "what it had is still counted");
     pool.done("a", 0, Outcome::ClientGone);
-    assert!(shares(&mut pool, 100, 0)["a"] > 20);
+    assert!(shares(&mut pool, 100, 10_000)["a"] > 20);
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Update(Vec<(u8, u32, bool)>),
-    Pick(u64),
+    /// With which rule, 0 to 2.
+    Pick(u64, u8),
+    Load(u8, f64),
     Done(usize, u8),
     Wait(u64),
 }
@@ -236,9 +214,10 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => prop::collection::vec((0..6_u8, prop_oneof![Just(0), 1..4_u32, Just(u32::MAX)], any::<bool>()), 0..6)
             .prop_map(Step::Update),
-        6 => any::<u64>().prop_map(Step::Pick),
+        6 => (any::<u64>(), 0..3_u8).prop_map(|(random, rule)| Step::Pick(random, rule)),
+        1 => (0..6_u8, any::<f64>()).prop_map(|(which, load)| Step::Load(which, load)),
         4 => (any::<usize>(), 0..4_u8).prop_map(|(which, outcome)| Step::Done(which, outcome)),
-        1 => (0..u64::MAX / 4).prop_map(Step::Wait),
+        1 => prop_oneof![0..5_000_u64, 0..u64::MAX / 4].prop_map(Step::Wait),
     ]
 }
 
@@ -247,8 +226,12 @@ proptest! {
 
     /// A model that only knows who is listed and what is held agrees with the pool after any steps.
     #[test]
-    fn picks_come_from_the_list_and_counts_are_exact(steps in prop::collection::vec(step(), 0..80)) {
-        let mut pool = Pool::new();
+    fn picks_come_from_the_list_and_counts_are_exact(
+        in_flight_max in 0..4_usize,
+        steps in prop::collection::vec(step(), 0..80),
+    ) {
+        let zone = |number: u8| (number > 0).then(|| Arc::from(number.to_string()));
+        let mut pool = Pool::with(Settings { in_flight_max, zone: zone(1), ..Settings::default() });
         let mut listed: BTreeMap<String, (u32, bool)> = BTreeMap::new();
         let mut held: Vec<Arc<str>> = Vec::new();
         let mut now_ms = 0_u64;
@@ -257,25 +240,42 @@ proptest! {
                 Step::Update(endpoints) => {
                     listed.clear();
                     let mut wanted = Vec::new();
-                    for (id, weight, draining) in endpoints {
-                        let id = format!("i{id}");
+                    for (number, weight, draining) in endpoints {
+                        let id = format!("i{number}");
                         if !listed.contains_key(&id) {
                             listed.insert(id.clone(), (weight, draining));
-                            wanted.push(Endpoint { id, weight, draining });
+                            wanted.push(Endpoint { zone: zone(number % 3), id, weight, draining });
                         }
                     }
-                    pool.update(wanted);
+                    pool.update(now_ms, wanted);
                 }
-                Step::Pick(random) => {
-                    let possible = listed.values().any(|(weight, draining)| *weight > 0 && !draining);
-                    let picked = pool.pick(now_ms, random);
-                    prop_assert_eq!(picked.is_some(), possible);
-                    if let Some(id) = picked {
-                        let (weight, draining) = listed[&*id];
-                        prop_assert!(weight > 0 && !draining);
+                Step::Pick(random, rule) => {
+                    let full = |id: &str| {
+                        in_flight_max > 0 && held.iter().filter(|other| &***other == id).count() >= in_flight_max
+                    };
+                    let takes: Vec<_> =
+                        listed.iter().filter(|(_, (weight, draining))| *weight > 0 && !draining).collect();
+                    let expected = if takes.is_empty() {
+                        Err(NotPicked::Nobody)
+                    } else if takes.iter().all(|(id, _)| full(id)) {
+                        Err(NotPicked::Full)
+                    } else {
+                        Ok(())
+                    };
+                    let wish = format!("i{}", random % 6);
+                    let choice = match rule {
+                        0 => Choice::LeastLoad,
+                        1 => Choice::Hash(random),
+                        _ => Choice::Sticky(&wish),
+                    };
+                    let picked = pool.pick_by(now_ms, random, choice, &[]);
+                    prop_assert_eq!(picked.as_ref().map(|_| ()), expected.as_ref().map(|&()| ()));
+                    if let Ok(id) = picked {
+                        prop_assert!(takes.iter().any(|(listed, _)| ***listed == *id) && !full(&id));
                         held.push(id);
                     }
                 }
+                Step::Load(which, load) => pool.set_load(&format!("i{which}"), load),
                 Step::Done(which, outcome) => {
                     if !held.is_empty() {
                         let id = held.swap_remove(which % held.len());
@@ -294,6 +294,11 @@ proptest! {
                 Step::Wait(time_ms) => now_ms = now_ms.saturating_add(time_ms),
             }
             prop_assert_eq!(pool.in_flight_total(), held.len());
+            for seen in pool.seen(now_ms) {
+                prop_assert!((0.0..=1.0).contains(&seen.load) && seen.penalty_ms.is_finite() && seen.penalty_ms >= 0.0);
+                prop_assert!(seen.latency_ms.is_none_or(|latency_ms| latency_ms.is_finite() && latency_ms >= 0.0));
+                prop_assert_eq!(seen.ejected_until_ms.is_some(), seen.breaker == Breaker::Open);
+            }
             for id in pool.ids() {
                 prop_assert_eq!(pool.in_flight(id), held.iter().filter(|other| *other == id).count());
             }
