@@ -270,6 +270,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         telemetry,
         meter,
         edge: serve::Edge { http: node.http, https: node.https, unserved },
+        gateway: Arc::clone(&gateway),
         certificates,
     });
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))

@@ -11,6 +11,7 @@ mod nodes;
 mod openapi;
 mod page;
 mod problem;
+mod routes;
 mod seen;
 mod services;
 mod stacks;
@@ -45,6 +46,7 @@ pub struct Parts {
     pub telemetry: Arc<telemetry::Telemetry>,
     pub meter: meter::Meter,
     pub edge: Edge,
+    pub gateway: Arc<gateway::Gateway>,
     pub certificates: tokio::sync::watch::Receiver<Shown>,
 }
 
@@ -74,6 +76,8 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/instances/{id}/kill", post(instances::kill))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::show))
+        .route("/v1/routes", get(routes::list))
+        .route("/v1/routes/test", post(routes::test))
         .route("/v1/certificates", get(certificates::list))
         .route("/v1/certificates/authority", get(certificates::authority))
         .route("/v1/images", get(images::list).delete(images::remove))

@@ -8,6 +8,7 @@ mod failure;
 mod image;
 mod node;
 mod remote;
+mod route;
 mod service;
 mod shown;
 mod stack;
@@ -61,6 +62,9 @@ pub enum Command {
     /// Images
     #[command(subcommand)]
     Image(image::Verb),
+    /// Which requests go to which service
+    #[command(subcommand)]
+    Route(route::Verb),
     /// Certificates for TLS
     #[command(subcommand)]
     Certificate(certificate::Verb),
@@ -118,6 +122,7 @@ async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure>
         Command::Logs(arguments) => service::logs::run(remote, arguments).await,
         Command::Node(verb) => node::run(remote, verb).await,
         Command::Image(verb) => image::run(remote, verb).await,
+        Command::Route(verb) => route::run(remote, verb).await,
         Command::Certificate(verb) => certificate::run(remote, verb).await,
         Command::Completion(arguments) => Ok(completion::run(&arguments)),
     }

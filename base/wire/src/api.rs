@@ -214,6 +214,62 @@ pub struct Image {
     pub instances: u32,
 }
 
+/// A route of the gateway with what is behind it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteState {
+    /// Empty for every host.
+    pub hosts: Vec<String>,
+    pub path: String,
+    /// As `stack/service`.
+    pub service: String,
+    pub port: u16,
+    pub priority: i32,
+    pub weight: Option<u32>,
+    /// Conditions and rules, in a word each.
+    pub notes: Vec<String>,
+    pub endpoints: Vec<EndpointState>,
+}
+
+/// What the gateway knows of an instance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointState {
+    pub instance: String,
+    /// `closed` (requests flow), `half-open` (single ones try it) or `open` (it is left out).
+    pub breaker: String,
+    pub in_flight: u64,
+    pub latency_ms: Option<f64>,
+    /// What its failures cost on top of its latency.
+    pub penalty_ms: f64,
+    pub draining: bool,
+}
+
+/// `POST /v1/routes/test`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteQuestion {
+    pub url: String,
+    pub method: String,
+    /// Lines such as `x-version: 2`.
+    #[serde(default)]
+    pub headers: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteAnswer {
+    pub tried: Vec<RouteTried>,
+}
+
+/// What would become of a request at one route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouteTried {
+    pub route: RouteState,
+    /// Of such requests, from 0 to 1.
+    pub share: f64,
+    /// For people.
+    pub why: String,
+}
+
 /// A certificate the gateway shows, or a file that is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -10,9 +10,10 @@ use crate::route::Router;
 use crate::rule::Addresses;
 use crate::rule::Shelf;
 use crate::settings::{Settings, UdpDialer};
-use crate::table::{Applied, Listener, ListenerKind, Table};
+use crate::table::{Applied, Listener, ListenerKind, Route, Table};
 use crate::tls::Tls;
 use crate::upstream::{Ground, Upstream};
+use balancer::Breaker;
 use meter::Meter;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -51,7 +52,23 @@ struct State {
     retired: Vec<watch::Sender<Phase>>,
     inherited: Vec<(SocketAddr, OwnedFd)>,
     udp: Option<Arc<dyn UdpDialer>>,
+    /// Of the last table.
+    routes: Vec<Route>,
     closed: bool,
+}
+
+/// What the gateway knows of an instance at one port, for people.
+#[derive(Debug, Clone)]
+pub struct EndpointSeen {
+    pub instance: String,
+    pub breaker: Breaker,
+    pub in_flight: usize,
+    /// How long an answer is expected to take. `None` until there was one.
+    pub latency_ms: Option<f64>,
+    /// What its failures cost on top.
+    pub penalty_ms: f64,
+    /// Gets nothing new.
+    pub draining: bool,
 }
 
 impl State {
@@ -114,6 +131,7 @@ impl Gateway {
                 retired: Vec::new(),
                 inherited,
                 udp,
+                routes: Vec::new(),
                 closed: false,
             }),
         }
@@ -141,6 +159,7 @@ impl Gateway {
             let rules = self.shelf.rules(route, &upstream.meters);
             (upstream, rules)
         }));
+        state.routes.clone_from(&table.routes);
         state.retire_others(&table).await;
         let mut named = HashSet::new();
         for listener in &table.listeners {
@@ -182,6 +201,18 @@ impl Gateway {
             Some((key.address, socket))
         });
         kept.collect()
+    }
+
+    /// The routes of the last table.
+    pub async fn routes(&self) -> Vec<Route> {
+        self.state.lock().await.routes.clone()
+    }
+
+    /// The instances behind a port of a service.
+    pub fn endpoints(&self, service: &str, port: u16) -> Vec<EndpointSeen> {
+        let key = (service.to_owned(), port);
+        let upstream = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        upstream.map(|upstream| upstream.seen()).unwrap_or_default()
     }
 
     /// How many requests and connections an instance has.

@@ -17,6 +17,7 @@ mod budget;
 mod deadline;
 mod detect;
 mod exchange;
+mod explain;
 mod gateway;
 mod guard;
 mod header;
@@ -41,6 +42,13 @@ mod tunnel;
 mod udp;
 mod upstream;
 
-pub use gateway::Gateway;
+pub use balancer::Breaker;
+pub use explain::{Fate, Question};
+pub use gateway::{EndpointSeen, Gateway};
 pub use settings::{Limits, Settings, UdpDialer, UdpDialing};
 pub use table::{Applied, Endpoint, Listener, ListenerKind, Route, Speaks, Table};
+
+/// What would become of a request at each of `routes`, in their order.
+pub fn explain(routes: &[Route], question: &Question) -> Vec<Fate> {
+    explain::explain(routes, question)
+}

@@ -4,6 +4,7 @@
 //! counted until its [`Lease`] ends, however it ends. Does not know requests: `exchange` and `tunnel` use it.
 
 use crate::budget::Budget;
+use crate::gateway::EndpointSeen;
 use crate::link::{Link, Shared};
 use crate::metrics::{Failure, ServiceMeters};
 use crate::settings::Limits;
@@ -215,6 +216,21 @@ impl Upstream {
 
     pub(crate) fn in_flight_total(&self) -> usize {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    /// What is known of every endpoint.
+    pub(crate) fn seen(&self) -> Vec<EndpointSeen> {
+        let now_ms = self.ground.now_ms();
+        let state = self.lock();
+        let seen = state.pool.seen(now_ms).map(|seen| EndpointSeen {
+            instance: seen.id.to_string(),
+            breaker: seen.breaker,
+            in_flight: seen.in_flight,
+            latency_ms: seen.latency_ms,
+            penalty_ms: seen.penalty_ms,
+            draining: seen.draining,
+        });
+        seen.collect()
     }
 
     pub(crate) fn takes_picks(&self, instance: &str) -> bool {
