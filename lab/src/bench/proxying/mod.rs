@@ -5,6 +5,7 @@
 //! time is the figure to go by: what else runs on the machine changes it least.
 
 mod alone;
+mod h2load;
 mod memory;
 mod proxies;
 mod series;
@@ -23,16 +24,26 @@ use std::path::Path;
 use wrk::{Asking, Counted, Wrk};
 
 const ROUNDS: usize = 5;
-const SECONDS: u32 = 3;
+const SECONDS: u32 = 2;
 /// What the figures of others were taken with, and enough to keep one core busy.
 const CONNECTIONS: usize = 64;
 /// Of what HAProxy can do at most: busy, and not yet a queue that only grows.
 const SHARE_OF_SATURATION: f64 = 0.7;
 const MEGABYTE: f64 = 1e6;
 
+/// How a client speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Front {
+    Plain,
+    Tls,
+    /// Over TLS.
+    Http2,
+}
+
 /// Requests of one kind.
 struct Load {
     name: &'static str,
+    front: Front,
     path: &'static str,
     /// Each over a connection of its own.
     anew: bool,
@@ -50,9 +61,10 @@ const RATE: Figure<Run> =
 const PER_CPU: Figure<Run> =
     Figure { what: "", unit: "requests/CPU s", of: |run| run.counted.requests / run.cpu_seconds, judged: None };
 
-const LOADS: [Load; 3] = [
+const LOADS: [Load; 6] = [
     Load {
         name: "small answers",
+        front: Front::Plain,
         path: SMALL,
         anew: false,
         figures: &[
@@ -64,6 +76,7 @@ const LOADS: [Load; 3] = [
     },
     Load {
         name: "1 MB answers",
+        front: Front::Plain,
         path: LARGE,
         anew: false,
         figures: &[Figure {
@@ -73,7 +86,10 @@ const LOADS: [Load; 3] = [
             judged: None,
         }],
     },
-    Load { name: "a connection each", path: SMALL, anew: true, figures: &[RATE, PER_CPU] },
+    Load { name: "a connection each", front: Front::Plain, path: SMALL, anew: true, figures: &[RATE, PER_CPU] },
+    Load { name: "TLS, small answers", front: Front::Tls, path: SMALL, anew: false, figures: &[RATE, PER_CPU] },
+    Load { name: "TLS, a connection each", front: Front::Tls, path: SMALL, anew: true, figures: &[RATE, PER_CPU] },
+    Load { name: "HTTP/2, small answers", front: Front::Http2, path: SMALL, anew: false, figures: &[RATE, PER_CPU] },
 ];
 
 const LATENCY: Figure<Vec<f64>> = Figure {
@@ -82,6 +98,28 @@ const LATENCY: Figure<Vec<f64>> = Figure {
     of: |took| took.get(took.len() * 99 / 100).copied().unwrap_or(f64::INFINITY),
     judged: Some((HAPROXY, Goal::TimesPeer(1.0))),
 };
+
+impl Load {
+    /// Whether it can be made; if not, a sentence that says why.
+    fn tried(&self) -> Result<(), String> {
+        match self.front {
+            Front::Plain | Front::Tls => Ok(()),
+            Front::Http2 => h2load::tried(),
+        }
+    }
+
+    fn ask(&self, server: &Server, wrk: &Wrk, cores: &Cores) -> Counted {
+        let url = match self.front {
+            Front::Plain => format!("http://{}{}", server.address, self.path),
+            Front::Tls | Front::Http2 => format!("https://{}{}", server.secure, self.path),
+        };
+        let asking = Asking { url: &url, connections: CONNECTIONS, seconds: SECONDS, anew: self.anew };
+        match self.front {
+            Front::Plain | Front::Tls => wrk.run(&asking, cores),
+            Front::Http2 => h2load::run(&asking, cores),
+        }
+    }
+}
 
 /// Who runs where.
 struct Seats {
@@ -111,6 +149,7 @@ pub(super) fn run(_options: &Options) -> Measured {
     let files_max = memory::raise_open_files();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let wrk = Wrk::new(folder.path());
+    proxies::certify(folder.path());
     let kinds: Vec<&Kind> =
         KINDS.iter().filter(|kind| kind.tried().map_err(|reason| println!("{reason}")).is_ok()).collect();
     let mut all = Vec::new();
@@ -152,12 +191,14 @@ impl<'a> Field<'a> {
     fn saturated(&self, wrk: &Wrk) -> Vec<Series> {
         let mut all = Vec::new();
         for load in &LOADS {
+            if let Err(reason) = load.tried() {
+                println!("{reason}");
+                continue;
+            }
             let mut series: Vec<Series> = load.figures.iter().map(|figure| self.series(load.name, figure)).collect();
             self.take_turns(|place, server| {
-                let url = format!("http://{}{}", server.address, load.path);
-                let asking = Asking { url: &url, connections: CONNECTIONS, seconds: SECONDS, anew: load.anew };
                 let before = server.cpu_seconds();
-                let counted = wrk.run(&asking, &self.seats.load);
+                let counted = load.ask(server, wrk, &self.seats.load);
                 let run = Run { counted, cpu_seconds: server.cpu_seconds() - before };
                 for (series, figure) in series.iter_mut().zip(load.figures) {
                     series.values[place].push((figure.of)(&run));
@@ -170,8 +211,8 @@ impl<'a> Field<'a> {
 
     /// The same for all.
     fn paced(&self, per_second: f64) -> Vec<Series> {
-        let name = format!("{:.0} k requests/s", per_second / 1000.0);
-        let mut series = self.series(&name, &LATENCY);
+        println!("{}: paced is {per_second:.0} requests/s", self.seats.name);
+        let mut series = self.series("paced", &LATENCY);
         let mut seed = 0;
         self.take_turns(|place, server| {
             seed += 1;

@@ -34,6 +34,10 @@ pub(super) const KINDS: [Kind; 3] = [
 struct Plan<'a> {
     folder: &'a Path,
     address: SocketAddr,
+    /// The same behind TLS, with HTTP/2 for those who want it.
+    secure: SocketAddr,
+    /// A file with a certificate and its key.
+    certificate: &'a Path,
     backend: SocketAddr,
     threads: usize,
 }
@@ -43,6 +47,8 @@ pub(super) const SMALL: &str = "/small";
 pub(super) const LARGE: &str = "/large";
 const LARGE_BYTES: usize = 1 << 20;
 const SMALL_ANSWER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+const CERTIFICATE: &str = "certificate.pem";
 
 /// Client connections at once, as ours bounds them.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -66,9 +72,10 @@ impl Kind {
 
     /// Starts it on `cores` and waits until it answers for the backend.
     pub(super) fn start(&self, folder: &Path, backend: &Server, threads: usize, cores: &Cores) -> Server {
-        let address = free_address();
-        let plan = Plan { folder, address, backend: backend.address, threads };
-        Server::start(self.name, address, (self.command)(&plan), cores)
+        let (address, secure) = (free_address(), free_address());
+        let certificate = &folder.join(CERTIFICATE);
+        let plan = Plan { folder, address, secure, certificate, backend: backend.address, threads };
+        Server::start(self.name, address, secure, (self.command)(&plan), cores)
     }
 }
 
@@ -76,6 +83,7 @@ impl Kind {
 pub(super) struct Server {
     name: &'static str,
     pub(super) address: SocketAddr,
+    pub(super) secure: SocketAddr,
     child: Child,
 }
 
@@ -89,13 +97,20 @@ impl Server {
             "server {{\n listen {address} reuseport;\n root {};\n location = {SMALL} {{ return 200 {SMALL_ANSWER}; }}\n}}",
             folder.display()
         );
-        Server::start("backend", address, nginx_with(folder, address, cores.count(), &places), cores)
+        // Nobody asks it by TLS.
+        Server::start("backend", address, address, nginx_with(folder, address, cores.count(), &places), cores)
     }
 
-    fn start(name: &'static str, address: SocketAddr, mut command: Command, cores: &Cores) -> Server {
+    fn start(
+        name: &'static str,
+        address: SocketAddr,
+        secure: SocketAddr,
+        mut command: Command,
+        cores: &Cores,
+    ) -> Server {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = cores.start(&mut command).unwrap_or_else(|error| panic!("{command:?} starts: {error}"));
-        let server = Server { name, address, child };
+        let server = Server { name, address, secure, child };
         let answers = || http::get(address, SMALL).ok().filter(|answer| answer.text() == SMALL_ANSWER);
         wait::until(&format!("{name} answers"), 20, answers);
         server
@@ -133,16 +148,34 @@ impl Drop for Server {
     }
 }
 
+/// Writes the certificate all of them show.
+pub(super) fn certify(folder: &Path) {
+    let (certificate, key) = (folder.join(CERTIFICATE), folder.join("key.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .expect("openssl runs (apt-get install openssl)");
+    assert!(made.status.success(), "openssl makes a certificate: {}", String::from_utf8_lossy(&made.stderr));
+    let read = |path| std::fs::read_to_string(path).expect("openssl wrote it");
+    let both = read(&certificate) + &read(&key);
+    std::fs::write(&certificate, both).expect("a temporary folder takes a file");
+}
+
 fn free_address() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, node::free_port()))
 }
 
 fn ours(plan: &Plan<'_>) -> Command {
-    alone::command(plan.address, plan.backend, plan.threads)
+    alone::command(&[plan.address, plan.secure, plan.backend], plan.certificate, plan.threads)
 }
 
 fn haproxy(plan: &Plan<'_>) -> Command {
-    let Plan { folder, address, backend, threads } = plan;
+    let Plan { folder, address, secure, certificate, backend, threads } = plan;
+    let certificate = certificate.display();
     let configuration = format!(
         "global
   nbthread {threads}
@@ -161,6 +194,7 @@ defaults
   unique-id-header X-Request-ID
 listen measured
   bind {address} backlog 1024
+  bind {secure} backlog 1024 ssl crt {certificate} alpn h2,http/1.1
   http-request set-header X-Forwarded-Proto http
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   server one {backend} pool-max-conn {KEPT_MAX}
@@ -174,7 +208,8 @@ listen measured
 }
 
 fn nginx(plan: &Plan<'_>) -> Command {
-    let Plan { folder, address, backend, threads } = plan;
+    let Plan { folder, address, secure, certificate, backend, threads } = plan;
+    let certificate = certificate.display();
     let places = format!(
         "upstream measured {{
   server {backend};
@@ -183,6 +218,10 @@ fn nginx(plan: &Plan<'_>) -> Command {
 }}
 server {{
   listen {address} reuseport backlog=1024;
+  listen {secure} reuseport backlog=1024 ssl http2;
+  ssl_certificate {certificate};
+  ssl_certificate_key {certificate};
+  ssl_protocols TLSv1.2 TLSv1.3;
   location / {{
     proxy_pass http://measured;
     proxy_http_version 1.1;
