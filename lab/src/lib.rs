@@ -3,6 +3,8 @@
 //! Knows the command line, the API and the file layout a user sees; no crate of the product. Promises that a
 //! dropped [`Node`] leaves no process behind.
 
+pub mod arrivals;
+pub mod cores;
 pub mod http;
 pub mod image;
 pub mod load;

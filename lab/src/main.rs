@@ -11,10 +11,14 @@ const USAGE: &str = "usage: lab bench [NAME…] [--minutes N]
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() != Some("bench") {
-        eprintln!("{USAGE}");
-        bench::list();
-        return ExitCode::from(2);
+    match arguments.next().as_deref() {
+        Some("bench") => {}
+        Some(bench::GATEWAY_ALONE) => return bench::serve_alone(arguments),
+        Some(_) | None => {
+            eprintln!("{USAGE}");
+            bench::list();
+            return ExitCode::from(2);
+        }
     }
     let mut options = Options::default();
     while let Some(argument) = arguments.next() {

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+/// Of the clock that processor time is told in, on every Linux there is.
+pub const TICKS_PER_SECOND: f64 = 100.0;
+
 /// Everything that runs, by pid.
 pub fn all() -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };

@@ -1,7 +1,7 @@
 //! How long a box takes, from the start of a program that does nothing to its end, beside a plain process and others'
 //! boxes. All of them in turn, round by round, so that what disturbs one disturbs all.
 
-use super::figures::{lowest, median, milliseconds, quiet_moment};
+use super::figures::{go_first, lowest, median, milliseconds, quiet_moment};
 use super::peers::{self, PROGRAM};
 use super::report::{Goal, Row};
 use super::{Measured, Options};
@@ -19,8 +19,6 @@ const ROUNDS: usize = 60;
 const QUIET_ROUNDS_MIN: usize = 15;
 /// The first ones fill caches.
 const ROUNDS_UNCOUNTED: usize = 5;
-/// Of everything measured here, inherited by what it starts: a busy machine then disturbs less. Only root may.
-const PRIORITY: i32 = -20;
 /// After each run: the kernel takes namespaces down in the background.
 const PAUSE: Duration = Duration::from_millis(3);
 /// Tells this program, started again, that it need not start itself again.
@@ -43,7 +41,7 @@ pub(super) fn run(options: &Options) -> Measured {
     if !options.cgroups_seen && Path::new("/sys/fs/cgroup/unified").exists() && rustix::process::geteuid().is_root() {
         return Measured::Elsewhere(run_with_cgroups());
     }
-    let priority = rustix::process::setpriority_process(None, PRIORITY).is_ok();
+    let priority = go_first();
     let earlier = process::with_children(&[std::process::id()]);
     let spawner = Spawner::start().expect("this process may fork");
     let spawner_pid = process::with_children(&[std::process::id()]).into_iter().find(|pid| !earlier.contains(pid));

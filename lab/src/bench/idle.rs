@@ -8,8 +8,6 @@ use std::time::Duration;
 
 /// For what starting up leaves to do.
 const SETTLING: Duration = Duration::from_secs(10);
-/// Clock ticks per second, on every Linux there is.
-const TICKS: f64 = 100.0;
 const MEGABYTE: f64 = 1e6;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 const EXAMPLE: &str = include_str!("../../../example/publishing/stack.yml");
@@ -34,7 +32,12 @@ pub(super) fn run(options: &Options) -> Measured {
     Measured::Rows(vec![
         Row::new("resident memory, all processes", "MB", after.resident_bytes / MEGABYTE, Goal::Below(80.0)),
         Row::new("of it private or shared in parts", "MB", after.proportional_bytes / MEGABYTE, Goal::None),
-        Row::new("processor", "% of a core", 100.0 * (after.cpu - before.cpu) / TICKS / seconds, Goal::Below(1.0)),
+        Row::new(
+            "processor",
+            "% of a core",
+            100.0 * (after.cpu - before.cpu) / process::TICKS_PER_SECOND / seconds,
+            Goal::Below(1.0),
+        ),
         Row::new(
             "written",
             "MB a day",

@@ -23,6 +23,8 @@ pub(super) enum Goal {
     Below(f64),
     /// At most this many times the peer's.
     TimesPeer(f64),
+    /// At least this many times the peer's.
+    LeastTimesPeer(f64),
 }
 
 impl Row {
@@ -44,6 +46,7 @@ impl Row {
             Goal::None => true,
             Goal::Below(most) => self.ours < most,
             Goal::TimesPeer(most) => self.ratio().is_some_and(|ratio| ratio <= most),
+            Goal::LeastTimesPeer(least) => self.ratio().is_some_and(|ratio| ratio >= least),
         };
         self
     }
@@ -53,6 +56,7 @@ impl Row {
             Goal::None => String::new(),
             Goal::Below(most) => format!("< {most} {}", self.unit),
             Goal::TimesPeer(most) => format!("<= {most} x"),
+            Goal::LeastTimesPeer(least) => format!(">= {least} x"),
         }
     }
 
@@ -84,8 +88,8 @@ pub(super) fn print(rows: &[Row]) {
         let ratio = row.ratio().map(|ratio| format!("{ratio:.2} x")).unwrap_or_default();
         let holds = match (row.goal, row.holds) {
             (Goal::None, _) => "",
-            (Goal::Below(_) | Goal::TimesPeer(_), true) => "yes",
-            (Goal::Below(_) | Goal::TimesPeer(_), false) => "NO",
+            (Goal::Below(_) | Goal::TimesPeer(_) | Goal::LeastTimesPeer(_), true) => "yes",
+            (Goal::Below(_) | Goal::TimesPeer(_) | Goal::LeastTimesPeer(_), false) => "NO",
         };
         let label = format!("{}, {}", row.name, row.unit);
         println!("{label:<44} {:>10.3} {peer:>10} {name:<14} {ratio:>7} {:<12} {holds}", row.ours, row.goal());
