@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -204,11 +204,17 @@ fn announce(node: &Node, api: SocketAddr, token: &str) {
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
 }
 
+fn logs_folder(data: &Path) -> Result<PathBuf, BootError> {
+    let folder = data.join("logs");
+    match std::fs::create_dir_all(&folder) {
+        Ok(()) => Ok(folder),
+        Err(source) => Err(BootError::Data { path: folder.display().to_string(), source }),
+    }
+}
+
 async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Result<(Running, axum::Router), BootError> {
     let meter = meter::Meter::new();
-    let logs_dir = node.data.join("logs");
-    std::fs::create_dir_all(&logs_dir)
-        .map_err(|source| BootError::Data { path: logs_dir.display().to_string(), source })?;
+    let logs_dir = logs_folder(&node.data)?;
     let (space, group) = state::open(&node.data, id).await?;
     let soft = Soft::new();
     let (view, view_task) = view::follow(space.clone(), soft.clone()).await?;

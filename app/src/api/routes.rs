@@ -38,7 +38,14 @@ fn question(asked: &RouteQuestion) -> Result<Question, Refusal> {
     let wrong = |what: String| {
         Refusal::new(400, "B0101", what).hint("ask as in `bramble route test https://shop.example.org/api`")
     };
-    let uri: Uri = asked.url.parse().map_err(|_| wrong(format!("{:?} is not an address", asked.url)))?;
+    // As curl reads addresses: without a scheme, it is plain HTTP.
+    let whole = if asked.url.contains("://") { asked.url.clone() } else { format!("http://{}", asked.url) };
+    let uri: Uri = whole.parse().map_err(|_| wrong(format!("{:?} is not an address", asked.url)))?;
+    let secure = match uri.scheme_str() {
+        Some("http" | "ws") => false,
+        Some("https" | "wss") => true,
+        _ => return Err(wrong(format!("{:?} is neither http nor https", asked.url))),
+    };
     let host = uri.host().ok_or_else(|| wrong(format!("{:?} names no host", asked.url)))?;
     let method =
         Method::from_bytes(asked.method.as_bytes()).map_err(|_| wrong(format!("{:?} is no method", asked.method)))?;
@@ -50,7 +57,6 @@ fn question(asked: &RouteQuestion) -> Result<Question, Refusal> {
         let (name, value) = read.ok_or_else(|| wrong(format!("{line:?} is no header")))?;
         headers.append(name, value);
     }
-    let secure = uri.scheme_str() == Some("https");
     Ok(Question { host: host.to_owned(), path: uri.path().to_owned(), method, headers, secure })
 }
 
