@@ -3,6 +3,7 @@
 //! Owns the refusals with their codes. A refusal names the service and what to do, and no address or instance:
 //! those are for the log.
 
+use crate::http1::LineError;
 use crate::rule::Ruling;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -15,6 +16,8 @@ const ECHO_CHARS_MAX: usize = 100;
 pub(crate) enum Refusal {
     #[error("the request is malformed: {0}")]
     Malformed(&'static str),
+    #[error("the request's head is too long")]
+    TooLong,
     #[error("no service answers {path} at host {host}")]
     NoRoute { host: String, path: String, host_known: bool },
     #[error("service {service} has no ready instance")]
@@ -29,7 +32,7 @@ pub(crate) enum Refusal {
     Broken {
         service: String,
         #[source]
-        source: hyper::Error,
+        source: LineError,
     },
     #[error("service {service} did not answer in time")]
     Late { service: String },
@@ -49,6 +52,7 @@ impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refusal::TooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::NoRoute { .. } => StatusCode::NOT_FOUND,
             Refusal::NoEndpoint { .. } | Refusal::Crowded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Unreachable { .. } | Refusal::Broken { .. } | Refusal::Unasked { .. } => StatusCode::BAD_GATEWAY,
@@ -60,7 +64,7 @@ impl Refusal {
 
     fn code(&self) -> &'static str {
         match self {
-            Refusal::Malformed(_) => "B0601",
+            Refusal::Malformed(_) | Refusal::TooLong => "B0601",
             Refusal::NoRoute { .. } => "B0602",
             Refusal::NoEndpoint { .. } => "B0603",
             Refusal::Unreachable { .. } => "B0604",
@@ -76,6 +80,7 @@ impl Refusal {
     fn hint(&self) -> &'static str {
         match self {
             Refusal::Malformed(_) => "send a request as RFC 9112 describes it",
+            Refusal::TooLong => "send fewer or shorter headers: cookies, mostly",
             Refusal::NoRoute { host_known: true, .. } => {
                 "the host has routes, but none for this path: see `bramble service show STACK/SERVICE`"
             }
@@ -101,7 +106,7 @@ impl Refusal {
     /// Whether the client's connection is of no use afterwards: what follows may not be a request.
     fn closes(&self) -> bool {
         match self {
-            Refusal::Malformed(_) | Refusal::Connect => true,
+            Refusal::Malformed(_) | Refusal::TooLong | Refusal::Connect => true,
             Refusal::NoRoute { .. }
             | Refusal::NoEndpoint { .. }
             | Refusal::Unreachable { .. }

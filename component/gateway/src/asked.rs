@@ -1,7 +1,7 @@
 //! What a request asks for, read strictly.
 //!
-//! Owns the checks that keep two readers of one message from understanding different things: one host, a plain
-//! host name, a known framing. hyper has refused bad names, bad lengths and bad chunking before. Pure.
+//! Owns the checks that keep two readers of one message from understanding different things: one host, and a plain host
+//! name. Bad names, bad lengths and bad framing have been refused before. Pure.
 
 use crate::answer::Refusal;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -38,11 +38,6 @@ impl Asked {
         };
         if !is_host(host.as_bytes()) {
             return Err(Refusal::Malformed("the host is not a host name"));
-        }
-        let mut codings = headers.get_all(header::TRANSFER_ENCODING).into_iter();
-        let chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-        if !codings.next().is_none_or(chunked) || codings.next().is_some() {
-            return Err(Refusal::Malformed("a transfer coding other than chunked"));
         }
         Ok(Asked { host })
     }

@@ -3,6 +3,7 @@
 //! Owns the end of a request: the connection goes back to the unused ones if it is fit, the endpoint learns how
 //! it did, the request is counted. Holds at most one frame: a slow client slows the instance down.
 
+use crate::http1::LineError;
 use crate::link::Link;
 use crate::metrics::{Failure, ServiceMeters};
 use crate::pulse::Pulse;
@@ -11,7 +12,7 @@ use crate::upstream::Lease;
 use balancer::Outcome;
 use bytes::Bytes;
 use http::Method;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -43,6 +44,8 @@ impl Drop for Record {
 pub(crate) struct Ending {
     /// Taken at the end.
     parts: Option<(Lease, Link)>,
+    /// How the instance broke off, kept back until the client has what came before.
+    broken: Option<LineError>,
     outcome: Outcome,
     record: Record,
     pulse: Arc<Pulse>,
@@ -57,13 +60,36 @@ impl Ending {
             500.. => Outcome::ServerError,
             _ => Outcome::Ok { latency_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) },
         };
-        Ending { parts: Some((lease, link)), outcome, record, pulse }
+        Ending { parts: Some((lease, link)), broken: None, outcome, record, pulse }
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some((_, link)) = &mut self.parts {
-            link.drive(cx);
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LineError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
         }
+        let Some((_, link)) = &mut self.parts else { return Poll::Ready(None) };
+        match ready!(link.poll_frame(cx)) {
+            Some(Err(error)) => {
+                self.cut();
+                // Told at once, a server of HTTP/2 would drop what it has not written yet; a pause lets it.
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            None => {
+                self.complete();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.broken.is_none() && self.parts.as_ref().is_none_or(|(_, link)| link.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.parts.as_ref().map_or(SizeHint::with_exact(0), |(_, link)| link.size_hint())
     }
 
     /// The answer is complete.
@@ -100,13 +126,7 @@ impl Drop for Ending {
 #[expect(clippy::large_enum_variant, reason = "nearly all are an instance's: a box would cost each an allocation")]
 pub(crate) enum AnswerBody {
     Own(Bytes, Option<Place>),
-    Instance {
-        body: Incoming,
-        ending: Ending,
-        /// How the instance broke off, kept back until the client has what came before.
-        broken: Option<hyper::Error>,
-        place: Option<Place>,
-    },
+    Instance { ending: Ending, place: Option<Place> },
 }
 
 impl AnswerBody {
@@ -114,8 +134,15 @@ impl AnswerBody {
         AnswerBody::Own(bytes, None)
     }
 
-    pub(crate) fn from_instance(body: Incoming, ending: Ending) -> AnswerBody {
-        AnswerBody::Instance { body, ending, broken: None, place: None }
+    pub(crate) fn from_instance(ending: Ending) -> AnswerBody {
+        AnswerBody::Instance { ending, place: None }
+    }
+
+    /// Nothing more is to come from the instance: its connection is for others.
+    pub(crate) fn complete(&mut self) {
+        if let AnswerBody::Instance { ending, .. } = self {
+            ending.complete();
+        }
     }
 
     /// Holds the stream's place until it is through.
@@ -129,52 +156,27 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = LineError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LineError>>> {
         match &mut *self {
             AnswerBody::Own(bytes, _) if bytes.is_empty() => Poll::Ready(None),
             AnswerBody::Own(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            AnswerBody::Instance { body, ending, broken, .. } => {
-                if let Some(error) = broken.take() {
-                    return Poll::Ready(Some(Err(error)));
-                }
-                let frame = match Pin::new(&mut *body).poll_frame(cx) {
-                    Poll::Ready(frame) => frame,
-                    Poll::Pending => {
-                        ending.drive(cx);
-                        ready!(Pin::new(&mut *body).poll_frame(cx))
-                    }
-                };
-                match frame {
-                    Some(Err(error)) => {
-                        ending.cut();
-                        // Told at once, the server would drop what it has not written yet; a pause lets it.
-                        *broken = Some(error);
-                        cx.waker().wake_by_ref();
-                        Poll::Pending
-                    }
-                    Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
-                    None => {
-                        ending.complete();
-                        Poll::Ready(None)
-                    }
-                }
-            }
+            AnswerBody::Instance { ending, .. } => ending.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             AnswerBody::Own(bytes, _) => bytes.is_empty(),
-            AnswerBody::Instance { body, .. } => body.is_end_stream(),
+            AnswerBody::Instance { ending, .. } => ending.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             AnswerBody::Own(bytes, _) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
-            AnswerBody::Instance { body, .. } => body.size_hint(),
+            AnswerBody::Instance { ending, .. } => ending.size_hint(),
         }
     }
 }
@@ -182,8 +184,8 @@ impl Body for AnswerBody {
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         // The server asks no further once a body of known length is through.
-        if let AnswerBody::Instance { body, ending, .. } = self
-            && body.is_end_stream()
+        if let AnswerBody::Instance { ending, .. } = self
+            && ending.is_end_stream()
         {
             ending.complete();
         }

@@ -8,21 +8,21 @@ use crate::answer::{Refusal, echo};
 use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending, Record};
 use crate::deadline;
-use crate::guard::Framing;
 use crate::header::{self, ClientName};
-use crate::link::{Link, RequestBody, Sent, Shared};
+use crate::http1::{AnswerHead, Bad, LineError};
+use crate::link::{ClientBody, Link, RequestBody, Shared};
 use crate::listener::{Target, TargetKind};
 use crate::metrics::Failure;
 use crate::route::Head;
 use crate::rule::{self, Bounded, Pass, Reason, Visit, origin_form};
 use crate::search::Search;
-use crate::session::{Session, Switch};
+use crate::session::{ClientEnd, Session, Switch};
 use crate::upstream::{Lease, Upstream};
 use balancer::Outcome;
-use http::header::{CONNECTION, HOST, HeaderValue};
+use http::header::{HOST, HeaderValue};
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,13 +37,14 @@ const SENDS_MAX: u32 = 3;
 /// A request on its way, with what is needed to send it again.
 struct Errand {
     upstream: Arc<Upstream>,
-    request: Request<RequestBody>,
+    head: Parts,
+    body: RequestBody,
     /// May be sent twice: idempotent and without a body.
     repeatable: bool,
     /// It needs what only HTTP/2 has.
     many: bool,
     /// The client's end, and the protocol it wants instead of HTTP.
-    upgrade: Option<(OnUpgrade, HeaderValue)>,
+    upgrade: Option<(ClientEnd, HeaderValue)>,
     /// By the rules of its route, if that has any.
     pass: Option<Arc<Pass>>,
     started: Instant,
@@ -53,34 +54,33 @@ struct Errand {
 
 /// What an instance answered.
 enum Answered {
-    Message(Response<Incoming>, Lease, Link),
+    Message(Response<()>, Lease, Link),
     /// The connection leaves HTTP; its ends are with the session.
     Switched(Response<AnswerBody>),
 }
 
-/// Answers `request`. May be dropped, when the client has left: everything it began ends with it.
-pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Response<AnswerBody> {
+/// Answers `request`. `stream` is the client's end if that is a stream, for the case that it leaves HTTP. May be dropped,
+/// when the client has left: everything it began ends with it.
+pub(crate) async fn answer(
+    session: &Arc<Session>,
+    request: Request<ClientBody>,
+    stream: Option<OnUpgrade>,
+) -> Response<AnswerBody> {
     let started = world::clock::monotonic();
-    let has_body = !request.body().is_end_stream();
-    let framing = session.pulse.request_begins(has_body);
+    session.pulse.request_begins(!request.body().is_end_stream());
     let target = session.target.get();
-    let chunked = has_body && request.body().size_hint().exact().is_none();
     let mut record = Record::new(Arc::clone(&target.meters), request.method().clone(), started);
-    let admitted = match framing {
-        Framing::Double => Err(Refusal::Malformed("both a content-length and a transfer-encoding")),
-        Framing::BareLineFeed => Err(Refusal::Malformed("a line that ends without a carriage return")),
-        Framing::Plain | Framing::Unknown => admit(&session, &target, request, started),
-    };
+    let admitted = admit(session, &target, request, stream, started);
     let pass = admitted.as_ref().ok().and_then(|errand| errand.pass.clone());
     let answered = match admitted {
         Ok(errand) => {
             record.meters = Arc::clone(&errand.upstream.meters);
-            let span = span(&session, &errand);
-            run_in_time(&session, errand).instrument(span).await
+            let span = span(session, &errand);
+            run_in_time(session, errand).instrument(span).await
         }
         Err(refusal) => Err(refusal),
     };
-    let mut response = match answered {
+    match answered {
         Ok(Answered::Message(mut response, lease, link)) => {
             header::to_client(response.headers_mut());
             if let Some(pass) = &pass {
@@ -89,7 +89,7 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
             *response.version_mut() = Version::HTTP_11;
             record.status = response.status().as_u16();
             let ending = Ending::new(lease, link, record, Arc::clone(&session.pulse));
-            response.map(|body| AnswerBody::from_instance(body, ending))
+            response.map(|()| AnswerBody::from_instance(ending))
         }
         Ok(Answered::Switched(response)) => {
             record.status = response.status().as_u16();
@@ -106,24 +106,28 @@ pub(crate) async fn answer(session: Arc<Session>, request: Request<Incoming>) ->
             }
             response.map(AnswerBody::own)
         }
-    };
-    if chunked && framing == Framing::Unknown {
-        // There may have been a length beside the coding. A sender that meant it is out of step from here on
-        // (RFC 9112, section 6.1), so nothing more is read from this connection.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+}
+
+/// Answers what could not be read as a request.
+pub(crate) fn refuse(session: &Session, bad: Bad) -> Response<AnswerBody> {
+    let refusal = match bad {
+        Bad::Malformed(why) => Refusal::Malformed(why),
+        Bad::TooLong => Refusal::TooLong,
+    };
+    session.target.get().meters.unreadable(refusal.status().as_u16());
+    refusal.response().map(AnswerBody::own)
 }
 
 /// What is logged while a request is under way belongs to its trace.
 fn span(session: &Session, errand: &Errand) -> Span {
-    let (request, service) = (&errand.request, errand.upstream.service.as_str());
+    let (head, service) = (&errand.head, errand.upstream.service.as_str());
     tracing::debug_span!(
         "request",
-        trace = header::traceparent(request.headers()),
+        trace = header::traceparent(&head.headers),
         client = %session.client,
-        method = %request.method(),
-        path = request.uri().path(),
+        method = %head.method,
+        path = head.uri.path(),
         service,
     )
 }
@@ -132,7 +136,8 @@ fn span(session: &Session, errand: &Errand) -> Span {
 fn admit(
     session: &Session,
     target: &Target,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
+    stream: Option<OnUpgrade>,
     started: Instant,
 ) -> Result<Errand, Refusal> {
     let in_stream = header::opens_websocket(&request);
@@ -143,7 +148,7 @@ fn admit(
     let wanted =
         in_stream.then(|| HeaderValue::from_static("websocket")).or_else(|| header::upgrade(request.headers()));
     let upgrade = wanted.filter(|_| request.body().is_end_stream());
-    let upgrade = upgrade.map(|protocol| (hyper::upgrade::on(&mut request), protocol));
+    let upgrade = upgrade.map(|protocol| (stream.map_or(ClientEnd::Wire, ClientEnd::Stream), protocol));
     let (mut head, body) = request.into_parts();
     let path = rule::plain(head.uri.path());
     let named = session.trusted.as_ref().and_then(|trusted| session.name.of_another(&head.headers, trusted));
@@ -179,16 +184,7 @@ fn admit(
     let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
     head.extensions = Extensions::new();
     let deadline = deadline::asked(&head.headers).map(|asked| started + asked);
-    Ok(Errand {
-        upstream: Arc::clone(upstream),
-        request: Request::from_parts(head, body),
-        repeatable,
-        many,
-        upgrade,
-        pass,
-        started,
-        deadline,
-    })
+    Ok(Errand { upstream: Arc::clone(upstream), head, body, repeatable, many, upgrade, pass, started, deadline })
 }
 
 /// A request as it came.
@@ -251,7 +247,7 @@ async fn run_in_time(session: &Session, errand: Errand) -> Result<Answered, Refu
 
 /// Balancer and connection: sends the request until there is an answer or no more to try.
 async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
-    let Errand { upstream, mut request, repeatable, many, upgrade, pass, started, deadline } = errand;
+    let Errand { upstream, mut head, mut body, repeatable, many, upgrade, pass, started, deadline } = errand;
     if let Some(pass) = &pass {
         pass.prove().await.map_err(Refusal::Ruled)?;
     }
@@ -263,20 +259,16 @@ async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
         let (lease, mut link) = connecting.connect(session, &upstream).await?;
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(world::clock::monotonic());
-            deadline::pass_on(request.headers_mut(), left);
+            deadline::pass_on(&mut head.headers, left);
         }
-        let spare = repeatable.then(|| again(&request));
-        sends += 1;
-        let error = match send(session, &mut link, request, patience).await {
-            Some(Sent::Answer(response)) => return accept(session, response, lease, link, upgrade).await,
-            Some(Sent::Unsent(unsent)) => {
+        let error = match send(session, &mut link, &head, &mut body, patience).await {
+            Some(Ok(answer)) => return accept(session, answer, lease, link, upgrade),
+            Some(Err(LineError::Unsent)) => {
                 // The other end had closed the connection while it was unused: nobody's fault.
-                request = unsent;
-                sends -= 1;
                 connecting.failed(lease, &link, Outcome::ConnectFailed);
                 continue;
             }
-            Some(Sent::Broken(error)) => error,
+            Some(Err(error)) => error,
             None => {
                 upstream.meters.failure(Failure::Late);
                 if patience.is_some() {
@@ -286,53 +278,42 @@ async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
                 return Err(Refusal::Late { service: upstream.service.clone() });
             }
         };
+        sends += 1;
         if let Some(pass) = pass.as_ref().filter(|pass| pass.is_cut()) {
             return Err(Refusal::Ruled(pass.too_long()));
         }
-        if error.is_user() {
+        if matches!(error, LineError::Body(_)) {
             // The client's body broke off, not the instance.
             return Err(Refusal::Malformed("the body ended early"));
         }
         upstream.meters.failure(Failure::Broken);
         connecting.failed(lease, &link, Outcome::ServerError);
-        match spare {
-            Some(spare) if sends < SENDS_MAX && upstream.may_retry() => {
-                upstream.meters.retry();
-                request = spare;
-            }
-            Some(_) | None => return Err(broken(&upstream, error)),
+        if !(repeatable && sends < SENDS_MAX && upstream.may_retry()) {
+            return Err(broken(&upstream, error));
         }
+        upstream.meters.retry();
     }
 }
 
-fn broken(upstream: &Upstream, source: hyper::Error) -> Refusal {
+fn broken(upstream: &Upstream, source: LineError) -> Refusal {
     if upstream.meters.may_warn(upstream.ground.now_ms()) {
         tracing::warn!(service = upstream.service, port = upstream.port, error = %source, "an instance broke off");
     }
     Refusal::Broken { service: upstream.service.clone(), source }
 }
 
-/// The same request once more.
-fn again(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut again = Request::new(RequestBody::Empty);
-    again.method_mut().clone_from(request.method());
-    again.uri_mut().clone_from(request.uri());
-    *again.version_mut() = request.version();
-    again.headers_mut().clone_from(request.headers());
-    again
-}
-
-/// Sends `request`; the answer may take its time from the end of the request's body on: `patience`, if the route has
+/// Sends a request; the answer may take its time from the end of the request's body on: `patience`, if the route has
 /// one, or else the gateway's. `None` when it took longer: the session, which looks at its clock once in a while, polls
 /// this again when that has come out.
 async fn send(
     session: &Session,
     link: &mut Link,
-    request: Request<RequestBody>,
+    head: &Parts,
+    body: &mut RequestBody,
     patience: Option<Duration>,
-) -> Option<Sent> {
+) -> Option<Result<AnswerHead, LineError>> {
     session.pulse.asks();
-    let mut sending = std::pin::pin!(link.send(request));
+    let mut sending = std::pin::pin!(link.send(head, body));
     let mut alarm: Option<Pin<Box<Sleep>>> = None;
     let sent = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),
@@ -351,30 +332,27 @@ async fn send(
 }
 
 /// Takes an instance's answer, and the connection with it if that is what was asked and agreed.
-async fn accept(
+fn accept(
     session: &Session,
-    mut response: Response<Incoming>,
+    answer: AnswerHead,
     lease: Lease,
-    mut link: Link,
-    upgrade: Option<(OnUpgrade, HeaderValue)>,
+    link: Link,
+    upgrade: Option<(ClientEnd, HeaderValue)>,
 ) -> Result<Answered, Refusal> {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        if session.pulse.is_uploading() {
-            link.drive_apart();
-        }
+    let AnswerHead { status, mut headers } = answer;
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
         return Ok(Answered::Message(response, lease, link));
     }
     let service = lease.upstream.service.clone();
-    let Some((client, asked)) = upgrade else {
+    let taken = upgrade.and_then(|(client, asked)| Some((client, asked, link.into_stream()?)));
+    let Some((client, asked, (instance, early))) = taken else {
         lease.end(Outcome::ServerError);
         return Err(Refusal::Unasked { service });
     };
-    let protocol = response.headers().get(http::header::UPGRADE).cloned().unwrap_or(asked);
-    let Some((instance, early)) = link.into_upgraded(&mut response).await else {
-        lease.end(Outcome::ServerError);
-        return Err(Refusal::Unasked { service });
-    };
-    let mut headers = std::mem::take(response.headers_mut());
+    let protocol = headers.get(http::header::UPGRADE).cloned().unwrap_or(asked);
     header::to_client(&mut headers);
     header::set_upgrade(&mut headers, protocol);
     lease.works();
@@ -404,8 +382,8 @@ impl Connecting {
         if !self.many
             && let Some((lease, stream)) = session.take_first()
             && Arc::ptr_eq(&lease.upstream, upstream)
-            && let Ok(mut link) = Link::open(stream).await
         {
+            let mut link = Link::new(stream);
             // It may show the client's address to the instance: no other client may use it.
             link.private = true;
             return Ok((lease, link));
@@ -426,7 +404,7 @@ impl Connecting {
                     link
                 })
             } else {
-                Link::open(stream).await
+                Ok(Link::new(stream))
             };
             match opened {
                 Ok(link) => return Ok((lease, link)),

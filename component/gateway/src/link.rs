@@ -1,29 +1,29 @@
 //! One connection to an instance: HTTP/1.1, or a share in one of HTTP/2.
 //!
-//! Owns the connection's state machine. With HTTP/1.1 it runs inside whatever task uses it: nothing is spawned, so a
-//! request costs no wake-up of another task, and a client that leaves takes the upstream request with it. With HTTP/2 it
-//! is a task that ends with the last share.
-//! Promises to say whether a request that failed had been sent. Does not know services or retries.
+//! Owns what the two have in common. HTTP/1.1 runs inside whatever task uses it (see [`Line`]); HTTP/2 is a task that
+//! ends with the last share. Promises to say whether a request that failed had been sent. Does not know services or
+//! retries.
 
+use crate::http1::{AnswerHead, Line, LineError, Upload};
 use crate::pulse::Pulse;
 use crate::rule::Bounded;
 use crate::streams::Tasks;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::error::Error;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use world::task::Task;
 
-/// What one connection buffers at most in each direction: enough for the largest head, and for full segments.
-pub(crate) const BUFFER_BYTES_MAX: usize = 64 << 10;
-
+/// What a connection of HTTP/2 buffers at most of what it sends.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// What an instance may send of one answer, and of all, before it is asked for: it is near, and clients are not.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -31,12 +31,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const PING_EVERY: Duration = Duration::from_secs(15);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 
-type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
-
 /// A connection, between requests or in one.
 pub(crate) struct Link {
-    sender: Sender,
-    driver: Driver,
+    way: Way,
     /// Carried a request before: its other end may have closed it without our knowing.
     pub(crate) reused: bool,
     /// Made for one client: not for others to use.
@@ -44,9 +41,14 @@ pub(crate) struct Link {
     pub(crate) idle_since_ms: u64,
 }
 
-enum Sender {
-    One(http1::SendRequest<RequestBody>),
-    Many(http2::SendRequest<RequestBody>),
+enum Way {
+    Line(Line),
+    Stream {
+        sender: http2::SendRequest<RequestBody>,
+        /// The answer, once it has come.
+        answer: Option<Incoming>,
+        _task: Arc<Task>,
+    },
 }
 
 /// A connection that carries many requests at once. Clones are shares in it; it ends with the last.
@@ -56,98 +58,96 @@ pub(crate) struct Shared {
     task: Arc<Task>,
 }
 
-/// Who moves the connection's bytes.
-enum Driver {
-    /// Whoever polls the link.
-    Inline(Connection),
-    /// A task, dropped with the link: the answer came before the request's body was through, and both must
-    /// be able to go on without each other.
-    Apart {
-        _task: Task,
-    },
-    /// The task of all that share the connection.
-    Together {
-        _task: Arc<Task>,
-    },
-    Ended,
-}
-
-/// How sending a request ended.
-pub(crate) enum Sent {
-    Answer(Response<Incoming>),
-    /// The connection was closed before anything was sent: the request as it was.
-    Unsent(Request<RequestBody>),
-    /// Sent, at least in part, and then the connection broke.
-    Broken(hyper::Error),
-}
-
 impl Link {
     /// Speaks HTTP/1.1 over a fresh connection.
-    pub(crate) async fn open(stream: TcpStream) -> hyper::Result<Link> {
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(BUFFER_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
-        let driver = Driver::Inline(Box::pin(connection.with_upgrades()));
-        Ok(Link { sender: Sender::One(sender), driver, reused: false, private: false, idle_since_ms: 0 })
+    pub(crate) fn new(stream: TcpStream) -> Link {
+        Link { way: Way::Line(Line::new(stream)), reused: false, private: false, idle_since_ms: 0 }
     }
 
-    /// Sends `request` and waits for the head of the answer. May be dropped: the connection ends with it.
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Sent {
-        let Link { sender, driver, .. } = self;
-        let sent = match sender {
-            Sender::One(sender) => {
-                let mut answer = pin!(sender.try_send_request(request));
-                poll_fn(|cx| {
-                    driver.drive(cx);
-                    answer.as_mut().poll(cx)
-                })
-                .await
+    /// Sends a request and waits for the head of the answer. May be dropped: the exchange ends with it.
+    pub(crate) async fn send(&mut self, parts: &Parts, body: &mut RequestBody) -> Result<AnswerHead, LineError> {
+        match &mut self.way {
+            Way::Line(line) => line.send(parts, body).await,
+            Way::Stream { sender, answer, .. } => {
+                let mut request = Request::new(std::mem::replace(body, RequestBody::Empty));
+                request.method_mut().clone_from(&parts.method);
+                request.uri_mut().clone_from(&parts.uri);
+                *request.version_mut() = parts.version;
+                request.headers_mut().clone_from(&parts.headers);
+                match sender.try_send_request(request).await {
+                    Ok(response) => {
+                        let (head, incoming): (_, Incoming) = Response::into_parts(response);
+                        *answer = Some(incoming);
+                        Ok(AnswerHead { status: head.status, headers: head.headers })
+                    }
+                    Err(mut failure) => match failure.take_message() {
+                        Some(request) => {
+                            *body = request.into_body();
+                            Err(LineError::Unsent)
+                        }
+                        None => Err(stream_error(failure.into_error())),
+                    },
+                }
             }
-            Sender::Many(sender) => sender.try_send_request(request).await,
-        };
-        match sent {
-            Ok(response) => Sent::Answer(response),
-            Err(mut failure) => match failure.take_message() {
-                Some(request) => Sent::Unsent(request),
-                None => Sent::Broken(failure.into_error()),
-            },
         }
     }
 
-    /// Moves what can be moved.
-    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        self.driver.drive(cx);
+    /// More of the answer's body.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LineError>>> {
+        match &mut self.way {
+            Way::Line(line) => line.poll_frame(cx),
+            Way::Stream { answer: Some(answer), .. } => {
+                Pin::new(answer).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(LineError::Stream)))
+            }
+            Way::Stream { answer: None, .. } => Poll::Ready(None),
+        }
     }
 
-    /// Lets a task of its own move the bytes from here on.
-    pub(crate) fn drive_apart(&mut self) {
-        if let Driver::Inline(connection) = std::mem::replace(&mut self.driver, Driver::Ended) {
-            let task = world::task::spawn("gateway upstream connection", async move {
-                // Its failure reaches whoever reads the answer's body.
-                drop(connection.await);
-            });
-            self.driver = Driver::Apart { _task: task };
+    /// Nothing of the answer's body is left.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match &self.way {
+            Way::Line(line) => line.is_end_stream(),
+            Way::Stream { answer, .. } => answer.as_ref().is_none_or(Incoming::is_end_stream),
+        }
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match &self.way {
+            Way::Line(line) => line.size_hint(),
+            Way::Stream { answer, .. } => answer.as_ref().map_or(SizeHint::with_exact(0), Incoming::size_hint),
         }
     }
 
     /// Whether another request may be sent: the last one is through both ways and the other end has not closed.
     pub(crate) fn is_free(&mut self) -> bool {
-        let Sender::One(sender) = &self.sender else { return false };
-        if !matches!(self.driver, Driver::Inline(_)) {
-            return false;
+        match &mut self.way {
+            Way::Line(line) => line.is_free(),
+            Way::Stream { .. } => false,
         }
-        self.driver.drive(&mut Context::from_waker(Waker::noop()));
-        matches!(self.driver, Driver::Inline(_)) && sender.is_ready()
     }
 
-    /// After a 101: the bare connection and what was read of it already. `None` when it broke.
-    pub(crate) async fn into_upgraded(mut self, answer: &mut Response<Incoming>) -> Option<(TcpStream, Bytes)> {
-        let upgrade = hyper::upgrade::on(answer);
-        if let Driver::Inline(connection) = &mut self.driver {
-            connection.as_mut().await.ok()?;
-            self.driver = Driver::Ended;
+    /// Keeps nothing but the socket, until it is used again.
+    pub(crate) fn park(&mut self) {
+        if let Way::Line(line) = &mut self.way {
+            line.park();
         }
-        let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
-        Some((parts.io.into_inner(), parts.read_buf))
+    }
+
+    /// After a 101: the bare connection and what was read of it already. `None` when there is none to have.
+    pub(crate) fn into_stream(self) -> Option<(TcpStream, Bytes)> {
+        match self.way {
+            Way::Line(line) => line.into_stream(),
+            Way::Stream { .. } => None,
+        }
+    }
+}
+
+fn stream_error(error: hyper::Error) -> LineError {
+    if error.is_user() {
+        // The client's body broke off, not the instance.
+        LineError::Body(error.into())
+    } else {
+        LineError::Stream(error)
     }
 }
 
@@ -172,8 +172,8 @@ impl Shared {
 
     /// For one more request.
     pub(crate) fn link(&self, reused: bool) -> Link {
-        let driver = Driver::Together { _task: Arc::clone(&self.task) };
-        Link { sender: Sender::Many(self.sender.clone()), driver, reused, private: false, idle_since_ms: 0 }
+        let way = Way::Stream { sender: self.sender.clone(), answer: None, _task: Arc::clone(&self.task) };
+        Link { way, reused, private: false, idle_since_ms: 0 }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -186,13 +186,36 @@ impl Shared {
     }
 }
 
-impl Driver {
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Driver::Inline(connection) = self
-            && connection.as_mut().poll(cx).is_ready()
-        {
-            // An error reaches the request or the body under way.
-            *self = Driver::Ended;
+/// The body of a request as a client sends it.
+pub(crate) enum ClientBody {
+    Upload(Upload),
+    Stream(Incoming),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            ClientBody::Upload(body) => Pin::new(body).poll_frame(cx),
+            ClientBody::Stream(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ClientBody::Upload(body) => body.is_end_stream(),
+            ClientBody::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ClientBody::Upload(body) => body.size_hint(),
+            ClientBody::Stream(body) => body.size_hint(),
         }
     }
 }
@@ -205,7 +228,7 @@ pub(crate) enum RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = Box<dyn Error + Send + Sync>;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {

@@ -84,7 +84,16 @@ impl ServiceMeters {
             0 => GONE,
             _ => usize::from(status / 100).clamp(1, 5) - 1,
         };
-        let method = method_index(method);
+        self.count(class, method_index(method));
+        self.seconds.observe_duration(took);
+    }
+
+    /// Counts what could not be read as a request, and was answered with `status`.
+    pub(crate) fn unreadable(&self, status: u16) {
+        self.count(usize::from(status / 100).clamp(1, 5) - 1, METHODS.len() - 1);
+    }
+
+    fn count(&self, class: usize, method: usize) {
         self.requests[class][method]
             .get_or_init(|| {
                 self.meter.counter(
@@ -94,7 +103,6 @@ impl ServiceMeters {
                 )
             })
             .inc();
-        self.seconds.observe_duration(took);
     }
 
     pub(crate) fn retry(&self) {

@@ -3,17 +3,16 @@
 //! Owns the judgement whether a client is too slow, made from a few marks that cost next to nothing per byte
 //! moved, and looked at once in a while. Does not know HTTP: it is told where a request begins and ends.
 
-use crate::guard::{Framing, Guard};
 use crate::metrics::ConnectionMeters;
 use crate::settings::Limits;
 use bytes::Bytes;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -29,7 +28,6 @@ const STREAMS: u8 = 3;
 
 /// What is known of a client's pace.
 pub(crate) struct Pulse {
-    started: Instant,
     state: AtomicU8,
     /// When the current head began.
     head_ms: AtomicU64,
@@ -41,9 +39,6 @@ pub(crate) struct Pulse {
     late: AtomicBool,
     /// The client has not sent all of a request's body.
     uploading: AtomicBool,
-    guard: Mutex<Guard>,
-    /// Frames say where the request begins and ends, so that there is nothing to guard.
-    framed: bool,
     /// Streams under way.
     streams: AtomicUsize,
     /// The last read found nothing, the last write found no room.
@@ -54,24 +49,16 @@ pub(crate) struct Pulse {
 impl Pulse {
     pub(crate) fn new() -> Pulse {
         Pulse {
-            started: world::clock::monotonic(),
             state: AtomicU8::new(IDLE),
             head_ms: AtomicU64::new(0),
-            moved_ms: AtomicU64::new(0),
+            moved_ms: AtomicU64::new(world::clock::coarse_ms()),
             asked_ms: AtomicU64::new(0),
             late: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
-            guard: Mutex::new(Guard::default()),
-            framed: false,
             streams: AtomicUsize::new(0),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
         }
-    }
-
-    /// For one request of a connection that has many at once.
-    pub(crate) fn of_stream() -> Pulse {
-        Pulse { framed: true, ..Pulse::new() }
     }
 
     /// From now on requests are streams.
@@ -85,23 +72,26 @@ impl Pulse {
 
     pub(crate) fn stream_ends(&self) {
         self.streams.fetch_sub(1, Ordering::Relaxed);
-        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.moved_ms.store(now_ms(), Ordering::Relaxed);
     }
 
-    /// A request's head is complete. Tells what was seen of its framing.
-    pub(crate) fn request_begins(&self, has_body: bool) -> Framing {
+    /// Some of a request's head is there.
+    pub(crate) fn head_begins(&self) {
+        if self.state.load(Ordering::Relaxed) == IDLE {
+            self.head_ms.store(now_ms(), Ordering::Relaxed);
+            self.state.store(HEAD, Ordering::Relaxed);
+        }
+    }
+
+    /// A request's head is complete.
+    pub(crate) fn request_begins(&self, has_body: bool) {
         self.state.store(REQUEST, Ordering::Relaxed);
         self.uploading.store(has_body, Ordering::Relaxed);
-        if self.framed { Framing::Plain } else { self.guard().take() }
     }
 
-    fn guard(&self) -> MutexGuard<'_, Guard> {
-        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What was read is to be read again.
-    fn begin_again(&self) {
-        *self.guard() = Guard::default();
+    /// No request is under way, nor has one begun.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == IDLE
     }
 
     /// The request's body is through.
@@ -114,7 +104,7 @@ impl Pulse {
     /// An instance is being sent a request: from now on, or from the end of the request's body, it owes an answer.
     pub(crate) fn asks(&self) {
         self.late.store(false, Ordering::Relaxed);
-        self.asked_ms.store(self.now_ms().max(1), Ordering::Relaxed);
+        self.asked_ms.store(now_ms().max(1), Ordering::Relaxed);
     }
 
     /// The instance owes nothing any more.
@@ -134,14 +124,14 @@ impl Pulse {
     /// The answer is complete or given up.
     pub(crate) fn request_ends(&self) {
         self.state.store(IDLE, Ordering::Relaxed);
-        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.moved_ms.store(now_ms(), Ordering::Relaxed);
     }
 
     /// How long until the connection should be looked at again; `None` when the client's time is up. Both sides
     /// may take up to one head deadline longer than theirs, because that is how often they are looked at: it
     /// spares every request its own timer.
     pub(crate) fn next_check(&self, limits: &Limits) -> Option<Duration> {
-        let now_ms = self.now_ms();
+        let now_ms = now_ms();
         let since = |mark: &AtomicU64| Duration::from_millis(now_ms.saturating_sub(mark.load(Ordering::Relaxed)));
         let left = match self.state.load(Ordering::Relaxed) {
             IDLE => limits.idle_deadline.checked_sub(since(&self.moved_ms)),
@@ -170,31 +160,21 @@ impl Pulse {
         left.filter(|left| !left.is_zero()).map(|left| left.min(limits.head_deadline))
     }
 
-    fn received(&self, bytes: &[u8]) {
-        match self.state.load(Ordering::Relaxed) {
-            // Frames say where a message begins and ends.
-            STREAMS => {}
-            REQUEST => self.guard().lose(),
-            _ => self.guard().scan(bytes),
-        }
-        let now_ms = self.now_ms();
-        self.moved_ms.store(now_ms, Ordering::Relaxed);
+    fn received(&self) {
+        self.moved_ms.store(now_ms(), Ordering::Relaxed);
         self.read_waits.store(false, Ordering::Relaxed);
-        if self.state.load(Ordering::Relaxed) == IDLE {
-            self.head_ms.store(now_ms, Ordering::Relaxed);
-            self.state.store(HEAD, Ordering::Relaxed);
-        }
+        self.head_begins();
     }
 
     fn sent(&self) {
-        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.moved_ms.store(now_ms(), Ordering::Relaxed);
         self.write_waits.store(false, Ordering::Relaxed);
     }
+}
 
-    fn now_ms(&self) -> u64 {
-        let elapsed = world::clock::monotonic().saturating_duration_since(self.started);
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
-    }
+/// A few milliseconds are nothing to the deadlines of clients, and their marks are made with every byte.
+fn now_ms() -> u64 {
+    world::clock::coarse_ms()
 }
 
 /// With or without TLS.
@@ -220,12 +200,17 @@ impl ClientStream {
 
     /// Puts back bytes that were read, to be read again before all others.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
-        self.pulse.begin_again();
         if self.early.is_empty() {
             self.early = bytes;
         } else if !bytes.is_empty() {
             self.early = [bytes.as_ref(), self.early.as_ref()].concat().into();
         }
+    }
+}
+
+impl ClientStream {
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.stream, Transport::Plain(_))
     }
 }
 
@@ -250,7 +235,7 @@ impl AsyncRead for ClientStream {
             let length = self.early.len().min(out.remaining());
             let early = self.early.split_to(length);
             out.put_slice(&early);
-            self.pulse.received(&early);
+            self.pulse.received();
             return Poll::Ready(Ok(()));
         }
         let before = out.filled().len();
@@ -263,7 +248,7 @@ impl AsyncRead for ClientStream {
             Poll::Ready(_) => {
                 let read = out.filled().get(before..).unwrap_or_default();
                 if !read.is_empty() {
-                    self.pulse.received(read);
+                    self.pulse.received();
                     self.meters.bytes_in.add(u64::try_from(read.len()).unwrap_or(0));
                 }
             }

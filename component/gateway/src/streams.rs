@@ -6,6 +6,7 @@
 use crate::body::AnswerBody;
 use crate::exchange;
 use crate::header;
+use crate::link::ClientBody;
 use crate::listener::Phase;
 use crate::pulse::{ClientStream, Pulse};
 use crate::session::{self, Session};
@@ -99,14 +100,15 @@ pub(crate) async fn serve(session: Session, stream: ClientStream, mut phase: wat
 /// Answers one stream's request, and looks at its clock once in a while.
 async fn answer(
     session: &Arc<Session>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     phase: watch::Receiver<Phase>,
 ) -> Response<AnswerBody> {
     let limits = &session.ground.limits;
-    let pulse = Arc::new(Pulse::of_stream());
+    let pulse = Arc::new(Pulse::new());
     let place = Place::take(&session.pulse);
     let stream = Arc::new(session.stream(Arc::clone(&pulse)));
-    let mut answering = pin!(exchange::answer(Arc::clone(&stream), request));
+    let end = header::opens_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+    let mut answering = pin!(exchange::answer(&stream, request.map(ClientBody::Stream), end));
     let mut alarm = pin!(tokio::time::sleep(limits.head_deadline));
     loop {
         tokio::select! {

@@ -247,6 +247,7 @@ impl Upstream {
             closed.extend(
                 links.extract_if(.., |link| now_ms.saturating_sub(link.idle_since_ms) > idle_ms || !link.is_free()),
             );
+            links.iter_mut().for_each(Link::park);
         }
         let unused: Vec<Shared> = state
             .shared

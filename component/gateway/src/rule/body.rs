@@ -4,8 +4,9 @@
 //! it was.
 
 use super::Pass;
+use crate::link::ClientBody;
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 /// What a client sends, at most so much of it.
 pub(crate) struct Bounded {
-    body: Incoming,
+    body: ClientBody,
     left: u64,
     pass: Option<Arc<Pass>>,
 }
@@ -25,7 +26,7 @@ pub(crate) struct Bounded {
 struct TooLong;
 
 impl Bounded {
-    pub(crate) fn new(body: Incoming, pass: Option<Arc<Pass>>) -> Bounded {
+    pub(crate) fn new(body: ClientBody, pass: Option<Arc<Pass>>) -> Bounded {
         let left = pass.as_ref().and_then(|pass| pass.rules.body_bytes_max).unwrap_or(u64::MAX);
         Bounded { body, left, pass }
     }

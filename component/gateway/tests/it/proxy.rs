@@ -100,14 +100,11 @@ async fn a_chunked_body_goes_up() {
     let bed = Bed::new(&[("a", &mirror)]).await;
     let mut client = bed.client().await;
     let head = "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
-    let answer = client.ask(format!("{head}3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")).await;
-    assert!(answer.text().ends_with("\nabcde"), "{}", answer.text());
-    assert_eq!(answer.headers.get("connection"), None);
-    // Where this second head begins is the parser's secret, so what framing it names is not known for sure.
-    let answer = client.ask(format!("{head}3\r\nabc\r\n0\r\n\r\n")).await;
-    assert!(answer.text().ends_with("\nabc"), "{}", answer.text());
-    assert_eq!(answer.headers["connection"], "close");
-    assert!(client.rest().await.is_empty());
+    for _ in 0..3 {
+        let answer = client.ask(format!("{head}3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")).await;
+        assert!(answer.text().ends_with("\nabcde"), "{}", answer.text());
+        assert_eq!(answer.headers.get("connection"), None);
+    }
 }
 
 #[tokio::test]
