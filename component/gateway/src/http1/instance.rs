@@ -294,13 +294,13 @@ impl Sending {
                 }
                 continue;
             }
-            match ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &outbox.slices())) {
-                Ok(0) => self.failed = Some(io::ErrorKind::WriteZero.into()),
-                Ok(length) => {
-                    self.written = true;
-                    outbox.written(length);
-                }
-                Err(error) => self.failed = Some(error),
+            let before = outbox.left();
+            let written = outbox.poll_write(cx, stream);
+            self.written |= outbox.left() < before;
+            match written {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.failed = Some(error),
+                Poll::Pending => return Poll::Pending,
             }
         }
         Poll::Ready(Ok(()))

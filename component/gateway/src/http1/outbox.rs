@@ -6,8 +6,14 @@
 use super::head;
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
 
+/// A piece up to this is copied behind its head: one buffer costs the kernel less to take than two, and more than the
+/// copy costs us.
+const COPIED_BYTES_MAX: usize = 2 << 10;
 /// A buffer that grew beyond this is not kept between messages.
 const KEPT_BYTES_MAX: usize = 8 << 10;
 
@@ -27,6 +33,8 @@ pub(super) struct Outbox {
     data: Bytes,
     /// Follows the data.
     back: &'static [u8],
+    /// The other end takes nothing just now.
+    stuck: bool,
 }
 
 impl Outbox {
@@ -36,7 +44,12 @@ impl Outbox {
 
     /// Whether the next piece can be taken.
     pub(super) fn has_room(&self) -> bool {
-        self.data.is_empty() && self.back.is_empty()
+        !self.stuck && self.data.is_empty() && self.back.is_empty()
+    }
+
+    /// How many bytes are to be written.
+    pub(super) fn left(&self) -> usize {
+        self.front.len() - self.at + self.data.len() + self.back.len()
     }
 
     /// For heads. Only before the data that belongs to them.
@@ -54,13 +67,21 @@ impl Outbox {
             // As a chunk, it would be the end.
             return;
         }
+        let copied = data.len() <= COPIED_BYTES_MAX;
+        let front = self.front();
         if framed == Framed::Chunks {
-            let mut digits = [0; 18];
-            let digits = hexadecimal(data.len(), &mut digits);
-            self.front().extend_from_slice(digits);
-            self.back = b"\r\n";
+            front.extend_from_slice(hexadecimal(data.len(), &mut [0; 18]));
         }
-        self.data = data;
+        if copied {
+            front.extend_from_slice(&data);
+        } else {
+            self.data = data;
+        }
+        match framed {
+            Framed::Plain => {}
+            Framed::Chunks if copied => self.front().extend_from_slice(b"\r\n"),
+            Framed::Chunks => self.back = b"\r\n",
+        }
     }
 
     /// The end of the body.
@@ -82,24 +103,36 @@ impl Outbox {
         front.extend_from_slice(b"\r\n");
     }
 
-    pub(super) fn slices(&self) -> [IoSlice<'_>; 3] {
+    fn slices(&self) -> [IoSlice<'_>; 3] {
         let front = self.front.get(self.at..).unwrap_or_default();
         [IoSlice::new(front), IoSlice::new(&self.data), IoSlice::new(self.back)]
     }
 
-    /// The slice for those that write one only.
-    pub(super) fn first(&self) -> &[u8] {
-        let front = self.front.get(self.at..).unwrap_or_default();
-        if !front.is_empty() {
-            front
-        } else if !self.data.is_empty() {
-            &self.data
-        } else {
-            self.back
+    /// Writes what `stream` takes.
+    pub(super) fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut W,
+    ) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(stream);
+        while !self.is_empty() {
+            let front = self.front.get(self.at..).unwrap_or_default();
+            let polled = if self.data.is_empty() && self.back.is_empty() {
+                stream.as_mut().poll_write(cx, front)
+            } else {
+                stream.as_mut().poll_write_vectored(cx, &self.slices())
+            };
+            self.stuck = polled.is_pending();
+            let written = ready!(polled)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written(written);
         }
+        Poll::Ready(Ok(()))
     }
 
-    pub(super) fn written(&mut self, length: usize) {
+    fn written(&mut self, length: usize) {
         let front = length.min(self.front.len() - self.at);
         self.at += front;
         let data = (length - front).min(self.data.len());
@@ -134,34 +167,67 @@ fn hexadecimal(number: usize, out: &mut [u8; 18]) -> &[u8] {
 mod tests {
     use super::{Framed, Outbox};
     use bytes::Bytes;
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+    use tokio::io::AsyncWrite;
 
-    fn drain(outbox: &mut Outbox, step: usize) -> Vec<u8> {
-        let mut all = Vec::new();
-        while !outbox.is_empty() {
-            let bytes: Vec<u8> = outbox.slices().iter().flat_map(|slice| slice.iter().copied()).collect();
-            assert!(bytes.starts_with(outbox.first()));
-            let length = step.min(bytes.len());
-            all.extend_from_slice(&bytes[..length]);
-            outbox.written(length);
+    /// Takes `step` bytes at a time.
+    struct Narrow(Vec<u8>, usize);
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(mut self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let length = bytes.len().min(self.1);
+            self.0.extend_from_slice(&bytes[..length]);
+            Poll::Ready(Ok(length))
         }
-        all
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            slices: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            self.poll_write(cx, &all)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn drain(outbox: &mut Outbox, to: &mut Narrow) {
+        assert!(outbox.poll_write(&mut Context::from_waker(Waker::noop()), to).is_ready());
     }
 
     #[test]
     fn pieces_keep_their_order_however_they_are_written() {
-        for step in 1..40 {
-            let mut outbox = Outbox::default();
+        let long = "x".repeat(3_000);
+        for step in [1, 2, 3, 7, 40, 2_999, 10_000] {
+            let (mut outbox, mut to) = (Outbox::default(), Narrow(Vec::new(), step));
             outbox.front().extend_from_slice(b"head\r\n\r\n");
             outbox.push(Bytes::from_static(b"0123456789abcdefg"), Framed::Chunks);
-            let mut all = drain(&mut outbox, step);
+            outbox.push(Bytes::from(long.clone()), Framed::Chunks);
+            assert!(!outbox.has_room());
+            drain(&mut outbox, &mut to);
             outbox.push(Bytes::new(), Framed::Chunks);
-            outbox.push(Bytes::from_static(b"x"), Framed::Chunks);
+            outbox.push(Bytes::from(long.clone()), Framed::Chunks);
             outbox.finish(Framed::Chunks);
-            all.extend(drain(&mut outbox, step));
-            let expected = b"head\r\n\r\n11\r\n0123456789abcdefg\r\n1\r\nx\r\n0\r\n\r\n";
-            assert_eq!(all.escape_ascii().to_string(), expected.escape_ascii().to_string());
+            drain(&mut outbox, &mut to);
+            outbox.push(Bytes::from_static(b"y"), Framed::Plain);
+            outbox.push(Bytes::from(long.clone()), Framed::Plain);
+            outbox.finish(Framed::Plain);
+            drain(&mut outbox, &mut to);
             outbox.finish(Framed::Chunks);
-            assert_eq!(drain(&mut outbox, step), b"0\r\n\r\n");
+            drain(&mut outbox, &mut to);
+            let expected = format!(
+                "head\r\n\r\n11\r\n0123456789abcdefg\r\nbb8\r\n{long}\r\nbb8\r\n{long}\r\n0\r\n\r\ny{long}0\r\n\r\n"
+            );
+            assert_eq!(String::from_utf8(to.0).unwrap(), expected, "{step} at a time");
         }
     }
 }

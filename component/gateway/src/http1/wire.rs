@@ -296,18 +296,7 @@ impl Wire {
 
     /// Writes all there is.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outbox.is_empty() {
-            let stream = Pin::new(&mut self.stream);
-            let written = if stream.is_write_vectored() {
-                ready!(stream.poll_write_vectored(cx, &self.outbox.slices()))?
-            } else {
-                ready!(stream.poll_write(cx, self.outbox.first()))?
-            };
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.outbox.written(written);
-        }
+        ready!(self.outbox.poll_write(cx, &mut self.stream))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.outbox.rest();
         Poll::Ready(Ok(()))
