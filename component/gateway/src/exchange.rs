@@ -9,7 +9,7 @@ use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending, Record};
 use crate::deadline;
 use crate::header::{self, ClientName};
-use crate::http1::{AnswerHead, Bad, LineError};
+use crate::http1::{self, AnswerHead, Bad, LineError};
 use crate::link::{ClientBody, Link, RequestBody, Shared};
 use crate::listener::{Target, TargetKind};
 use crate::metrics::Failure;
@@ -262,7 +262,10 @@ async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
             deadline::pass_on(&mut head.headers, left);
         }
         let error = match send(session, &mut link, &head, &mut body, patience).await {
-            Some(Ok(answer)) => return accept(session, answer, lease, link, upgrade),
+            Some(Ok(answer)) => {
+                http1::recycle(head.headers);
+                return accept(session, answer, lease, link, upgrade);
+            }
             Some(Err(LineError::Unsent)) => {
                 // The other end had closed the connection while it was unused: nobody's fault.
                 connecting.failed(lease, &link, Outcome::ConnectFailed);

@@ -7,25 +7,13 @@ use crate::rule::Addresses;
 use crate::trace;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{self, Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
 use std::net::{IpAddr, SocketAddr};
-
-/// Headers about one connection only (RFC 9110, section 7.6.1, and its forerunners).
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+use std::sync::OnceLock;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -35,14 +23,33 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// What only the gateway may say, besides those it sets.
-const CLAIMS: [HeaderName; 5] = [
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-ssl"),
-    X_FORWARDED_PREFIX,
-];
+/// What a header is to the gateway. Told by its name alone, in one look: a table of headers is asked for a name at some
+/// cost, and nearly all requests have none of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// About one connection only (RFC 9110, section 7.6.1, and its forerunners).
+    HopByHop,
+    /// Answered or said by the gateway alone.
+    Ours,
+    Other,
+}
+
+fn kind(name: &HeaderName) -> Kind {
+    match name.as_str() {
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "te"
+        | "transfer-encoding"
+        | "upgrade" => Kind::HopByHop,
+        // It is answered when the instance asks for the body; the others are who the client claims to be.
+        "expect" | "x-real-ip" | "x-forwarded-port" | "x-forwarded-server" | "x-forwarded-ssl"
+        | "x-forwarded-prefix" => Kind::Ours,
+        _ => Kind::Other,
+    }
+}
 
 /// Who the client is, written out once per connection.
 pub(crate) struct ClientName {
@@ -53,6 +60,8 @@ pub(crate) struct ClientName {
     node: String,
     /// How it reached us: `http` or `https`.
     scheme: &'static str,
+    /// The first host it asked for, and `Forwarded` for that: most clients ask for no other.
+    forwarded: OnceLock<(HeaderValue, HeaderValue)>,
 }
 
 impl ClientName {
@@ -65,7 +74,7 @@ impl ClientName {
             IpAddr::V6(_) => format!("\"[{text}]\""),
         };
         let address = HeaderValue::try_from(text).expect("an address is a header value");
-        ClientName { ip, address, node, scheme: if secure { "https" } else { "http" } }
+        ClientName { ip, address, node, scheme: if secure { "https" } else { "http" }, forwarded: OnceLock::new() }
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
@@ -151,13 +160,8 @@ pub(crate) fn to_instance(
     prefix: Option<&str>,
     random: impl FnOnce() -> [u64; 3],
 ) {
-    remove_hop_by_hop(headers);
+    remove(headers, |kind| kind != Kind::Other);
     join_cookies(headers);
-    // The gateway answers it itself, when the instance asks for the body.
-    headers.remove(header::EXPECT);
-    for claim in &CLAIMS {
-        headers.remove(claim);
-    }
     headers.insert(X_FORWARDED_FOR, client.address.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
     headers.insert(X_FORWARDED_HOST, host.clone());
@@ -189,7 +193,7 @@ pub(crate) fn to_http_2(head: &mut Parts) {
 
 /// Makes an instance's headers into those the client gets.
 pub(crate) fn to_client(headers: &mut HeaderMap) {
-    remove_hop_by_hop(headers);
+    remove(headers, |kind| kind == Kind::HopByHop);
 }
 
 /// Says that the connection changes to `protocol` with this message.
@@ -216,15 +220,15 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
-    let mut text = BytesMut::with_capacity(client.node.len() + host.len() + 24);
-    text.extend_from_slice(b"for=");
-    text.extend_from_slice(client.node.as_bytes());
-    text.extend_from_slice(b";host=\"");
-    // `policy` lets only host names, addresses and ports through: nothing to quote.
-    text.extend_from_slice(host.as_bytes());
-    text.extend_from_slice(b"\";proto=");
-    text.extend_from_slice(client.scheme.as_bytes());
-    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static("for=unknown"))
+    let (known, forwarded) = client.forwarded.get_or_init(|| (host.clone(), write_forwarded(client, host)));
+    if known == host { forwarded.clone() } else { write_forwarded(client, host) }
+}
+
+fn write_forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
+    // `asked` lets only host names, addresses and ports through: nothing to quote.
+    let host = host.to_str().unwrap_or_default();
+    let text = format!("for={};host=\"{host}\";proto={}", client.node, client.scheme);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("for=unknown"))
 }
 
 fn identify(headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 3]) {
@@ -239,18 +243,18 @@ fn identify(headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 3]) {
     }
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = connection_tokens(headers)
-            .filter_map(|token| HeaderName::from_bytes(token).ok())
-            // Naming these would change what the message is, not where it goes.
-            .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+fn remove(headers: &mut HeaderMap, goes: impl Fn(Kind) -> bool) {
+    // What `connection` names, but for the words that are no headers, and those that would change what the message is.
+    let named = |token: &&[u8]| {
+        let words: [&[u8]; 5] = [b"keep-alive", b"close", b"upgrade", b"host", b"content-length"];
+        !words.iter().any(|word| token.eq_ignore_ascii_case(word))
+    };
+    let named: Vec<HeaderName> =
+        connection_tokens(headers).filter(named).filter_map(|token| HeaderName::from_bytes(token).ok()).collect();
+    for name in named {
+        headers.remove(name);
     }
-    for name in &HOP_BY_HOP {
+    while let Some(name) = headers.keys().find(|name| goes(kind(name))).cloned() {
         headers.remove(name);
     }
 }

@@ -58,8 +58,16 @@ impl Reading {
         }
     }
 
-    /// How much room the next read should have.
-    pub(super) fn room(&self) -> usize {
+    /// Makes room in `buffer` for the next read. What is left of its room is used up first: the messages before may still
+    /// share the rest.
+    pub(super) fn make_room(&self, buffer: &mut BytesMut) {
+        let wanted = self.room();
+        if buffer.capacity() - buffer.len() < wanted / 4 {
+            buffer.reserve(wanted);
+        }
+    }
+
+    fn room(&self) -> usize {
         let ahead = match self {
             Reading::Through | Reading::Broken => 0,
             Reading::Known(left) => *left,

@@ -9,12 +9,17 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Uri, Version};
 use httparse::{Header, ParserConfig, Status};
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
 /// More header lines than this are refused, as by Apache and HAProxy; browsers send some twenty.
 pub(super) const HEADERS_MAX: usize = 100;
 /// Room for the headers that the gateway adds to a request.
 const HEADERS_ADDED: usize = 8;
+
+/// Tables that are kept by each thread, and their size.
+const TABLES_MAX: usize = 64;
+const TABLE_ENTRIES_MAX: usize = 48;
 
 /// Why a message is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -145,8 +150,26 @@ fn bad(error: httparse::Error) -> Bad {
     }
 }
 
+thread_local! {
+    /// Empty tables of headers, to be used again: each is larger than what allocators are quick with.
+    static TABLES: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes a table of headers that nobody needs any more.
+pub(crate) fn recycle(mut headers: HeaderMap) {
+    if headers.capacity() <= TABLE_ENTRIES_MAX {
+        headers.clear();
+        TABLES.with_borrow_mut(|tables| {
+            if tables.len() < TABLES_MAX {
+                tables.push(headers);
+            }
+        });
+    }
+}
+
 fn headers(head: &Bytes, parsed: &[Header<'_>]) -> Result<HeaderMap, Bad> {
-    let mut headers = HeaderMap::with_capacity(parsed.len() + HEADERS_ADDED);
+    let mut headers = TABLES.with_borrow_mut(Vec::pop).unwrap_or_default();
+    headers.reserve(parsed.len() + HEADERS_ADDED);
     for header in parsed {
         let name = HeaderName::from_bytes(header.name.as_bytes())
             .map_err(|_| Bad::Malformed("a header's name has a character that names do not have"))?;

@@ -174,7 +174,7 @@ impl Line {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(self.reading.room());
+        self.reading.make_room(&mut self.buffer);
         match &mut self.ends {
             Ends::Both(stream) => poll_read(cx, stream, &mut self.buffer),
             Ends::Apart { read, .. } => poll_read(cx, read, &mut self.buffer),

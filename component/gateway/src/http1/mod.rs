@@ -13,7 +13,7 @@ mod outbox;
 mod scan;
 mod wire;
 
-pub(crate) use head::Bad;
+pub(crate) use head::{Bad, recycle};
 pub(crate) use instance::{AnswerHead, Line, LineError};
 pub(crate) use outbox::Framed;
 pub(crate) use wire::{Broken, Manner, Received, SharedWire, Upload, Wire};

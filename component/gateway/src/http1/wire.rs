@@ -164,7 +164,7 @@ impl Wire {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(self.reading.room());
+        self.reading.make_room(&mut self.buffer);
         pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)
     }
 
@@ -273,6 +273,7 @@ impl Wire {
             out.extend_from_slice(b"connection: keep-alive\r\n");
         }
         out.extend_from_slice(b"\r\n");
+        head::recycle(std::mem::take(headers));
         // There is no body whatever the head says of one.
         let framed = if manner.head { Framed::Plain } else { framed };
         (framed, goes_on)
