@@ -24,7 +24,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Body;
 use hyper::upgrade::OnUpgrade;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -70,23 +70,18 @@ pub(crate) async fn answer(
     session.pulse.request_begins(!request.body().is_end_stream());
     let target = session.target.get();
     let mut record = Record::new(Arc::clone(&target.meters), request.method().clone(), started);
-    let admitted = admit(session, &target, request, stream, started);
-    let pass = admitted.as_ref().ok().and_then(|errand| errand.pass.clone());
-    let answered = match admitted {
-        Ok(errand) => {
-            record.meters = Arc::clone(&errand.upstream.meters);
-            let span = span(session, &errand);
-            run_in_time(session, errand).instrument(span).await
-        }
-        Err(refusal) => Err(refusal),
+    let mut errand = match admit(session, &target, request, stream, started) {
+        Ok(errand) => errand,
+        Err(refusal) => return refused(session, refusal, None, record),
     };
-    match answered {
+    record.meters = Arc::clone(&errand.upstream.meters);
+    let span = span(session, &errand);
+    match run_in_time(session, &mut errand).instrument(span).await {
         Ok(Answered::Message(mut response, lease, link)) => {
             header::to_client(response.headers_mut());
-            if let Some(pass) = &pass {
+            if let Some(pass) = &errand.pass {
                 pass.to_client(response.headers_mut());
             }
-            *response.version_mut() = Version::HTTP_11;
             record.status = response.status().as_u16();
             let ending = Ending::new(lease, link, record, Arc::clone(&session.pulse));
             response.map(|()| AnswerBody::from_instance(ending))
@@ -95,18 +90,20 @@ pub(crate) async fn answer(
             record.status = response.status().as_u16();
             response
         }
-        Err(refusal) => {
-            record.status = refusal.status().as_u16();
-            session.pulse.request_ends();
-            let mut response = refusal.response();
-            match (&refusal, &pass) {
-                (Refusal::Ruled(ruling), _) => record.meters = Arc::clone(&ruling.meters),
-                (_, Some(pass)) => pass.to_client(response.headers_mut()),
-                (_, None) => {}
-            }
-            response.map(AnswerBody::own)
-        }
+        Err(refusal) => refused(session, refusal, errand.pass.as_deref(), record),
     }
+}
+
+fn refused(session: &Session, refusal: Refusal, pass: Option<&Pass>, mut record: Record) -> Response<AnswerBody> {
+    record.status = refusal.status().as_u16();
+    session.pulse.request_ends();
+    let mut response = refusal.response();
+    match (&refusal, pass) {
+        (Refusal::Ruled(ruling), _) => record.meters = Arc::clone(&ruling.meters),
+        (_, Some(pass)) => pass.to_client(response.headers_mut()),
+        (_, None) => {}
+    }
+    response.map(AnswerBody::own)
 }
 
 /// Answers what could not be read as a request.
@@ -232,10 +229,12 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
 }
 
 /// [`run`], no longer than the client waits.
-async fn run_in_time(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
-    let Some(deadline) = errand.deadline else { return run(session, errand).await };
+async fn run_in_time(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
+    let deadline = errand.deadline;
     let upstream = Arc::clone(&errand.upstream);
-    match tokio::time::timeout_at(deadline.into(), run(session, errand)).await {
+    let mut running = pin!(run(session, errand));
+    let Some(deadline) = deadline else { return running.await };
+    match tokio::time::timeout_at(deadline.into(), running.as_mut()).await {
         Ok(answered) => answered,
         Err(_) => {
             // Dropped, it has given back what it had: the instance sees its client leave.
@@ -246,25 +245,27 @@ async fn run_in_time(session: &Session, errand: Errand) -> Result<Answered, Refu
 }
 
 /// Balancer and connection: sends the request until there is an answer or no more to try.
-async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
-    let Errand { upstream, mut head, mut body, repeatable, many, upgrade, pass, started, deadline } = errand;
-    if let Some(pass) = &pass {
+async fn run(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
+    let Errand { upstream, head, body, upgrade, pass, .. } = errand;
+    let (repeatable, many, started, deadline) = (errand.repeatable, errand.many, errand.started, errand.deadline);
+    let upstream: &Arc<Upstream> = upstream;
+    if let Some(pass) = pass {
         pass.prove().await.map_err(Refusal::Ruled)?;
     }
     let patience = pass.as_ref().and_then(|pass| pass.rules.answer_deadline);
-    let search = Search::new(Arc::clone(&upstream), started);
+    let search = Search::new(Arc::clone(upstream), started);
     let mut connecting = Connecting { search, fresh: false, repeatable, many };
     let mut sends = 0;
     loop {
-        let (lease, mut link) = connecting.connect(session, &upstream).await?;
+        let (lease, mut link) = connecting.connect(session, upstream).await?;
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(world::clock::monotonic());
             deadline::pass_on(&mut head.headers, left);
         }
-        let error = match send(session, &mut link, &head, &mut body, patience).await {
+        let error = match send(session, &mut link, head, body, patience).await {
             Some(Ok(answer)) => {
-                http1::recycle(head.headers);
-                return accept(session, answer, lease, link, upgrade);
+                http1::recycle(std::mem::take(&mut head.headers));
+                return accept(session, answer, lease, link, upgrade.take());
             }
             Some(Err(LineError::Unsent)) => {
                 // The other end had closed the connection while it was unused: nobody's fault.
@@ -292,7 +293,7 @@ async fn run(session: &Session, errand: Errand) -> Result<Answered, Refusal> {
         upstream.meters.failure(Failure::Broken);
         connecting.failed(lease, &link, Outcome::ServerError);
         if !(repeatable && sends < SENDS_MAX && upstream.may_retry()) {
-            return Err(broken(&upstream, error));
+            return Err(broken(upstream, error));
         }
         upstream.meters.retry();
     }
@@ -316,7 +317,7 @@ async fn send(
     patience: Option<Duration>,
 ) -> Option<Result<AnswerHead, LineError>> {
     session.pulse.asks();
-    let mut sending = std::pin::pin!(link.send(head, body));
+    let mut sending = pin!(link.send(head, body));
     let mut alarm: Option<Pin<Box<Sleep>>> = None;
     let sent = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),
@@ -399,19 +400,28 @@ impl Connecting {
             {
                 return Ok((lease, link));
             }
-            let Some((lease, stream)) = self.search.dial(lease, None).await else { continue };
-            let opened = if self.many {
-                Shared::open(stream).await.map(|shared| {
-                    let link = shared.link(false);
-                    lease.share(shared);
-                    link
-                })
-            } else {
-                Ok(Link::new(stream))
-            };
-            match opened {
-                Ok(link) => return Ok((lease, link)),
-                Err(_) => self.search.rule_out(lease, Outcome::ServerError),
+            // Most requests find an unused connection: what the others need is made for them.
+            if let Some(made) = Box::pin(self.open(lease)).await {
+                return Ok(made);
+            }
+        }
+    }
+
+    /// A fresh connection; `None` when there is none to have.
+    async fn open(&mut self, lease: Lease) -> Option<(Lease, Link)> {
+        let (lease, stream) = self.search.dial(lease, None).await?;
+        if !self.many {
+            return Some((lease, Link::new(stream)));
+        }
+        match Shared::open(stream).await {
+            Ok(shared) => {
+                let link = shared.link(false);
+                lease.share(shared);
+                Some((lease, link))
+            }
+            Err(_) => {
+                self.search.rule_out(lease, Outcome::ServerError);
+                None
             }
         }
     }

@@ -36,7 +36,7 @@ type Upstreams = BTreeMap<(String, u16), Arc<Upstream>>;
 
 /// Serves published ports and host names. Dropped, it cuts everything off; see [`Gateway::close`].
 pub struct Gateway {
-    floor: Floor,
+    floor: Arc<Floor>,
     meter: Meter,
     unrouted: Arc<ServiceMeters>,
     upstreams: Arc<Mutex<Upstreams>>,
@@ -114,11 +114,11 @@ impl Gateway {
         let Settings { inherited, udp, trusted, limits } = settings;
         let trusted = Addresses::new(&trusted, &[]).map(Arc::new);
         let room = Arc::new(Semaphore::new(limits.connections_max));
-        let connections = ConnectionMeters::new(&meter, limits.connections_max);
+        let connections = Arc::new(ConnectionMeters::new(&meter, limits.connections_max));
         let ground = Arc::new(Ground::new(dialer, limits));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
         let tls = Tls::new().expect("ring has everything TLS 1.2 and 1.3 need");
-        let floor = Floor { ground, meters: connections, room, tls, trusted };
+        let floor = Arc::new(Floor { ground, meters: connections, room, tls, trusted });
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             floor,
@@ -288,14 +288,14 @@ impl Gateway {
     fn listen(&self, state: &mut State, key: &Key, target: Target) -> Result<Listening, String> {
         let held = state.inherited.iter().position(|(address, _)| *address == key.address);
         let held = held.map(|at| state.inherited.swap_remove(at).1);
-        let floor = self.floor.clone();
+        let floor = Arc::clone(&self.floor);
         let listening = match (key.protocol, &state.udp) {
             (Protocol::Tcp, _) => held
                 .map_or_else(|| listener::bind(key.address), listener::inherit)
                 .and_then(|socket| Listening::start(socket, target, floor, key.tls)),
             (Protocol::Udp, Some(dialer)) => held
                 .map_or_else(|| listener::bind_udp(key.address), listener::inherit_udp)
-                .and_then(|socket| Listening::start_udp(socket, target, floor, Arc::clone(dialer))),
+                .and_then(|socket| Listening::start_udp(socket, target, &floor, Arc::clone(dialer))),
             (Protocol::Udp, None) => {
                 return Err(format!("cannot listen at {}: UDP ports are not published on this machine", key.address));
             }

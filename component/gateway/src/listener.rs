@@ -10,6 +10,7 @@ use crate::published::{self, Arrival};
 use crate::pulse::{ClientStream, Pulse, Transport};
 use crate::route::Router;
 use crate::rule::Addresses;
+use crate::session;
 use crate::settings::UdpDialer;
 use crate::swap::Swap;
 use crate::table::Speaks;
@@ -59,10 +60,9 @@ pub(crate) enum TargetKind {
 }
 
 /// What every accepting task is given.
-#[derive(Clone)]
 pub(crate) struct Floor {
     pub(crate) ground: Arc<Ground>,
-    pub(crate) meters: ConnectionMeters,
+    pub(crate) meters: Arc<ConnectionMeters>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) tls: Tls,
     /// Who may say for whom they speak.
@@ -82,7 +82,7 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Starts to accept at `socket`.
-    pub(crate) fn start(socket: TcpListener, target: Target, floor: Floor, secure: bool) -> io::Result<Listening> {
+    pub(crate) fn start(socket: TcpListener, target: Target, floor: Arc<Floor>, secure: bool) -> io::Result<Listening> {
         let got = socket.local_addr()?;
         let kept = Some(socket.as_fd().try_clone_to_owned()?);
         let target = Arc::new(Swap::new(target));
@@ -96,13 +96,13 @@ impl Listening {
     pub(crate) fn start_udp(
         socket: UdpSocket,
         target: Target,
-        floor: Floor,
+        floor: &Floor,
         dialer: Arc<dyn UdpDialer>,
     ) -> io::Result<Listening> {
         let got = socket.local_addr()?;
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
-        let serving = while_open(watched, udp::serve(socket, Arc::clone(&target), floor.ground, dialer));
+        let serving = while_open(watched, udp::serve(socket, Arc::clone(&target), Arc::clone(&floor.ground), dialer));
         let accepting = world::task::spawn("gateway udp port", serving);
         Ok(Listening { got, target, phase, kept: None, accepting })
     }
@@ -126,7 +126,7 @@ async fn while_open(mut phase: watch::Receiver<Phase>, work: impl Future<Output 
 async fn accept(
     socket: TcpListener,
     target: Arc<Swap<Target>>,
-    floor: Floor,
+    floor: Arc<Floor>,
     secure: bool,
     phase: watch::Receiver<Phase>,
 ) {
@@ -142,46 +142,73 @@ async fn accept(
                 continue;
             }
         };
-        let (target, floor, phase) = (Arc::clone(&target), floor.clone(), phase.clone());
+        let (target, floor, phase) = (Arc::clone(&target), Arc::clone(&floor), phase.clone());
         // It ends with its client, with its instance, or when `phase` says so.
         world::task::spawn("gateway client connection", async move {
-            if let Some(arrival) = arrive(stream, client, target, &floor, secure, phase).await {
-                serve(arrival).await;
-            }
+            let arriving = arrive(stream, client, target, &floor, secure, phase);
+            serve(arriving, &floor).await;
             drop(place);
         })
         .detach();
     }
 }
 
-/// `None` when it came to nothing.
-async fn arrive(
-    mut stream: TcpStream,
-    mut client: SocketAddr,
+/// A connection as it was accepted. Most are silent most of the time, so what is held of one is kept small: what only
+/// some need is made for those.
+fn arrive(
+    stream: TcpStream,
+    client: SocketAddr,
     target: Arc<Swap<Target>>,
     floor: &Floor,
     secure: bool,
     phase: watch::Receiver<Phase>,
-) -> Option<Arrival> {
+) -> Arrival {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%client, %error, "cannot switch off Nagle's algorithm");
     }
     let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
-    if trusted.is_some() {
+    let pulse = Arc::new(Pulse::new());
+    let stream = ClientStream::new(Transport::Plain(stream), Arc::clone(&pulse), Arc::clone(&floor.meters));
+    Arrival { ground: Arc::clone(&floor.ground), target, stream, pulse, client, phase, secure, http_2: false, trusted }
+}
+
+async fn serve(arrival: Arrival, floor: &Floor) {
+    let prefaced = arrival.secure || arrival.trusted.is_some();
+    let arrival = if prefaced { Box::pin(open(arrival, floor)).await } else { Some(arrival) };
+    let Some(arrival) = arrival else { return };
+    match arrival.published() {
+        Some((upstream, speaks)) => Box::pin(published::serve(arrival, upstream, speaks)).await,
+        None if arrival.http_2 => Box::pin(arrival.serve_http_2()).await,
+        None => {
+            let (session, wire, phase) = arrival.into_http();
+            session::serve(session, wire, phase).await;
+        }
+    }
+}
+
+/// What comes before the first byte that is meant for us: a balancer's word, and TLS. `None` when that came to nothing.
+async fn open(mut arrival: Arrival, floor: &Floor) -> Option<Arrival> {
+    let client = arrival.client;
+    let mut stream = arrival.stream.into_plain()?;
+    if arrival.trusted.is_some() {
         let spoken = tokio::time::timeout(floor.ground.limits.head_deadline, behind(&mut stream)).await;
         match spoken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(named) => client = named.unwrap_or(client),
+            Ok(named) => arrival.client = named.unwrap_or(client),
             Err(error) => {
                 tracing::debug!(%client, %error, "a balancer in front of us said nothing that could be read");
                 return None;
             }
         }
     }
-    let (stream, http_2) =
-        if secure { shake_hands(stream, client, floor).await? } else { (Transport::Plain(stream), false) };
-    let pulse = Arc::new(Pulse::new());
-    let stream = ClientStream::new(stream, Arc::clone(&pulse), floor.meters.clone());
-    Some(Arrival { ground: Arc::clone(&floor.ground), target, stream, pulse, client, phase, secure, http_2, trusted })
+    let transport = if arrival.secure {
+        let (transport, http_2) = shake_hands(stream, arrival.client, floor).await?;
+        arrival.http_2 = http_2;
+        transport
+    } else {
+        Transport::Plain(stream)
+    };
+    arrival.stream = ClientStream::new(transport, Arc::clone(&arrival.pulse), Arc::clone(&floor.meters));
+    Some(arrival)
 }
 
 /// Whom a balancer speaks for, if it says so by the PROXY protocol. What follows is left to be read.
@@ -226,21 +253,6 @@ async fn shake_hands(stream: TcpStream, client: SocketAddr, floor: &Floor) -> Op
     let stream = stream?;
     let http_2 = tls::is_http_2(stream.get_ref().1.alpn_protocol());
     Some((Transport::Tls(Box::new(stream)), http_2))
-}
-
-async fn serve(arrival: Arrival) {
-    let target = arrival.target.get();
-    match &target.kind {
-        TargetKind::Routed(_) => {
-            drop(target);
-            arrival.serve_any_http().await;
-        }
-        TargetKind::Service { upstream, speaks } => {
-            let (upstream, speaks) = (Arc::clone(upstream), *speaks);
-            drop(target);
-            published::serve(arrival, upstream, speaks).await;
-        }
-    }
 }
 
 /// Listens at `address`.

@@ -5,7 +5,8 @@
 //! tunnel. Knows no more of either than the first line.
 
 use crate::detect::{Verdict, judge};
-use crate::listener::{Phase, Target};
+use crate::http1::SharedWire;
+use crate::listener::{Phase, Target, TargetKind};
 use crate::pulse::{ClientStream, Pulse};
 use crate::rule::Addresses;
 use crate::search::Search;
@@ -28,11 +29,6 @@ use tokio::sync::watch;
 /// How long the client of a port that has spoken HTTP may take to begin before the instance is dialled
 /// anyway, in case it speaks first this time. A client that has something to say says it within a round trip.
 const HEAD_START: Duration = Duration::from_millis(100);
-
-/// What a client of HTTP/2 says first (RFC 9113, section 3.4).
-const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Most requests fit; the rest is read by whoever serves them.
-const FIRST_READ_BYTES: usize = 1 << 10;
 
 /// A client connection as it was accepted.
 pub(crate) struct Arrival {
@@ -101,53 +97,42 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
 }
 
 impl Arrival {
-    pub(crate) async fn serve_http(self, first: Option<(Lease, TcpStream)>) {
-        let Arrival { ground, target, stream, pulse, client, phase, secure, http_2, trusted } = self;
-        let mut session = Session::new(ground, target, pulse, client, secure, first);
-        session.trusted = trusted;
+    /// The service of a published port, and what it speaks; `None` where requests are routed.
+    pub(crate) fn published(&self) -> Option<(Arc<Upstream>, Speaks)> {
+        match &self.target.get().kind {
+            TargetKind::Routed(_) => None,
+            TargetKind::Service { upstream, speaks } => Some((Arc::clone(upstream), *speaks)),
+        }
+    }
+
+    /// As a connection that speaks HTTP/1, or begins with the preface of HTTP/2.
+    pub(crate) fn into_http(self) -> (Arc<Session>, SharedWire, watch::Receiver<Phase>) {
+        let (session, stream, phase) = self.into_session(None);
+        let wire = SharedWire::new(stream, Arc::clone(&session.pulse));
+        (session, wire, phase)
+    }
+
+    pub(crate) async fn serve_http_2(self) {
+        let (session, stream, phase) = self.into_session(None);
+        streams::serve(session, stream, phase).await;
+    }
+
+    async fn serve_http(self, first: Option<(Lease, TcpStream)>) {
+        let http_2 = self.http_2;
+        let (session, stream, phase) = self.into_session(first);
         if http_2 {
             streams::serve(session, stream, phase).await;
         } else {
-            session::serve(session, stream, phase).await;
+            let wire = SharedWire::new(stream, Arc::clone(&session.pulse));
+            session::serve(session, wire, phase).await;
         }
     }
-}
 
-impl Arrival {
-    /// Serves a connection to the shared port: HTTP, of the version that its first bytes or TLS tell.
-    pub(crate) async fn serve_any_http(mut self) {
-        if !self.secure {
-            let mut phase = self.phase.clone();
-            let patience = self.ground.limits.idle_deadline;
-            let ending = phase.wait_for(|phase| *phase != Phase::Open);
-            self.http_2 = tokio::select! {
-                preface = tokio::time::timeout(patience, self.begins_http_2()) => match preface {
-                    Ok(Some(http_2)) => http_2,
-                    Ok(None) | Err(_) => return,
-                },
-                _ = ending => return,
-            };
-        }
-        self.serve_http(None).await;
-    }
-
-    /// Whether the client begins with HTTP/2's preface, as one does that knows (h2c). `None` when it left first.
-    async fn begins_http_2(&mut self) -> Option<bool> {
-        let mut said = BytesMut::with_capacity(FIRST_READ_BYTES);
-        let verdict = loop {
-            if self.stream.read_buf(&mut said).await.ok()? == 0 {
-                return None;
-            }
-            let length = said.len().min(HTTP_2_PREFACE.len());
-            if said.get(..length) != HTTP_2_PREFACE.get(..length) {
-                break false;
-            }
-            if length == HTTP_2_PREFACE.len() {
-                break true;
-            }
-        };
-        self.stream.unread(said.freeze());
-        Some(verdict)
+    fn into_session(self, first: Option<(Lease, TcpStream)>) -> (Arc<Session>, ClientStream, watch::Receiver<Phase>) {
+        let Arrival { ground, target, stream, pulse, client, phase, secure, trusted, .. } = self;
+        let mut session = Session::new(ground, target, pulse, client, secure, first);
+        session.trusted = trusted;
+        (Arc::new(session), stream, phase)
     }
 }
 

@@ -189,13 +189,22 @@ pub(crate) struct ClientStream {
     /// Read already, to be read again first.
     early: Bytes,
     pulse: Arc<Pulse>,
-    meters: ConnectionMeters,
+    meters: Open,
+}
+
+/// Counts a connection for as long as it is open.
+struct Open(Arc<ConnectionMeters>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.add(-1.0);
+    }
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: Transport, pulse: Arc<Pulse>, meters: ConnectionMeters) -> ClientStream {
+    pub(crate) fn new(stream: Transport, pulse: Arc<Pulse>, meters: Arc<ConnectionMeters>) -> ClientStream {
         meters.open.add(1.0);
-        ClientStream { stream, early: Bytes::new(), pulse, meters }
+        ClientStream { stream, early: Bytes::new(), pulse, meters: Open(meters) }
     }
 
     /// Puts back bytes that were read, to be read again before all others.
@@ -209,6 +218,14 @@ impl ClientStream {
 }
 
 impl ClientStream {
+    /// The bare socket, for who has read nothing yet. `None` within TLS.
+    pub(crate) fn into_plain(self) -> Option<TcpStream> {
+        match self.stream {
+            Transport::Plain(stream) => Some(stream),
+            Transport::Tls(_) => None,
+        }
+    }
+
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self.stream, Transport::Plain(_))
     }
@@ -220,12 +237,6 @@ impl AsFd for ClientStream {
             Transport::Plain(stream) => stream.as_fd(),
             Transport::Tls(stream) => stream.get_ref().0.as_fd(),
         }
-    }
-}
-
-impl Drop for ClientStream {
-    fn drop(&mut self) {
-        self.meters.open.add(-1.0);
     }
 }
 
@@ -249,7 +260,7 @@ impl AsyncRead for ClientStream {
                 let read = out.filled().get(before..).unwrap_or_default();
                 if !read.is_empty() {
                     self.pulse.received();
-                    self.meters.bytes_in.add(u64::try_from(read.len()).unwrap_or(0));
+                    self.meters.0.bytes_in.add(u64::try_from(read.len()).unwrap_or(0));
                 }
             }
         }
@@ -263,7 +274,7 @@ impl ClientStream {
             Poll::Pending => self.pulse.write_waits.store(true, Ordering::Relaxed),
             Poll::Ready(Ok(length)) => {
                 self.pulse.sent();
-                self.meters.bytes_out.add(u64::try_from(*length).unwrap_or(0));
+                self.meters.0.bytes_out.add(u64::try_from(*length).unwrap_or(0));
             }
             Poll::Ready(Err(_)) => {}
         }

@@ -10,8 +10,9 @@ use crate::header::ClientName;
 use crate::http1::{Broken, Framed, LineError, Manner, Received, SharedWire, Wire};
 use crate::link::ClientBody;
 use crate::listener::{Phase, Target};
-use crate::pulse::{ClientStream, Pulse};
+use crate::pulse::Pulse;
 use crate::rule::Addresses;
+use crate::streams;
 use crate::swap::Swap;
 use crate::tunnel;
 use crate::upstream::{Ground, Lease};
@@ -134,14 +135,18 @@ impl Session {
 
 /// Serves the connection to its end. When `phase` says drain, what is under way is finished; when it says cut,
 /// nothing is.
-pub(crate) async fn serve(session: Session, stream: ClientStream, mut phase: watch::Receiver<Phase>) {
-    let session = Arc::new(session);
-    let wire = SharedWire::new(stream, Arc::clone(&session.pulse));
+pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire, mut phase: watch::Receiver<Phase>) {
+    let mut first = true;
     while spoken(&session, &wire, &mut phase).await {
+        // What begins so is no request of HTTP/1.
+        if std::mem::take(&mut first) && wire.lock().may_be_http_2() && Box::pin(is_http_2(&session, &wire)).await {
+            let Some(stream) = wire.into_stream() else { return };
+            return Box::pin(streams::serve(session, stream, phase)).await;
+        }
         // What a request needs is made when one comes: most connections of most servers are silent.
         match Box::pin(busy(&session, &wire, &mut phase)).await {
             After::Silence => {}
-            After::Switch(switch) => return join(switch, wire, phase).await,
+            After::Switch(switch) => return Box::pin(join(switch, wire, phase)).await,
             After::Nothing => return,
         }
     }
@@ -173,6 +178,12 @@ async fn spoken(session: &Session, wire: &SharedWire, phase: &mut watch::Receive
         // Nothing is under way that could be drained.
         _ = phase.wait_for(|phase| *phase != Phase::Open) => false,
     }
+}
+
+/// Whether the client begins with the preface of HTTP/2, as one does that knows beforehand.
+async fn is_http_2(session: &Session, wire: &SharedWire) -> bool {
+    let begun = poll_fn(|cx| wire.lock().poll_http_2(cx));
+    tokio::time::timeout(session.ground.limits.head_deadline, begun).await.unwrap_or(false)
 }
 
 /// Serves requests for as long as they come.

@@ -49,8 +49,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 
 /// Serves the connection to its end. When `phase` says drain, streams under way are finished; when it says cut, nothing
 /// is.
-pub(crate) async fn serve(session: Session, stream: ClientStream, mut phase: watch::Receiver<Phase>) {
-    let session = Arc::new(session);
+pub(crate) async fn serve(session: Arc<Session>, stream: ClientStream, mut phase: watch::Receiver<Phase>) {
     session.pulse.multiplexes();
     let limits = session.ground.limits.clone();
     let streams = phase.clone();

@@ -26,6 +26,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 const AHEAD_BYTES_MAX: usize = 64 << 10;
 /// The first read of a connection without a buffer: most requests fit.
 const FIRST_BYTES: usize = 2 << 10;
+/// What a client of HTTP/2 says first (RFC 9113, section 3.4).
+const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What is still read of a body that nobody wants, so that the connection can go on.
 const UNWANTED_BYTES_MAX: usize = 64 << 10;
 
@@ -130,6 +132,26 @@ impl Wire {
             }
             Ok(()) | Err(_) => Poll::Ready(false),
         }
+    }
+
+    /// Whether what has been read so far is how HTTP/2 begins.
+    pub(crate) fn may_be_http_2(&self) -> bool {
+        let length = self.buffer.len().min(HTTP_2_PREFACE.len());
+        self.buffer.get(..length) == HTTP_2_PREFACE.get(..length)
+    }
+
+    /// Reads until that is known. What was read is kept.
+    pub(crate) fn poll_http_2(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        while self.may_be_http_2() {
+            if self.buffer.len() >= HTTP_2_PREFACE.len() {
+                return Poll::Ready(true);
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        Poll::Ready(false)
     }
 
     /// Whether there is nothing to keep of this connection but its socket. Then it keeps nothing.
