@@ -36,6 +36,7 @@ mod settings;
 mod streams;
 mod swap;
 mod table;
+mod talk;
 mod tls;
 mod trace;
 mod tunnel;

@@ -3,6 +3,7 @@
 //! Owns the sockets and the tasks that accept. A listener's target may change under it; its connections keep
 //! what they began with, and new requests see the new target. Does not know how anything is served.
 
+use crate::http1::SharedWire;
 use crate::metrics::{ConnectionMeters, Handshake, ServiceMeters};
 use crate::policy::Policy;
 use crate::proxied::{self, Header};
@@ -10,7 +11,7 @@ use crate::published::{self, Arrival};
 use crate::pulse::{ClientStream, Pulse, Transport};
 use crate::route::Router;
 use crate::rule::Addresses;
-use crate::session;
+use crate::session::{self, Session};
 use crate::settings::UdpDialer;
 use crate::swap::Swap;
 use crate::table::Speaks;
@@ -142,43 +143,54 @@ async fn accept(
                 continue;
             }
         };
-        let (target, floor, phase) = (Arc::clone(&target), Arc::clone(&floor), phase.clone());
+        let start = arrive(stream, client, Arc::clone(&target), &floor, secure, phase.clone());
         // It ends with its client, with its instance, or when `phase` says so.
         world::task::spawn("gateway client connection", async move {
-            let arriving = arrive(stream, client, target, &floor, secure, phase);
-            serve(arriving, &floor).await;
+            match start {
+                Start::Http(session, wire, phase) => session::serve(session, wire, phase).await,
+                Start::Other(arrival, floor) => Box::pin(serve(*arrival, floor)).await,
+            }
             drop(place);
         })
         .detach();
     }
 }
 
-/// A connection as it was accepted. Most are silent most of the time, so what is held of one is kept small: what only
-/// some need is made for those.
+/// How a connection begins. Most are silent most of the time, so what is held of one is small: what only some need is
+/// made for those.
+enum Start {
+    Http(Arc<Session>, SharedWire, watch::Receiver<Phase>),
+    Other(Box<Arrival>, Arc<Floor>),
+}
+
 fn arrive(
     stream: TcpStream,
     client: SocketAddr,
     target: Arc<Swap<Target>>,
-    floor: &Floor,
+    floor: &Arc<Floor>,
     secure: bool,
     phase: watch::Receiver<Phase>,
-) -> Arrival {
+) -> Start {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%client, %error, "cannot switch off Nagle's algorithm");
     }
     let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
     let pulse = Arc::new(Pulse::new());
     let stream = ClientStream::new(Transport::Plain(stream), Arc::clone(&pulse), Arc::clone(&floor.meters));
-    Arrival { ground: Arc::clone(&floor.ground), target, stream, pulse, client, phase, secure, http_2: false, trusted }
+    let ground = Arc::clone(&floor.ground);
+    let arrival = Arrival { ground, target, stream, pulse, client, phase, secure, http_2: false, trusted };
+    if arrival.secure || arrival.trusted.is_some() || arrival.published().is_some() {
+        return Start::Other(Box::new(arrival), Arc::clone(floor));
+    }
+    let (session, wire, phase) = arrival.into_http();
+    Start::Http(session, wire, phase)
 }
 
-async fn serve(arrival: Arrival, floor: &Floor) {
-    let prefaced = arrival.secure || arrival.trusted.is_some();
-    let arrival = if prefaced { Box::pin(open(arrival, floor)).await } else { Some(arrival) };
-    let Some(arrival) = arrival else { return };
+async fn serve(arrival: Arrival, floor: Arc<Floor>) {
+    let Some(arrival) = Box::pin(open(arrival, &floor)).await else { return };
     match arrival.published() {
-        Some((upstream, speaks)) => Box::pin(published::serve(arrival, upstream, speaks)).await,
-        None if arrival.http_2 => Box::pin(arrival.serve_http_2()).await,
+        Some((upstream, speaks)) => published::serve(arrival, upstream, speaks).await,
+        None if arrival.http_2 => arrival.serve_http_2().await,
         None => {
             let (session, wire, phase) = arrival.into_http();
             session::serve(session, wire, phase).await;

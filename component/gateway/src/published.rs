@@ -130,7 +130,7 @@ impl Arrival {
 
     fn into_session(self, first: Option<(Lease, TcpStream)>) -> (Arc<Session>, ClientStream, watch::Receiver<Phase>) {
         let Arrival { ground, target, stream, pulse, client, phase, secure, trusted, .. } = self;
-        let mut session = Session::new(ground, target, pulse, client, secure, first);
+        let mut session = Session::new(ground, target, pulse, phase.clone(), client, secure, first);
         session.trusted = trusted;
         (Arc::new(session), stream, phase)
     }

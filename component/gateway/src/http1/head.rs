@@ -249,3 +249,118 @@ pub(super) fn write_headers(out: &mut Vec<u8>, headers: &HeaderMap) {
 pub(super) fn split(buffer: &mut BytesMut, length: usize) -> Bytes {
     buffer.split_to(length.min(buffer.len())).freeze()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Bad, Length, request, response, write_request, write_response};
+    use bytes::Bytes;
+    use http::{Method, Version};
+    use proptest::prelude::*;
+
+    fn asked(headers: &str) -> Result<super::RequestHead, Bad> {
+        request(&Bytes::from(format!("POST /a?b HTTP/1.1\r\nhost: a\r\n{headers}\r\n")))
+    }
+
+    fn answered(line: &str, headers: &str, method: &Method) -> Result<super::ResponseHead, Bad> {
+        response(&Bytes::from(format!("{line}\r\n{headers}\r\n")), method)
+    }
+
+    #[test]
+    fn the_length_of_a_request_is_said_once() {
+        let check = |headers: &str, expected: Option<Length>| {
+            assert_eq!(asked(headers).map(|read| read.length).ok(), expected, "{headers:?}");
+        };
+        check("", Some(Length::Known(0)));
+        check("content-length: 12\r\n", Some(Length::Known(12)));
+        check("content-length: 18446744073709551615\r\n", Some(Length::Known(u64::MAX)));
+        check("content-length: 18446744073709551616\r\n", None);
+        check("content-length: 5\r\ncontent-length: 5\r\n", None);
+        check("content-length: 5, 5\r\n", None);
+        check("content-length: +5\r\n", None);
+        check("content-length: \r\n", None);
+        check("content-length: 5_0\r\n", None);
+        check("transfer-encoding: Chunked\r\n", Some(Length::Chunked));
+        check("transfer-encoding: chunked, chunked\r\n", None);
+        check("transfer-encoding: identity\r\n", None);
+        check("transfer-encoding:\r\n", None);
+        check("transfer-encoding: chunked\r\ncontent-length: 5\r\n", None);
+        check("content-length: 0\r\ntransfer-encoding: chunked\r\n", None);
+        check("content-length : 5\r\n", None);
+        check("x: y\r\n content-length: 5\r\n", None);
+    }
+
+    #[test]
+    fn the_length_of_an_answer_depends_on_the_question() {
+        let check = |line: &str, headers: &str, method: &Method, expected: Option<(Length, bool)>| {
+            let read = answered(line, headers, method).map(|read| (read.length, read.keep_alive));
+            assert_eq!(read.ok(), expected, "{line} {headers:?}");
+        };
+        let (ok, get) = ("HTTP/1.1 200 OK", &Method::GET);
+        check(ok, "content-length: 5\r\n", get, Some((Length::Known(5), true)));
+        check(ok, "content-length: 5\r\n", &Method::HEAD, Some((Length::Known(0), true)));
+        check("HTTP/1.1 304 Not Modified", "content-length: 5\r\n", get, Some((Length::Known(0), true)));
+        check("HTTP/1.1 204 No Content", "", get, Some((Length::Known(0), true)));
+        check(ok, "", get, Some((Length::Open, false)));
+        check("HTTP/1.0 200 OK", "content-length: 5\r\n", get, Some((Length::Known(5), false)));
+        check(
+            "HTTP/1.0 200 OK",
+            "content-length: 5\r\nconnection: keep-alive\r\n",
+            get,
+            Some((Length::Known(5), true)),
+        );
+        check(ok, "connection: x, Close\r\ncontent-length: 5\r\n", get, Some((Length::Known(5), false)));
+        check(ok, "transfer-encoding: chunked\r\n", get, Some((Length::Chunked, true)));
+        check(ok, "transfer-encoding: chunked\r\ncontent-length: 5\r\n", get, Some((Length::Chunked, false)));
+        check(ok, "transfer-encoding: gzip\r\n", get, None);
+        check(ok, "content-length: 5\r\ncontent-length: 6\r\n", get, None);
+        check("HTTP/1.1 200", "content-length: 5\r\n", get, Some((Length::Known(5), true)));
+        check("HTTP/2 200 OK", "", get, None);
+        check("HTTP/1.1 99 Low", "", get, None);
+        check("ICY 200 OK", "", get, None);
+    }
+
+    #[test]
+    fn an_old_client_says_when_it_stays() {
+        let stays = |version: &str, connection: &str| {
+            let head = format!("GET / {version}\r\nhost: a\r\n{connection}\r\n");
+            let read = request(&Bytes::from(head)).unwrap_or_else(|bad| panic!("{bad}"));
+            (read.keep_alive, read.parts.version)
+        };
+        assert_eq!(stays("HTTP/1.1", ""), (true, Version::HTTP_11));
+        assert_eq!(stays("HTTP/1.1", "connection: close\r\n"), (false, Version::HTTP_11));
+        assert_eq!(stays("HTTP/1.0", ""), (false, Version::HTTP_10));
+        assert_eq!(stays("HTTP/1.0", "connection: Keep-Alive\r\n"), (true, Version::HTTP_10));
+    }
+
+    proptest! {
+        #[test]
+        fn any_head_is_read_or_refused(head in "(GET|POST|X) ?[ -~\r\n]{0,60} HTTP/1.[01]\r\n([a-zA-Z-]{0,8} ?: ?[ -~\r\n\t]{0,20}\r\n){0,6}\r\n", noise in prop::collection::vec((any::<usize>(), any::<u8>()), 0..4)) {
+            let mut head = head.into_bytes();
+            for (at, byte) in noise {
+                let at = at % head.len();
+                head[at] = byte;
+            }
+            let head = Bytes::from(head);
+            if let Ok(read) = request(&head) {
+                // What is passed on is read as the same.
+                let mut written = Vec::new();
+                write_request(&mut written, &read.parts);
+                written.extend_from_slice(b"\r\n");
+                let again = request(&Bytes::from(written)).map_err(|bad| TestCaseError::fail(bad.to_string()))?;
+                prop_assert_eq!(again.parts.method, read.parts.method);
+                prop_assert_eq!(again.parts.headers, read.parts.headers);
+            }
+            if let Ok(read) = response(&head, &Method::GET) {
+                let mut written = Vec::new();
+                write_response(&mut written, read.status, &read.headers);
+                written.extend_from_slice(b"\r\n");
+                prop_assert!(response(&Bytes::from(written), &Method::GET).is_ok());
+            }
+        }
+
+        #[test]
+        fn any_answer_is_read_or_refused(head in "HTTP/1.[01] [0-9]{3} ?[ -~]{0,10}\r\n([a-zA-Z-]{0,8}: ?[ -~\t]{0,20}\r\n){0,6}\r\n") {
+            let _ = response(&Bytes::from(head), &Method::GET);
+        }
+    }
+}

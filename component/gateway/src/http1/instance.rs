@@ -96,7 +96,6 @@ impl Line {
         let ResponseHead { status, headers, length, keep_alive } = read;
         self.reading = Reading::new(length);
         if sending.ended && sending.failed.is_none() && self.outbox.is_empty() {
-            self.outbox.rest();
             self.goes_on = keep_alive && status != StatusCode::SWITCHING_PROTOCOLS;
         } else if sending.failed.is_none() {
             self.part(std::mem::replace(body, RequestBody::Empty), sending.framed);
@@ -242,7 +241,6 @@ impl Line {
     /// Nothing is kept of an unused line but its socket.
     pub(crate) fn park(&mut self) {
         self.buffer = BytesMut::new();
-        self.outbox = Outbox::default();
     }
 
     /// The bare connection and what was read of it already.

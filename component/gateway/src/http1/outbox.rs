@@ -6,6 +6,7 @@
 use super::head;
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,8 +15,13 @@ use tokio::io::AsyncWrite;
 /// A piece up to this is copied behind its head: one buffer costs the kernel less to take than two, and more than the
 /// copy costs us.
 const COPIED_BYTES_MAX: usize = 2 << 10;
-/// A buffer that grew beyond this is not kept between messages.
+/// Buffers that each thread keeps for the next message, of whichever connection; one that grew beyond this is not.
+const KEPT_MAX: usize = 64;
 const KEPT_BYTES_MAX: usize = 8 << 10;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +60,8 @@ impl Outbox {
 
     /// For heads. Only before the data that belongs to them.
     pub(super) fn front(&mut self) -> &mut Vec<u8> {
-        if self.at == self.front.len() {
-            self.front.clear();
-            self.at = 0;
+        if self.front.capacity() == 0 {
+            self.front = KEPT.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
         &mut self.front
     }
@@ -129,6 +134,7 @@ impl Outbox {
             }
             self.written(written);
         }
+        self.rest();
         Poll::Ready(Ok(()))
     }
 
@@ -140,10 +146,19 @@ impl Outbox {
         self.back = self.back.get(length - front - data..).unwrap_or_default();
     }
 
-    /// Nothing is left to write: gives back memory that is more than the next message needs.
-    pub(super) fn rest(&mut self) {
+    /// Nothing is left to write: the memory is for others.
+    fn rest(&mut self) {
         self.data = Bytes::new();
-        self.front().shrink_to(KEPT_BYTES_MAX);
+        self.at = 0;
+        let mut front = std::mem::take(&mut self.front);
+        if (1..=KEPT_BYTES_MAX).contains(&front.capacity()) {
+            front.clear();
+            KEPT.with_borrow_mut(|kept| {
+                if kept.len() < KEPT_MAX {
+                    kept.push(front);
+                }
+            });
+        }
     }
 }
 

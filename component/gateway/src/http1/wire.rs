@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// What a client may send ahead of the answer it waits for.
 const AHEAD_BYTES_MAX: usize = 64 << 10;
-/// The first read of a connection without a buffer: most requests fit.
+/// What is read at once where nobody knows what comes: most requests fit.
 const FIRST_BYTES: usize = 2 << 10;
 /// What a client of HTTP/2 says first (RFC 9113, section 3.4).
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -123,15 +123,7 @@ impl Wire {
         if !self.buffer.is_empty() {
             return Poll::Ready(true);
         }
-        let mut room = [MaybeUninit::uninit(); FIRST_BYTES];
-        let mut read = ReadBuf::uninit(&mut room);
-        match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read)) {
-            Ok(()) if !read.filled().is_empty() => {
-                self.buffer.extend_from_slice(read.filled());
-                Poll::Ready(true)
-            }
-            Ok(()) | Err(_) => Poll::Ready(false),
-        }
+        self.poll_fill(cx).map(|read| read.is_ok_and(|length| length > 0))
     }
 
     /// Whether what has been read so far is how HTTP/2 begins.
@@ -152,16 +144,6 @@ impl Wire {
             }
         }
         Poll::Ready(false)
-    }
-
-    /// Whether there is nothing to keep of this connection but its socket. Then it keeps nothing.
-    pub(crate) fn park(&mut self) -> bool {
-        let parks = self.buffer.is_empty() && self.outbox.is_empty() && self.reading.is_through();
-        if parks {
-            self.buffer = BytesMut::new();
-            self.outbox = Outbox::default();
-        }
-        parks
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<Result<RequestHead, Broken>> {
@@ -186,6 +168,14 @@ impl Wire {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.is_empty() && self.reading.is_through() {
+            // Nothing is known to come: no more memory is held than what does.
+            let mut room = [MaybeUninit::uninit(); FIRST_BYTES];
+            let mut read = ReadBuf::uninit(&mut room);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            self.buffer = BytesMut::from(read.filled());
+            return Poll::Ready(Ok(read.filled().len()));
+        }
         self.reading.make_room(&mut self.buffer);
         pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)
     }
@@ -321,7 +311,6 @@ impl Wire {
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.outbox.poll_write(cx, &mut self.stream))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.outbox.rest();
         Poll::Ready(Ok(()))
     }
 

@@ -1,6 +1,8 @@
 //! The gateway from outside: real sockets on both sides, instances that behave as a test wants.
 
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod bed;
 #[cfg(test)]
 mod change;

@@ -1,0 +1,208 @@
+//! One request and its answer, over a connection that speaks HTTP/1.
+//!
+//! Owns the order: the answer is written as it comes, while the client is watched for having left. What this takes is
+//! held for as long as a request is under way, and then used again for another, of whichever connection. Does not know
+//! how a request is answered: `exchange` does.
+
+use crate::body::AnswerBody;
+use crate::exchange;
+use crate::http1::{Broken, Framed, LineError, Manner, Received, SharedWire, Wire};
+use crate::link::ClientBody;
+use crate::session::Session;
+use bytes::Bytes;
+use http::header::TRAILER;
+use http::{Request, Response, StatusCode};
+use hyper::body::{Body, Frame};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio_util::sync::ReusableBoxFuture;
+
+/// A client that is still sending when it is refused is read from for so long, so that it can read why.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 << 10;
+/// What each thread keeps of the memory of requests that are through.
+const KEPT_MAX: usize = 64;
+
+/// What becomes of the connection after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Another request may come.
+    Next,
+    /// None may; the client may still be sending.
+    Close,
+    /// The client has left, or was not told all.
+    Gone,
+    /// It leaves HTTP: the session has both ends.
+    Switch,
+    /// It began as HTTP/2 does.
+    Preface,
+}
+
+/// A request under way.
+pub(crate) struct Talk(ReusableBoxFuture<'static, After>);
+
+thread_local! {
+    static KEPT: RefCell<Vec<Talk>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Talk {
+    /// Begins to answer what was received.
+    pub(crate) fn begin(session: Arc<Session>, wire: SharedWire, received: Result<Received, Broken>) -> Talk {
+        let talk = talk(session, wire, received);
+        match KEPT.with_borrow_mut(Vec::pop) {
+            Some(mut kept) => {
+                kept.0.set(talk);
+                kept
+            }
+            None => Talk(ReusableBoxFuture::new(talk)),
+        }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<After> {
+        self.0.poll(cx)
+    }
+
+    /// Keeps the memory of one that is through.
+    pub(crate) fn recycle(self) {
+        KEPT.with_borrow_mut(|kept| {
+            if kept.len() < KEPT_MAX {
+                kept.push(self);
+            }
+        });
+    }
+}
+
+async fn talk(session: Arc<Session>, wire: SharedWire, received: Result<Received, Broken>) -> After {
+    let Received { parts, body, manner } = match received {
+        Ok(received) => received,
+        Err(Broken::Gone) => return After::Gone,
+        Err(Broken::Bad(bad)) => {
+            drop(tell(&wire, exchange::refuse(&session, bad), Manner::default(), true).await);
+            return After::Close;
+        }
+    };
+    let request = Request::from_parts(parts, ClientBody::Upload(body));
+    let response = {
+        let mut answering = pin!(exchange::answer(&session, request, None));
+        poll_fn(|cx| match answering.as_mut().poll(cx) {
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+            // Dropped, it ends what it began.
+            Poll::Pending => wire.lock().poll_gone(cx).map(|()| None),
+        })
+        .await
+    };
+    let Some(response) = response else { return After::Gone };
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    match tell(&wire, response, manner, session.is_ending()).await {
+        Ok(_) if switches => After::Switch,
+        Ok(true) => After::Next,
+        Ok(false) => After::Close,
+        Err(error) => {
+            tracing::debug!(client = %session.client, %error, "client connection ended");
+            After::Gone
+        }
+    }
+}
+
+/// Why an answer could not be told to its end.
+#[derive(Debug, thiserror::Error)]
+enum Untold {
+    #[error(transparent)]
+    Client(#[from] std::io::Error),
+    #[error(transparent)]
+    Instance(#[from] LineError),
+    #[error("the client has left")]
+    Gone,
+}
+
+/// Writes an answer as it comes. Says whether the connection may go on.
+async fn tell(
+    wire: &SharedWire,
+    mut response: Response<AnswerBody>,
+    manner: Manner,
+    last: bool,
+) -> Result<bool, Untold> {
+    let announced = response.headers().contains_key(TRAILER);
+    let exact = response.body().size_hint().exact();
+    let (framed, goes_on) = wire.lock().put_head(&mut response, exact, manner, last);
+    let mut telling = Telling { body: response.into_body(), framed, announced, ended: false };
+    poll_fn(|cx| telling.poll(cx, wire)).await?;
+    drop(telling);
+    Ok(goes_on && poll_fn(|cx| Poll::Ready(wire.lock().is_through(cx))).await)
+}
+
+/// An answer on its way to the client.
+struct Telling {
+    body: AnswerBody,
+    framed: Framed,
+    /// The head says that there will be trailers.
+    announced: bool,
+    ended: bool,
+}
+
+impl Telling {
+    fn poll(&mut self, cx: &mut Context<'_>, wire: &SharedWire) -> Poll<Result<(), Untold>> {
+        loop {
+            let mut waits = false;
+            if !self.ended && wire.lock().has_room() {
+                match Pin::new(&mut self.body).poll_frame(cx)? {
+                    Poll::Ready(Some(frame)) => self.put(frame, &mut wire.lock()),
+                    Poll::Ready(None) => {
+                        self.ended = true;
+                        wire.lock().put_end(self.framed);
+                    }
+                    Poll::Pending => waits = true,
+                }
+            }
+            let mut wire = wire.lock();
+            ready!(wire.poll_write(cx))?;
+            if waits {
+                return wire.poll_gone(cx).map(|()| Err(Untold::Gone));
+            }
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn put(&mut self, frame: Frame<Bytes>, wire: &mut Wire) {
+        match frame.into_data() {
+            Ok(data) => {
+                wire.put_data(data, self.framed);
+                if self.body.is_end_stream() {
+                    self.ended = true;
+                    wire.put_end(self.framed);
+                    // Others may have the connection while the client takes its time.
+                    self.body.complete();
+                }
+            }
+            Err(frame) => {
+                self.ended = true;
+                let trailers = frame.into_trailers().ok().filter(|_| self.announced && self.framed == Framed::Chunks);
+                match trailers {
+                    Some(trailers) => wire.put_trailers(&trailers),
+                    None => wire.put_end(self.framed),
+                }
+            }
+        }
+    }
+}
+
+/// Closes the connection so that the client can read what it was told.
+pub(crate) async fn close(wire: &SharedWire) {
+    if wire.lock().closes_cleanly() {
+        return;
+    }
+    let closing = async {
+        if poll_fn(|cx| wire.lock().poll_close(cx)).await.is_ok() {
+            let mut left = LINGER_BYTES_MAX;
+            poll_fn(|cx| wire.lock().poll_linger(cx, &mut left)).await;
+        }
+    };
+    // Longer than a client needs that means well.
+    drop(tokio::time::timeout(LINGER, closing).await);
+}

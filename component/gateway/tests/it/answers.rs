@@ -1,0 +1,124 @@
+//! What instances answer, well and badly.
+
+use crate::bed::{Bed, Instance};
+use crate::proxy::read_head;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// An instance that answers each request with the same bytes; `closes` after the first.
+async fn says(answer: impl Into<Vec<u8>>, closes: bool) -> Instance {
+    let answer = answer.into();
+    Instance::raw(move |mut stream| {
+        let answer = answer.clone();
+        async move {
+            while !read_head(&mut stream).await.is_empty() {
+                if stream.write_all(&answer).await.is_err() || closes {
+                    return;
+                }
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn answers_before_the_answer_are_passed_over() {
+    let early = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n";
+    let instance = says(format!("{early}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), false).await;
+    let bed = Bed::new(&[("a", &instance)]).await;
+    let mut client = bed.client().await;
+    for _ in 0..3 {
+        let answer = client.get("/").await;
+        assert_eq!((answer.status, answer.text()), (200, "ok".into()));
+    }
+    let endless = says("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000), false).await;
+    let bed = Bed::new(&[("a", &endless)]).await;
+    assert_eq!(bed.client().await.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await.status, 502);
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_with_its_connection_is_whole() {
+    let instance = says("HTTP/1.0 200 OK\r\n\r\nto the end", true).await;
+    let bed = Bed::new(&[("a", &instance)]).await;
+    let mut client = bed.client().await;
+    for _ in 0..2 {
+        let answer = client.get("/").await;
+        assert_eq!((answer.text(), &*answer.headers["transfer-encoding"]), ("to the end".into(), "chunked"));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_as_an_answer_is_a_502() {
+    for answer in [
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx: y\n\r\n",
+        "HTTP/1.1 200 OK\r\nx: y\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nb\u{e4}d: y\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nhalf",
+        "",
+    ] {
+        let instance = says(answer, true).await;
+        let bed = Bed::new(&[("a", &instance)]).await;
+        let got = bed.client().await.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(got.status, 502, "{answer:?}: {}", got.text());
+        assert!(got.text().starts_with("B0605"), "{}", got.text());
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_lie_are_cut_off_and_their_connections_are_not_used_again() {
+    for (answer, connections) in [
+        // More than was said: what is left is no answer to the next request.
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok and more", 3),
+        // Both framings: the coding counts, and the connection is not trusted with more.
+        ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 3),
+        ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", 3),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 1),
+    ] {
+        let instance = says(answer, false).await;
+        let bed = Bed::new(&[("a", &instance)]).await;
+        let mut client = bed.client().await;
+        for _ in 0..3 {
+            assert_eq!(client.get("/").await.text(), "ok", "{answer:?}");
+        }
+        assert_eq!(bed.doors.dials("a"), connections, "{answer:?}");
+    }
+    let lies = says("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nokay\r\n0\r\n\r\n", false).await;
+    let bed = Bed::new(&[("a", &lies)]).await;
+    let mut client = bed.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let rest = client.rest().await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "an answer that was not whole does not look whole: {}", rest.escape_ascii());
+}
+
+#[tokio::test]
+async fn trailers_that_are_announced_come_through() {
+    let answer =
+        "HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
+    let instance = says(answer, false).await;
+    let bed = Bed::new(&[("a", &instance)]).await;
+    let mut client = bed.client().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let rest = client.rest().await;
+    assert!(rest.ends_with(b"2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n"), "{}", rest.escape_ascii());
+}
+
+#[tokio::test]
+async fn a_refusal_may_come_while_the_body_still_does() {
+    // It answers and closes at the first bytes of a long body: the client is told, not cut off.
+    let instance = Instance::raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        let mut some = [0; 1024];
+        drop(stream.read(&mut some).await);
+        drop(stream.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig").await);
+    })
+    .await;
+    let bed = Bed::new(&[("a", &instance)]).await;
+    let mut client = bed.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n").await;
+    client.send("x".repeat(2_000)).await;
+    let answer = client.answer().await.unwrap();
+    assert_eq!((answer.status, answer.text()), (413, "big".into()));
+}
