@@ -28,6 +28,7 @@ mod policy;
 mod proxied;
 mod published;
 mod pulse;
+mod reused;
 mod route;
 mod rule;
 mod search;

@@ -20,7 +20,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -185,9 +185,8 @@ fn poll_talk(
 ) -> Poll<After> {
     loop {
         if let Some(talk) = under_way {
-            let after = ready!(talk.poll(cx));
-            // Its memory is for the next one, of whichever connection.
-            under_way.take().into_iter().for_each(Talk::recycle);
+            let after = ready!(Pin::new(talk).poll(cx));
+            *under_way = None;
             if after != After::Next {
                 return Poll::Ready(after);
             }
@@ -208,7 +207,7 @@ fn poll_talk(
         if matches!(received, Err(Broken::Gone)) {
             return Poll::Ready(After::Gone);
         }
-        *under_way = Some(Talk::begin(Arc::clone(session), wire.clone(), received));
+        *under_way = Some(talk::begin(Arc::clone(session), wire.clone(), received));
     }
 }
 

@@ -9,6 +9,7 @@ use crate::header;
 use crate::link::ClientBody;
 use crate::listener::Phase;
 use crate::pulse::{ClientStream, Pulse};
+use crate::reused::{Kept, Outcome, Reused};
 use crate::session::{self, Session};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -16,9 +17,11 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread::LocalKey;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -55,7 +58,7 @@ pub(crate) async fn serve(session: Arc<Session>, stream: ClientStream, mut phase
     let streams = phase.clone();
     let service = service_fn(|request| {
         let (session, phase) = (Arc::clone(&session), streams.clone());
-        async move { Ok::<_, Infallible>(answer(&session, request, phase).await) }
+        Reused::new(answer(session, request, phase))
     });
     let mut builder = http2::Builder::new(Tasks);
     builder
@@ -96,12 +99,20 @@ pub(crate) async fn serve(session: Arc<Session>, stream: ClientStream, mut phase
     }
 }
 
+/// The answer to a stream.
+type Answered = Result<Response<AnswerBody>, Infallible>;
+
+impl Outcome for Answered {
+    fn kept() -> &'static LocalKey<Kept<Answered>> {
+        thread_local! {
+            static KEPT: Kept<Answered> = const { RefCell::new(Vec::new()) };
+        }
+        &KEPT
+    }
+}
+
 /// Answers one stream's request, and looks at its clock once in a while.
-async fn answer(
-    session: &Arc<Session>,
-    mut request: Request<Incoming>,
-    phase: watch::Receiver<Phase>,
-) -> Response<AnswerBody> {
+async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: watch::Receiver<Phase>) -> Answered {
     let limits = &session.ground.limits;
     let pulse = Arc::new(Pulse::new());
     let place = Place::take(&session.pulse);
@@ -113,7 +124,7 @@ async fn answer(
         tokio::select! {
             biased;
             mut response = answering.as_mut() => {
-                let Some(switch) = stream.take_switch() else { return response.map(|body| body.holding(place)) };
+                let Some(switch) = stream.take_switch() else { return Ok(response.map(|body| body.holding(place))) };
                 header::to_websocket_answer(&mut response);
                 // It ends with the stream, and so with its connection.
                 let tunnel = async move {
@@ -121,7 +132,7 @@ async fn answer(
                     drop(place);
                 };
                 world::task::spawn("gateway stream", tunnel).detach();
-                return response;
+                return Ok(response);
             }
             () = alarm.as_mut() => {
                 // Marks an answer that is late; whether the client is there is the connection's to see.

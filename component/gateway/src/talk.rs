@@ -1,13 +1,13 @@
 //! One request and its answer, over a connection that speaks HTTP/1.
 //!
-//! Owns the order: the answer is written as it comes, while the client is watched for having left. What this takes is
-//! held for as long as a request is under way, and then used again for another, of whichever connection. Does not know
-//! how a request is answered: `exchange` does.
+//! Owns the order: the answer is written as it comes, while the client is watched for having left. Does not
+//! know how a request is answered: `exchange` does.
 
 use crate::body::AnswerBody;
 use crate::exchange;
 use crate::http1::{Broken, Framed, LineError, Manner, Received, SharedWire, Wire};
 use crate::link::ClientBody;
+use crate::reused::{Kept, Outcome, Reused};
 use crate::session::Session;
 use bytes::Bytes;
 use http::header::TRAILER;
@@ -18,14 +18,12 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::thread::LocalKey;
 use std::time::Duration;
-use tokio_util::sync::ReusableBoxFuture;
 
 /// A client that is still sending when it is refused is read from for so long, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 << 10;
-/// What each thread keeps of the memory of requests that are through.
-const KEPT_MAX: usize = 64;
 
 /// What becomes of the connection after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,37 +41,20 @@ pub(crate) enum After {
 }
 
 /// A request under way.
-pub(crate) struct Talk(ReusableBoxFuture<'static, After>);
+pub(crate) type Talk = Reused<After>;
 
-thread_local! {
-    static KEPT: RefCell<Vec<Talk>> = const { RefCell::new(Vec::new()) };
+impl Outcome for After {
+    fn kept() -> &'static LocalKey<Kept<After>> {
+        thread_local! {
+            static KEPT: Kept<After> = const { RefCell::new(Vec::new()) };
+        }
+        &KEPT
+    }
 }
 
-impl Talk {
-    /// Begins to answer what was received.
-    pub(crate) fn begin(session: Arc<Session>, wire: SharedWire, received: Result<Received, Broken>) -> Talk {
-        let talk = talk(session, wire, received);
-        match KEPT.with_borrow_mut(Vec::pop) {
-            Some(mut kept) => {
-                kept.0.set(talk);
-                kept
-            }
-            None => Talk(ReusableBoxFuture::new(talk)),
-        }
-    }
-
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<After> {
-        self.0.poll(cx)
-    }
-
-    /// Keeps the memory of one that is through.
-    pub(crate) fn recycle(self) {
-        KEPT.with_borrow_mut(|kept| {
-            if kept.len() < KEPT_MAX {
-                kept.push(self);
-            }
-        });
-    }
+/// Begins to answer what was received.
+pub(crate) fn begin(session: Arc<Session>, wire: SharedWire, received: Result<Received, Broken>) -> Talk {
+    Reused::new(talk(session, wire, received))
 }
 
 async fn talk(session: Arc<Session>, wire: SharedWire, received: Result<Received, Broken>) -> After {
