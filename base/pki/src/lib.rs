@@ -7,6 +7,6 @@ mod authority;
 mod certificate;
 mod name;
 
-pub use authority::{Authority, AuthorityError};
+pub use authority::{Authority, AuthorityError, proving};
 pub use certificate::{Certificate, ReadError};
 pub use name::matches;

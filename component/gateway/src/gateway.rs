@@ -6,6 +6,7 @@
 use crate::listener::{self, Floor, Listening, Phase, Target, TargetKind};
 use crate::metrics::{ConnectionMeters, ServiceMeters};
 use crate::policy::Policy;
+use crate::proof::Proofs;
 use crate::route::Router;
 use crate::rule::Addresses;
 use crate::rule::Shelf;
@@ -117,7 +118,7 @@ impl Gateway {
         let connections = Arc::new(ConnectionMeters::new(&meter, limits.connections_max));
         let ground = Arc::new(Ground::new(dialer, limits));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
-        let tls = Tls::new().expect("ring has everything TLS 1.2 and 1.3 need");
+        let tls = Tls::new(Arc::clone(&ground.proofs)).expect("ring has everything TLS 1.2 and 1.3 need");
         let floor = Arc::new(Floor { ground, meters: connections, room, tls, trusted });
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
@@ -190,6 +191,11 @@ impl Gateway {
             }
         }
         applied
+    }
+
+    /// Shows public authorities `proofs` and nothing else, from now on.
+    pub fn prove(&self, proofs: Proofs) {
+        self.floor.ground.proofs.set(proofs);
     }
 
     /// Every listening TCP socket once more, by the address that was wanted: given to [`Settings::inherited`] of the

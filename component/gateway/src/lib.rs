@@ -25,6 +25,7 @@ mod link;
 mod listener;
 mod metrics;
 mod policy;
+mod proof;
 mod proxied;
 mod published;
 mod pulse;
@@ -46,6 +47,7 @@ mod upstream;
 pub use balancer::Breaker;
 pub use explain::{Fate, Question};
 pub use gateway::{EndpointSeen, Gateway};
+pub use proof::Proofs;
 pub use settings::{Limits, Settings, UdpDialer, UdpDialing};
 pub use table::{Applied, Endpoint, Listener, ListenerKind, Route, Speaks, Table};
 

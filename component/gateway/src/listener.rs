@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
@@ -262,7 +262,13 @@ async fn shake_hands(stream: TcpStream, client: SocketAddr, floor: &Floor) -> Op
         Err(_) => (None, Handshake::Failed),
     };
     floor.meters.handshake(outcome);
-    let stream = stream?;
+    let mut stream = stream?;
+    if tls::is_proof(stream.get_ref().1.alpn_protocol()) {
+        if let Err(error) = stream.shutdown().await {
+            tracing::debug!(%client, %error, "who came for a proof has left already");
+        }
+        return None;
+    }
     let http_2 = tls::is_http_2(stream.get_ref().1.alpn_protocol());
     Some((Transport::Tls(Box::new(stream)), http_2))
 }

@@ -4,6 +4,7 @@
 //! Promises TLS 1.2 and newer only, HTTP/2 where the client can, and that sessions are resumed across changes of
 //! certificates. Does not know where certificates come from.
 
+use crate::proof::{self, PROOF_PROTOCOL};
 use crate::swap::Swap;
 use pki::Certificate;
 use rustls::crypto::CryptoProvider;
@@ -27,6 +28,7 @@ pub(crate) struct Tls {
 /// The certificates in use.
 struct Shown {
     current: Swap<Index>,
+    proofs: Arc<proof::Shown>,
 }
 
 #[derive(Default)]
@@ -43,14 +45,14 @@ struct Index {
 impl Tls {
     /// # Errors
     /// When the crypto library lacks what TLS 1.2 and 1.3 need.
-    pub(crate) fn new() -> Result<Tls, Error> {
-        let shown = Arc::new(Shown { current: Swap::new(Index::default()) });
+    pub(crate) fn new(proofs: Arc<proof::Shown>) -> Result<Tls, Error> {
+        let shown = Arc::new(Shown { current: Swap::new(Index::default()), proofs });
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec(), PROOF_PROTOCOL.to_vec()];
         // Kept by the client, so that a million of them cost nothing here; the keys change every six hours.
         config.ticketer = rustls::crypto::ring::Ticketer::new()?;
         Ok(Tls { config: Arc::new(config), shown })
@@ -101,6 +103,10 @@ fn signing(certificate: &Certificate, provider: &CryptoProvider) -> Result<Certi
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // An authority asks for nothing else, and is shown nothing else.
+        if hello.alpn().is_some_and(|mut offered| offered.any(|name| name == PROOF_PROTOCOL)) {
+            return hello.server_name().and_then(|host| self.proofs.certificate(host));
+        }
         let index = self.current.get();
         hello.server_name().and_then(|host| index.find(host)).or(index.first.as_ref()).cloned()
     }
@@ -112,6 +118,11 @@ impl fmt::Debug for Shown {
     }
 }
 
+/// Whether the client came for a proof, which it has seen by now.
+pub(crate) fn is_proof(alpn: Option<&[u8]>) -> bool {
+    alpn == Some(PROOF_PROTOCOL)
+}
+
 /// Whether the client and we agreed on HTTP/2.
 pub(crate) fn is_http_2(alpn: Option<&[u8]>) -> bool {
     alpn == Some(HTTP_2)
@@ -120,6 +131,7 @@ pub(crate) fn is_http_2(alpn: Option<&[u8]>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Tls;
+    use crate::proof;
     use pki::Authority;
     use std::sync::Arc;
 
@@ -131,7 +143,7 @@ mod tests {
             Arc::new(authority.issue(&names, 1_700_000_000).unwrap())
         };
         let (one, wild, both) = (issue(&["a.test"]), issue(&["*.a.test"]), issue(&["x.a.test", "a.test"]));
-        let tls = Tls::new().unwrap();
+        let tls = Tls::new(Arc::new(proof::Shown::new())).unwrap();
         assert_eq!(tls.show(&[Arc::clone(&one), Arc::clone(&wild), Arc::clone(&both)]), []);
         let index = tls.shown.current.get();
         let check = |host: &str, expected: Option<&pki::Certificate>| {
@@ -153,7 +165,7 @@ mod tests {
         let one = authority.issue(&["a.test".to_owned()], 1_700_000_000).unwrap();
         let other = authority.issue(&["b.test".to_owned()], 1_700_000_000).unwrap();
         let mixed = pki::Certificate::from_der(one.chain.clone(), &other.key()).unwrap();
-        let failed = Tls::new().unwrap().show(&[Arc::new(mixed)]);
+        let failed = Tls::new(Arc::new(proof::Shown::new())).unwrap().show(&[Arc::new(mixed)]);
         assert_eq!(failed.len(), 1);
         assert!(failed[0].0 == "a.test" && failed[0].1.to_lowercase().contains("key"), "{failed:?}");
     }
