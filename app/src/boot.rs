@@ -2,6 +2,7 @@
 
 use crate::api;
 use crate::certificates;
+use crate::certificates::public::{Asking, Worker};
 use crate::cli::UpArgs;
 use crate::config::{self, Node};
 use crate::seen;
@@ -242,7 +243,8 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
-    let (keeper, certificates) = certificates::Keeper::open(&node.data)?;
+    let (obtaining, asking) = ask_publicly(node, &gateway, &meter)?;
+    let (keeper, certificates) = certificates::Keeper::open(&node.data, asking)?;
     let front = serve::Front {
         http: node.http,
         https: node.https,
@@ -257,13 +259,14 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         group.measure(&meter, "control"),
     ];
     report_node(node, id, &soft)?;
-    let tasks = vec![
+    let mut tasks = vec![
         view_task,
         world::task::spawn("certificates", keeper.run(view.clone())),
         world::task::spawn("serve", serving),
         world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(&telemetry))),
         world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
     ];
+    tasks.extend(obtaining);
     let router = api::router(api::Parts {
         token: token.to_owned(),
         node: id.to_owned(),
@@ -280,6 +283,17 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         certificates,
     });
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
+}
+
+/// Starts to obtain certificates from a public authority, if there is one.
+fn ask_publicly(
+    node: &Node,
+    gateway: &Arc<Gateway>,
+    meter: &meter::Meter,
+) -> Result<(Option<Task>, Option<Asking>), BootError> {
+    let Some(wanted) = node.acme.clone() else { return Ok((None, None)) };
+    let (worker, asking) = Worker::open(&node.data, wanted, Arc::clone(gateway), meter)?;
+    Ok((Some(world::task::spawn("public certificates", worker.run())), Some(asking)))
 }
 
 async fn start_gateway(node: &Node, agent: &Arc<Agent>, meter: &meter::Meter) -> Arc<Gateway> {

@@ -72,6 +72,19 @@ fn gateway() -> Vec<Rule> {
             unit: Unit::Seconds,
         },
         Rule {
+            name: "certificate_unobtainable",
+            summary: "no public authority gives a certificate for {name}: `bramble certificate ls` says why",
+            expression: Expression::Latest {
+                of: Select::all("bramble_certificate_unobtainable"),
+                within_ms: RECENT_MS,
+            },
+            by: &["name"],
+            holds: Holds::AtLeast(1.0),
+            // An authority may be away for a moment; one that refuses goes on refusing.
+            for_ms: 5 * MINUTE_MS,
+            unit: Unit::Count,
+        },
+        Rule {
             name: "certificate_unusable",
             summary: "{value} files in the folder of certificates are none: `bramble certificate ls` says why",
             expression: Expression::Latest { of: Select::all("bramble_certificates_unusable"), within_ms: RECENT_MS },
