@@ -2,7 +2,7 @@
 
 use crate::api;
 use crate::certificates;
-use crate::certificates::public::{Asking, Worker};
+use crate::certificates::public::Worker;
 use crate::cli::UpArgs;
 use crate::config::{self, Node};
 use crate::seen;
@@ -29,6 +29,7 @@ use telemetry::Telemetry;
 use telemetry::logs::Keep;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use world::task::Task;
 
 /// Where a root agent's containers have their users: 65,536 of them from here, below what `useradd` hands out for
@@ -243,8 +244,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
-    let (obtaining, asking) = ask_publicly(node, &gateway, &meter)?;
-    let (keeper, certificates) = certificates::Keeper::open(&node.data, asking)?;
+    let (keeping, certificates) = keep_certificates(node, &gateway, &view, &meter)?;
     let front = serve::Front {
         http: node.http,
         https: node.https,
@@ -261,12 +261,11 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     report_node(node, id, &soft)?;
     let mut tasks = vec![
         view_task,
-        world::task::spawn("certificates", keeper.run(view.clone())),
         world::task::spawn("serve", serving),
         world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(&telemetry))),
         world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
     ];
-    tasks.extend(obtaining);
+    tasks.extend(keeping);
     let router = api::router(api::Parts {
         token: token.to_owned(),
         node: id.to_owned(),
@@ -285,15 +284,22 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
 }
 
-/// Starts to obtain certificates from a public authority, if there is one.
-fn ask_publicly(
+/// Starts whoever has certificates ready, and asks a public authority if there is one.
+fn keep_certificates(
     node: &Node,
     gateway: &Arc<Gateway>,
+    view: &view::View,
     meter: &meter::Meter,
-) -> Result<(Option<Task>, Option<Asking>), BootError> {
-    let Some(wanted) = node.acme.clone() else { return Ok((None, None)) };
-    let (worker, asking) = Worker::open(&node.data, wanted, Arc::clone(gateway), meter)?;
-    Ok((Some(world::task::spawn("public certificates", worker.run())), Some(asking)))
+) -> Result<(Vec<Task>, watch::Receiver<certificates::Shown>), BootError> {
+    let (mut tasks, mut asking) = (Vec::new(), None);
+    if let Some(wanted) = node.acme.clone() {
+        let (worker, asked) = Worker::open(&node.data, wanted, Arc::clone(gateway), meter)?;
+        tasks.push(world::task::spawn("public certificates", worker.run()));
+        asking = Some(asked);
+    }
+    let (keeper, certificates) = certificates::Keeper::open(&node.data, asking)?;
+    tasks.push(world::task::spawn("certificates", keeper.run(view.clone())));
+    Ok((tasks, certificates))
 }
 
 async fn start_gateway(node: &Node, agent: &Arc<Agent>, meter: &meter::Meter) -> Arc<Gateway> {

@@ -209,11 +209,30 @@ fn read(path: &Path) -> Result<Certificate, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => chain.clone(),
         Err(error) => return Err(format!("its key: {error}")),
     };
-    let certificate = Certificate::from_pem(&chain, &key).map_err(|error| format!("{error}; {}", error.hint()))?;
+    let mut certificate = Certificate::from_pem(&chain, &key).map_err(|error| format!("{error}; {}", error.hint()))?;
     if certificate.not_after_s <= now_s() {
         return Err(format!("it is for {} and has expired", certificate.names.join(", ")));
     }
+    certificate.ocsp = staple(&path.with_extension("ocsp"))?;
     Ok(certificate)
+}
+
+/// The authority's answer that lies beside a certificate, as `openssl ocsp -respout` writes it.
+fn staple(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let bytes = match fs::metadata(path).and_then(|about| match about.len() {
+        0..=FILE_BYTES_MAX => fs::read(path),
+        _ => Err(io::Error::other("it is larger than any answer")),
+    }) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("its OCSP answer: {error}")),
+    };
+    // An OCSPResponse that is successful (RFC 6960, section 4.2.1) begins so; browsers refuse a connection with any other.
+    let is_good = bytes.first() == Some(&0x30) && bytes.windows(3).take(8).any(|part| part == [0x0a, 0x01, 0x00]);
+    if !is_good {
+        return Err("its OCSP answer is none, or says that the authority refused: fetch it again".to_owned());
+    }
+    Ok(Some(bytes))
 }
 
 fn state(certificate: &Certificate) -> CertificateState {
@@ -245,7 +264,8 @@ struct Names {
 fn names(snapshot: &Snapshot) -> Names {
     let (mut all, mut public) = (BTreeSet::new(), BTreeSet::new());
     for (stack, name, service) in snapshot.services() {
-        for route in &service.routes {
+        // Whoever carries TLS on unopened has the certificates.
+        for route in service.routes.iter().filter(|route| !route.passthrough) {
             let hosts = route.hosts.iter().filter(|name| is_name(name.strip_prefix("*.").unwrap_or(name)));
             all.extend(hosts.clone().cloned());
             public.extend(hosts.filter(|_| route.tls).cloned());

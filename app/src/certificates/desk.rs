@@ -28,6 +28,14 @@ impl acme::Desk for Desk<'_> {
         self.folder.keep_order(self.name, begun)
     }
 
+    fn key(&self) -> Result<String, String> {
+        pki::key().map_err(|error| error.to_string())
+    }
+
+    fn request(&self, name: &str, key_pem: &str) -> Result<Vec<u8>, String> {
+        pki::request(name, key_pem).map_err(|error| wire::diagnostic::chain(&error))
+    }
+
     fn show<'a>(&'a self, proof: &'a Proof) -> Doing<'a> {
         Box::pin(async move {
             match proof {

@@ -43,7 +43,7 @@ pub struct Shared {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run this machine's node in the foreground; founds a cluster of one
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Deploy a stack file (short for `stack deploy`)
     Deploy(stack::deploy::Arguments),
     /// List services (short for `service ls`)

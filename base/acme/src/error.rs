@@ -39,12 +39,8 @@ pub enum ObtainError {
         #[source]
         source: io::Error,
     },
-    #[error("make a key and a request for {name}")]
-    Request {
-        name: String,
-        #[source]
-        source: rcgen::Error,
-    },
+    #[error("make a key and a request for {name}: {why}")]
+    Request { name: String, why: String },
 }
 
 impl ObtainError {

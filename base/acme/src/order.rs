@@ -2,8 +2,8 @@
 
 use crate::account::Account;
 use crate::error::ObtainError;
+use crate::speech;
 use instant_acme::{AuthorizationStatus, ChallengeType, Identifier, NewOrder, Order, OrderStatus, RetryPolicy};
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::pin::Pin;
@@ -91,6 +91,18 @@ pub trait Desk: Send + Sync {
     /// When it cannot be kept; the order is given up then.
     fn keep(&self, begun: &Begun) -> io::Result<()>;
 
+    /// Makes a private key, as PEM.
+    ///
+    /// # Errors
+    /// In words.
+    fn key(&self) -> Result<String, String>;
+
+    /// A certificate signing request (PKCS #10) for `name` by this key.
+    ///
+    /// # Errors
+    /// In words.
+    fn request(&self, name: &str, key_pem: &str) -> Result<Vec<u8>, String>;
+
     /// Shows a proof. When it is done, everybody can see it.
     fn show<'a>(&'a self, proof: &'a Proof) -> Doing<'a>;
 
@@ -126,7 +138,8 @@ impl Account {
         }
         let explain = |error| self.speech.explain(error);
         if order.state().status == OrderStatus::Ready {
-            let request = request(name, &begun.key_pem)?;
+            let request = desk.request(name, &begun.key_pem);
+            let request = request.map_err(|why| ObtainError::Request { name: name.to_owned(), why })?;
             order.finalize_csr(&request).await.map_err(explain)?;
         }
         let chain_pem = order.poll_certificate(&DECIDE).await.map_err(explain)?;
@@ -149,8 +162,8 @@ impl Account {
         let identifiers = [Identifier::Dns(name.to_owned())];
         let order = self.inner.new_order(&NewOrder::new(&identifiers)).await;
         let order = order.map_err(|error| self.speech.explain(error))?;
-        let key = KeyPair::generate().map_err(|source| ObtainError::Request { name: name.to_owned(), source })?;
-        let begun = Begun { order: order.url().to_owned(), key_pem: key.serialize_pem() };
+        let key_pem = desk.key().map_err(|why| ObtainError::Request { name: name.to_owned(), why })?;
+        let begun = Begun { order: order.url().to_owned(), key_pem };
         desk.keep(&begun).map_err(|source| ObtainError::Keep { source })?;
         Ok((order, begun))
     }
@@ -181,10 +194,11 @@ impl Account {
         match order.poll_ready(&DECIDE).await {
             Ok(OrderStatus::Ready | OrderStatus::Valid | OrderStatus::Processing) => Ok(()),
             Ok(OrderStatus::Invalid | OrderStatus::Pending) => Err(self.doubt(order, name, None).await),
-            Err(error) => match explain(error) {
-                refused @ ObtainError::Refused { .. } => Err(self.doubt(order, name, Some(refused)).await),
-                other => Err(other),
-            },
+            Err(error) => {
+                let error = explain(error);
+                let is_said = matches!(error, ObtainError::Refused { .. });
+                Err(if is_said { self.doubt(order, name, Some(error)).await } else { error })
+            }
         }
     }
 
@@ -195,11 +209,7 @@ impl Account {
             let Ok(state) = authorization.refresh().await else { continue };
             let problem = state.challenges.iter().find_map(|challenge| challenge.error.clone());
             if let Some(problem) = problem {
-                let why = match self.speech.explain(instant_acme::Error::Api(problem)) {
-                    ObtainError::Refused { why, .. } => why,
-                    other => other.to_string(),
-                };
-                return ObtainError::NotBelieved { name: name.to_owned(), why };
+                return ObtainError::NotBelieved { name: name.to_owned(), why: speech::words(&problem) };
             }
         }
         let why = "it does not say why".to_owned();
@@ -221,13 +231,4 @@ fn proof(challenge: Challenge, name: &str, token: &str, authorization: &instant_
         }
         Challenge::Dns => Proof::Dns { name: format!("_acme-challenge.{host}"), value: authorization.dns_value() },
     }
-}
-
-/// A certificate signing request (PKCS #10) for `name` by this key.
-fn request(name: &str, key_pem: &str) -> Result<Vec<u8>, ObtainError> {
-    let failed = |source| ObtainError::Request { name: name.to_owned(), source };
-    let key = KeyPair::from_pem(key_pem).map_err(failed)?;
-    let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(failed)?;
-    params.distinguished_name = DistinguishedName::new();
-    Ok(params.serialize_request(&key).map_err(failed)?.der().to_vec())
 }

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::RETRY_AFTER;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -64,18 +64,23 @@ impl Speech {
     /// What went wrong, in our words.
     pub(crate) fn explain(&self, error: Error) -> ObtainError {
         let retry_after_s = Some(self.retry_after_s.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0);
-        match error {
-            Error::Api(problem) => {
-                let kind = problem.r#type.clone().unwrap_or_default();
-                let parts = problem.subproblems.iter().filter_map(|part| part.detail.clone());
-                let detail: Vec<String> = problem.detail.clone().into_iter().chain(parts).collect();
-                let short = kind.rsplit(':').next().unwrap_or_default();
-                ObtainError::Refused { why: format!("{} ({short})", detail.join("; ")), kind, retry_after_s }
-            }
-            Error::Timeout(_) => ObtainError::Undecided,
-            other => ObtainError::Speech { why: chain(&other), retry_after_s },
+        if let Error::Api(problem) = &error {
+            let kind = problem.r#type.clone().unwrap_or_default();
+            return ObtainError::Refused { why: words(problem), kind, retry_after_s };
         }
+        if let Error::Timeout(_) = error {
+            return ObtainError::Undecided;
+        }
+        ObtainError::Speech { why: chain(&error), retry_after_s }
     }
+}
+
+/// What the authority says of a problem, on one line.
+pub(crate) fn words(problem: &Problem) -> String {
+    let parts = problem.subproblems.iter().filter_map(|part| part.detail.as_deref());
+    let detail: Vec<&str> = problem.detail.as_deref().into_iter().chain(parts).collect();
+    let kind = problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()).unwrap_or_default();
+    format!("{} ({kind})", detail.join("; "))
 }
 
 /// An error with all its causes, on one line.

@@ -132,6 +132,27 @@ pub fn proving(host: &str, digest: &[u8; 32], now_s: i64) -> Result<Certificate,
         .map_err(|source| AuthorityError::Made { names: host.to_owned(), source })
 }
 
+/// A new private key, as PEM.
+///
+/// # Errors
+/// [`AuthorityError::Issue`] when the system gives no random numbers.
+pub fn key() -> Result<String, AuthorityError> {
+    let issue = |source| AuthorityError::Issue { names: String::new(), source };
+    Ok(KeyPair::generate().map_err(issue)?.serialize_pem())
+}
+
+/// What asks another authority for a certificate for `name`: PKCS #10, signed by this key.
+///
+/// # Errors
+/// [`AuthorityError::Issue`] for what is no name or no key.
+pub fn request(name: &str, key_pem: &str) -> Result<Vec<u8>, AuthorityError> {
+    let issue = |source| AuthorityError::Issue { names: name.to_owned(), source };
+    let key = KeyPair::from_pem(key_pem).map_err(issue)?;
+    let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(issue)?;
+    params.distinguished_name = DistinguishedName::new();
+    Ok(params.serialize_request(&key).map_err(issue)?.der().to_vec())
+}
+
 impl fmt::Debug for Authority {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Authority").finish_non_exhaustive()

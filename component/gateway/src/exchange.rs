@@ -221,6 +221,7 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
     let pass = arm.rules.as_ref().map(|rules| {
         rules.admit(&Visit {
             client: came.client.ip(),
+            caller: session.caller.as_deref(),
             secure,
             host: &host,
             head,

@@ -8,7 +8,8 @@ use crate::proof::{self, PROOF_PROTOCOL};
 use crate::swap::Swap;
 use pki::Certificate;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
 use std::collections::HashMap;
@@ -47,15 +48,17 @@ impl Tls {
     /// When the crypto library lacks what TLS 1.2 and 1.3 need.
     pub(crate) fn new(proofs: Arc<proof::Shown>) -> Result<Tls, Error> {
         let shown = Arc::new(Shown { current: Swap::new(Index::default()), proofs });
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec(), PROOF_PROTOCOL.to_vec()];
-        // Kept by the client, so that a million of them cost nothing here; the keys change every six hours.
-        config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+        let config = config(&shown, Arc::new(NoClientAuth))?;
         Ok(Tls { config: Arc::new(config), shown })
+    }
+
+    /// The same, but clients are asked for certificates that `verifier` knows. Its tickets are its own: a session begun
+    /// elsewhere, where nobody was asked, is not resumed here.
+    ///
+    /// # Errors
+    /// As [`Tls::new`].
+    pub(crate) fn asking(&self, verifier: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig, Error> {
+        config(&self.shown, verifier)
     }
 
     /// Shows `certificates` from now on. Returns those that cannot be used, with the reason.
@@ -97,8 +100,22 @@ impl Index {
     }
 }
 
+fn config(shown: &Arc<Shown>, verifier: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(shown) as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec(), PROOF_PROTOCOL.to_vec()];
+    // Kept by the client, so that a million of them cost nothing here; the keys change every six hours.
+    config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    Ok(config)
+}
+
 fn signing(certificate: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
-    CertifiedKey::from_der(certificate.chain.clone(), certificate.key(), provider)
+    let mut key = CertifiedKey::from_der(certificate.chain.clone(), certificate.key(), provider)?;
+    key.ocsp.clone_from(&certificate.ocsp);
+    Ok(key)
 }
 
 impl ResolvesServerCert for Shown {
