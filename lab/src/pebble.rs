@@ -17,6 +17,8 @@ pub struct Settings {
     pub https: u16,
     /// How long its certificates live.
     pub life_s: Option<u64>,
+    /// The id and key that accounts have to be bound to.
+    pub customer: Option<(String, String)>,
 }
 
 /// An authority's place in the world. Dropped, what runs there ends.
@@ -74,14 +76,18 @@ impl Pebble {
     /// Starts the authority, and waits until it answers.
     pub fn start(&mut self, settings: &Settings) {
         let life = settings.life_s.map(|life_s| format!("\"certificateValidityPeriod\": {life_s},"));
+        let bound = settings.customer.as_ref().map(|(id, key)| {
+            format!("\"externalAccountBindingRequired\": true, \"externalAccountMACKeys\": {{\"{id}\": \"{key}\"}},")
+        });
         let config = format!(
             r#"{{"pebble": {{"listenAddress": "127.0.0.1:{}", "managementListenAddress": "127.0.0.1:{}",
-            "certificate": "{}", "privateKey": "{}", {} "httpPort": {}, "tlsPort": {}}}}}"#,
+            "certificate": "{}", "privateKey": "{}", {} {} "httpPort": {}, "tlsPort": {}}}}}"#,
             self.port,
             self.management,
             self.path("server.crt").display(),
             self.path("server.key").display(),
             life.unwrap_or_default(),
+            bound.unwrap_or_default(),
             settings.http,
             settings.https,
         );
@@ -112,7 +118,7 @@ impl Pebble {
                 .env("PEBBLE_VA_NOSLEEP", "1")
                 .env("PEBBLE_WFE_NONCEREJECT", "10"),
         );
-        for port in [self.port, self.management, self.names_management] {
+        for port in [self.names, self.names_management, self.port, self.management] {
             wait::until("the authority listens", 20, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
         }
     }

@@ -118,3 +118,60 @@ impl Folder {
 fn file(name: &str, end: &str) -> String {
     format!("{}.{end}", name.replace('*', "-"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Folder;
+    use acme::{Begun, Ledger};
+    use std::os::unix::fs::PermissionsExt;
+
+    const DIRECTORY: &str = "https://acme.test:14000/../directory?x=/y";
+
+    #[test]
+    fn what_was_kept_is_found_again_and_nobody_else_reads_it() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = Folder::open(data.path(), DIRECTORY).unwrap();
+        let mut ledger = Ledger::default();
+        ledger.record("*.a.test").begins(1_700_000_000);
+        folder.keep_ledger(&ledger).unwrap();
+        folder.keep_account("secret").unwrap();
+        let begun = Begun { order: "https://acme.test/order/1".to_owned(), key_pem: "key".to_owned() };
+        folder.keep_order("*.a.test", &begun).unwrap();
+        let again = Folder::open(data.path(), DIRECTORY).unwrap();
+        assert_eq!(again.ledger().names, ledger.names);
+        assert_eq!(again.ledger().version, Ledger::VERSION);
+        assert_eq!(again.account().as_deref(), Some("secret"));
+        assert_eq!(again.order("*.a.test").map(|begun| begun.order), Some(begun.order));
+        assert!(again.order("a.test").is_none());
+        let files: Vec<_> = std::fs::read_dir(&again.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 3, "nothing half-written is left: {files:?}");
+        for file in &files {
+            assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+        again.forget_order("*.a.test");
+        again.forget_account();
+        assert!(again.order("*.a.test").is_none() && again.account().is_none());
+        let other = Folder::open(data.path(), "https://other.test/directory").unwrap();
+        assert_eq!(other.ledger(), Ledger::default(), "another authority knows nothing of it");
+    }
+
+    #[test]
+    fn what_is_damaged_is_as_good_as_missing() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = Folder::open(data.path(), DIRECTORY).unwrap();
+        for (file, content) in [
+            ("ledger.json", &b"{\"names\": {\"a.test\": {\"failures\": -1}}}"[..]),
+            ("a.test.order", b"\xff\xfe"),
+            ("a.test.pem", b"-----BEGIN CERTIFICATE-----"),
+        ] {
+            std::fs::write(folder.0.join(file), content).unwrap();
+        }
+        std::fs::write(folder.0.join("account.json"), vec![b' '; 2 << 20]).unwrap();
+        assert_eq!(folder.ledger(), Ledger::default());
+        assert!(folder.order("a.test").is_none());
+        assert!(folder.certificate("a.test").is_none());
+        assert!(folder.account().is_none());
+        let old: Ledger = serde_json::from_str(r#"{"version":1,"names":{"a.test":{"attempts_s":[1],"failures":2,"fault":"refused","retry_at_s":3,"problem":"no"}}}"#).unwrap();
+        assert_eq!(old.names["a.test"].problem, "no", "this is the first form");
+    }
+}

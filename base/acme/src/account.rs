@@ -54,8 +54,13 @@ impl Account {
         let builder = instant_acme::Account::builder_with_http(Box::new(speech.clone()));
         if let Some(kept) = kept {
             let credentials: AccountCredentials =
-                serde_json::from_str(kept).map_err(|source| ObtainError::Credentials { source })?;
-            let inner = builder.from_credentials(credentials).await.map_err(read)?;
+                serde_json::from_str(kept).map_err(|error| ObtainError::Credentials { why: error.to_string() })?;
+            let inner = builder.from_credentials(credentials).await.map_err(|error| {
+                if matches!(error, instant_acme::Error::KeyRejected | instant_acme::Error::Crypto) {
+                    return ObtainError::Credentials { why: error.to_string() };
+                }
+                read(error)
+            })?;
             return Ok((Account { inner, speech }, None));
         }
         let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
@@ -64,7 +69,8 @@ impl Account {
         let binding = binding.map(|binding| ExternalAccountKey::new(binding.id.clone(), &binding.key));
         let (inner, credentials) =
             builder.create(&wanted, settings.directory.clone(), binding.as_ref()).await.map_err(read)?;
-        let kept = serde_json::to_string(&credentials).map_err(|source| ObtainError::Credentials { source })?;
+        let kept =
+            serde_json::to_string(&credentials).map_err(|error| ObtainError::Credentials { why: error.to_string() })?;
         Ok((Account { inner, speech }, Some(kept)))
     }
 }

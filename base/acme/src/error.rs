@@ -1,9 +1,11 @@
 //! Why there is no certificate.
 
+use serde::{Deserialize, Serialize};
 use std::io;
 
 /// Whose fault a failure is, as far as that decides when to ask again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The authority could not be reached or was not well.
     Absent,
@@ -17,11 +19,8 @@ pub enum Fault {
 pub enum ObtainError {
     #[error("the roots given for the authority cannot be used: {why}")]
     Roots { why: String },
-    #[error("the account's kept credentials cannot be read")]
-    Credentials {
-        #[source]
-        source: serde_json::Error,
-    },
+    #[error("the account's kept credentials cannot be used: {why}")]
+    Credentials { why: String },
     #[error("speak with the authority: {why}")]
     Speech { why: String, retry_after_s: Option<u64> },
     #[error("the authority refuses: {why}")]
@@ -47,7 +46,10 @@ impl ObtainError {
     pub fn fault(&self) -> Fault {
         match self {
             ObtainError::Refused { kind, .. } if kind.ends_with(":rateLimited") => Fault::Crowded,
-            ObtainError::Refused { kind, .. } if kind.ends_with(":serverInternal") => Fault::Absent,
+            // With a nonce, it refused three in a row: it is not itself.
+            ObtainError::Refused { kind, .. } if kind.ends_with(":serverInternal") || kind.ends_with(":badNonce") => {
+                Fault::Absent
+            }
             ObtainError::Speech { .. } | ObtainError::Undecided => Fault::Absent,
             ObtainError::Refused { .. }
             | ObtainError::Roots { .. }

@@ -36,8 +36,9 @@ pub struct Ledger {
 pub struct Record {
     /// When orders were begun, within the last hour.
     attempts_s: Vec<u64>,
-    /// In a row.
+    /// In a row, and of one kind.
     failures: u32,
+    fault: Option<Fault>,
     /// Not before this.
     pub retry_at_s: u64,
     /// Why the last attempt failed; empty when it did not.
@@ -74,7 +75,9 @@ impl Record {
 
     /// It failed. `told_s`: how long the authority asked to be left alone.
     pub fn failed(&mut self, now_s: u64, fault: Fault, told_s: Option<u64>, problem: String, dice: u64) {
-        self.failures = self.failures.saturating_add(1);
+        // An authority that is back and refuses is another matter than one that was away all night.
+        self.failures = if self.fault == Some(fault) { self.failures.saturating_add(1) } else { 1 };
+        self.fault = Some(fault);
         if fault == Fault::Absent {
             // It has not noticed, so it does not count.
             self.attempts_s.pop();
@@ -94,6 +97,7 @@ impl Record {
     /// It succeeded.
     pub fn succeeded(&mut self) {
         self.failures = 0;
+        self.fault = None;
         self.retry_at_s = 0;
         self.problem = String::new();
     }
@@ -122,6 +126,8 @@ mod tests {
         }
         assert_eq!(pauses[..4], [3, 7, 15, 30]);
         assert_eq!(pauses[13], PAUSE_S_MAX * 3 / 4);
+        record.failed(NOW_S, Fault::Refused, None, "no".to_owned(), 0);
+        assert_eq!(record.retry_at_s - NOW_S, 45, "it is back, and refuses for the first time");
         record.succeeded();
         assert_eq!((record.due_s(NOW_S), record.problem.as_str()), (NOW_S, ""));
         record.failed(NOW_S, Fault::Refused, None, "no".to_owned(), u64::MAX);

@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 
+/// Base 64 for URLs, as authorities print it.
+const CUSTOMERS_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+const CUSTOMER: &str = "customer-1";
+
 /// A node that asks an authority, which does not run yet.
 struct World {
     node: Node,
@@ -32,7 +36,7 @@ impl World {
     }
 
     fn start_authority(&mut self, life_s: Option<u64>) {
-        let settings = pebble::Settings { http: self.node.http.port(), https: self.https, life_s };
+        let settings = pebble::Settings { http: self.node.http.port(), https: self.https, life_s, customer: None };
         self.pebble.start(&settings);
     }
 
@@ -49,8 +53,14 @@ impl World {
     }
 
     fn obtained(&self, name: &str) -> Value {
+        let mut seen = Value::Null;
         wait::until(&format!("{name} has a certificate"), 60, || {
-            self.listed(name).filter(|one| one["source"] == "acme")
+            let row = self.listed(name)?;
+            if row != seen {
+                eprintln!("{row}");
+                seen.clone_from(&row);
+            }
+            (row["source"] == "acme").then_some(row)
         })
     }
 
@@ -134,6 +144,22 @@ fn a_name_is_proven_by_a_handshake() {
 }
 
 #[test]
+fn an_account_is_bound_to_a_customers_where_the_authority_asks_for_it() {
+    if lacks() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let key = folder.path().join("binding.key");
+    std::fs::write(&key, format!("{CUSTOMERS_KEY}\n")).expect("a fresh folder takes a file");
+    let mut world = World::new(&["--acme-binding-id", CUSTOMER, "--acme-binding-key", &key.to_string_lossy()]);
+    let (http, https) = (world.node.http.port(), world.https);
+    let customer = Some((CUSTOMER.to_owned(), CUSTOMERS_KEY.to_owned()));
+    world.pebble.start(&pebble::Settings { http, https, customer, ..pebble::Settings::default() });
+    world.deploy("bound.test");
+    world.obtained("bound.test");
+}
+
+#[test]
 fn a_certificate_is_renewed_at_two_thirds_of_its_life() {
     if lacks() {
         return;
@@ -160,7 +186,11 @@ fn an_authority_that_does_not_believe_us_is_left_alone_for_a_while() {
     }
     let mut world = World::new(&[]);
     // It looks at a port where nobody shows it anything.
-    world.pebble.start(&pebble::Settings { http: node::free_port(), https: world.https, life_s: None });
+    world.pebble.start(&pebble::Settings {
+        http: node::free_port(),
+        https: world.https,
+        ..pebble::Settings::default()
+    });
     world.deploy("lost.test");
     let row = wait::until("what is wrong is said", 30, || {
         world.listed("lost.test").filter(|one| one["last_error"].as_str().is_some_and(|said| !said.is_empty()))

@@ -309,3 +309,44 @@ fn an_answer_of_the_authority_beside_a_certificate_is_shown_with_it() {
     });
     assert!(problem.contains("OCSP"), "{problem}");
 }
+
+#[test]
+fn a_published_port_ends_tls_and_tells_its_program_of_clients() {
+    if lacks("curl") {
+        return;
+    }
+    let world = World::new();
+    let (secure, told) = (node::free_port(), node::free_port());
+    let program = "import socketserver\n\
+        class H(socketserver.StreamRequestHandler):\n    \
+        def handle(self):\n        line = self.rfile.readline().strip()\n        \
+        while self.rfile.readline().strip(): pass\n        \
+        self.wfile.write(b'HTTP/1.0 200 OK\\r\\n\\r\\n' + line)\n\
+        class S(socketserver.ThreadingTCPServer):\n    allow_reuse_address = True\n\
+        S(('0.0.0.0', 8001), H).serve_forever()\n";
+    let front = "x-bramble: {tls: true}";
+    let port = |published: u16, target: u16, front: &str| {
+        format!("{{host_ip: 127.0.0.1, published: {published}, target: {target}, {front}}}")
+    };
+    let file = format!(
+        "services:\n  web:\n{}  raw:\n    image: host\n    command: {}\n    ports: [{}]\n    x-bramble: {{healthcheck: {{tcp: 8001}}}}\n",
+        probe::service(node::free_port(), "").replace("ports: [", &format!("ports: [{}, ", port(secure, 8000, front))),
+        probe::python(program),
+        port(told, 8001, "x-bramble: {tls: true, proxy_protocol: v1}"),
+    );
+    world.node.deployed("ports", &file);
+    let authority = world.authority();
+    let asked = |port: u16| {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "20", "--http1.1", "--cacert"])
+            .arg(&authority)
+            .args(["--resolve", &format!("localhost:{port}:127.0.0.1"), &format!("https://localhost:{port}/")])
+            .output()
+            .expect("curl runs");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let said = wait::until("the service answers", 20, || asked(secure));
+    assert!(said.starts_with("slot "), "{said}");
+    let said = wait::until("the program answers", 20, || asked(told));
+    assert!(said.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 ") && said.ends_with(&told.to_string()), "{said}");
+}
