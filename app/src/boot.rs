@@ -2,6 +2,7 @@
 
 use crate::api;
 use crate::certificates;
+use crate::certificates::public::Worker;
 use crate::cli::UpArgs;
 use crate::config::{self, Node};
 use crate::seen;
@@ -28,6 +29,7 @@ use telemetry::Telemetry;
 use telemetry::logs::Keep;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use world::task::Task;
 
 /// Where a root agent's containers have their users: 65,536 of them from here, below what `useradd` hands out for
@@ -242,7 +244,7 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
     let _ = drain.set(Arc::clone(&gateway));
 
     let unserved = serve::Unserved::default();
-    let (keeper, certificates) = certificates::Keeper::open(&node.data)?;
+    let (keeping, certificates) = keep_certificates(node, &gateway, &view, &meter)?;
     let front = serve::Front {
         http: node.http,
         https: node.https,
@@ -257,13 +259,13 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         group.measure(&meter, "control"),
     ];
     report_node(node, id, &soft)?;
-    let tasks = vec![
+    let mut tasks = vec![
         view_task,
-        world::task::spawn("certificates", keeper.run(view.clone())),
         world::task::spawn("serve", serving),
         world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(&telemetry))),
         world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
     ];
+    tasks.extend(keeping);
     let router = api::router(api::Parts {
         token: token.to_owned(),
         node: id.to_owned(),
@@ -280,6 +282,24 @@ async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Resul
         certificates,
     });
     Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
+}
+
+/// Starts whoever has certificates ready, and asks a public authority if there is one.
+fn keep_certificates(
+    node: &Node,
+    gateway: &Arc<Gateway>,
+    view: &view::View,
+    meter: &meter::Meter,
+) -> Result<(Vec<Task>, watch::Receiver<certificates::Shown>), BootError> {
+    let (mut tasks, mut asking) = (Vec::new(), None);
+    if let Some(wanted) = node.acme.clone() {
+        let (worker, asked) = Worker::open(&node.data, wanted, Arc::clone(gateway), meter)?;
+        tasks.push(world::task::spawn("public certificates", worker.run()));
+        asking = Some(asked);
+    }
+    let (keeper, certificates) = certificates::Keeper::open(&node.data, asking)?;
+    tasks.push(world::task::spawn("certificates", keeper.run(view.clone())));
+    Ok((tasks, certificates))
 }
 
 async fn start_gateway(node: &Node, agent: &Arc<Agent>, meter: &meter::Meter) -> Arc<Gateway> {

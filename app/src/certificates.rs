@@ -1,11 +1,16 @@
 //! The certificates this node serves with: files that somebody put into a folder, and for all other names those that the
 //! node's own authority issues.
 //!
-//! Owns both folders. Promises that a changed file is shown within a moment, that what is issued is replaced after two
+//! Owns both folders; a third, for a public authority, is [`public`]'s. Promises that a changed file is shown within a moment, that what is issued is replaced after two
 //! thirds of its life, and that a bad file is said and the others go on.
+
+mod desk;
+mod folder;
+pub mod public;
 
 use control::view::{Snapshot, View};
 use pki::{Authority, Certificate};
+use public::{Asking, Obtained, Problem};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,6 +37,8 @@ pub enum OpenError {
     Folder { path: PathBuf, source: io::Error },
     #[error("open the certificate authority in {path}")]
     Authority { path: PathBuf, source: pki::AuthorityError },
+    #[error("make a client for the webhook {url}")]
+    Webhook { url: String, source: reqwest::Error },
 }
 
 /// What is shown, for the gateway and for people.
@@ -52,12 +59,14 @@ pub struct Keeper {
     /// Names that no certificate could be issued for: said once.
     refused: BTreeSet<Vec<String>>,
     changes: pipe::Receiver,
+    /// The public authority, if there is one to ask.
+    public: Option<Asking>,
     shown: watch::Sender<Shown>,
 }
 
 impl Keeper {
     /// Opens both folders in `data`, making what is missing.
-    pub fn open(data: &Path) -> Result<(Keeper, watch::Receiver<Shown>), OpenError> {
+    pub fn open(data: &Path, public: Option<Asking>) -> Result<(Keeper, watch::Receiver<Shown>), OpenError> {
         let folder = data.join("certificates");
         let failed = |source: io::Error| OpenError::Folder { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(failed)?;
@@ -71,7 +80,7 @@ impl Keeper {
         let authority_pem = authority.certificate_pem().into();
         let (shown, seen) = watch::channel(Shown { authority_pem, ..Shown::default() });
         let (issued, refused) = (BTreeMap::new(), BTreeSet::new());
-        Ok((Keeper { folder, authority, own, issued, refused, changes, shown }, seen))
+        Ok((Keeper { folder, authority, own, issued, refused, changes, public, shown }, seen))
     }
 
     /// Runs until the view ends. Owner: the boot list.
@@ -81,13 +90,14 @@ impl Keeper {
             self.look(names);
             tokio::select! {
                 changed = view.changed() => if changed.is_err() { return },
+                () = obtained_changed(&mut self.public) => {}
                 () = folder_changed(&mut self.changes) => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
     }
 
-    fn look(&mut self, names: BTreeSet<String>) {
+    fn look(&mut self, names: Names) {
         let mut shown = Shown { authority_pem: Arc::clone(&self.shown.borrow().authority_pem), ..Shown::default() };
         for (file, read) in self.files() {
             let state = match read {
@@ -100,15 +110,23 @@ impl Keeper {
             };
             shown.states.push(state);
         }
-        let of_files = shown.certificates.clone();
-        let covered = |name: &str| of_files.iter().flat_map(|one| &one.names).any(|known| pki::matches(known, name));
+        let obtained = self.obtained(&names.public, &shown.certificates);
+        for (name, certificate) in &obtained.certificates {
+            let told = CertificateState { source: "acme".to_owned(), ..state(certificate) };
+            shown.states.push(with_problem(told, obtained.problems.get(name)));
+            shown.certificates.push(Arc::clone(certificate));
+        }
+        let of_others = shown.certificates.clone();
+        let covered = |name: &str| of_others.iter().flat_map(|one| &one.names).any(|known| pki::matches(known, name));
         let wanted: Vec<Vec<String>> = std::iter::once(self.own.clone())
-            .chain(names.into_iter().filter(|name| !covered(name)).map(|name| vec![name]))
+            .chain(names.all.into_iter().filter(|name| !covered(name)).map(|name| vec![name]))
             .collect();
         self.issued.retain(|names, _| wanted.contains(names));
         for names in wanted {
-            if let Some(certificate) = self.issue(names) {
-                shown.states.push(CertificateState { source: "authority".to_owned(), ..state(&certificate) });
+            let problem = names.first().and_then(|name| obtained.problems.get(name));
+            if let Some(certificate) = self.issue(names.clone()) {
+                let told = CertificateState { source: "authority".to_owned(), ..state(&certificate) };
+                shown.states.push(with_problem(told, problem));
                 shown.certificates.push(certificate);
             }
         }
@@ -117,6 +135,18 @@ impl Keeper {
             *before = shown;
             changed
         });
+    }
+
+    /// What the public authority gave for `names`, those left out that a file is for.
+    fn obtained(&self, names: &BTreeSet<String>, of_files: &[Arc<Certificate>]) -> Obtained {
+        let Some(public) = &self.public else { return Obtained::default() };
+        let covered = |name: &str| of_files.iter().flat_map(|one| &one.names).any(|known| pki::matches(known, name));
+        let asked: BTreeSet<String> = names.iter().filter(|name| !covered(name)).cloned().collect();
+        public.ask(&asked);
+        let mut obtained = public.obtained.borrow().clone();
+        obtained.certificates.retain(|name, _| asked.contains(name));
+        obtained.problems.retain(|name, _| asked.contains(name));
+        obtained
     }
 
     fn issue(&mut self, names: Vec<String>) -> Option<Arc<Certificate>> {
@@ -179,11 +209,30 @@ fn read(path: &Path) -> Result<Certificate, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => chain.clone(),
         Err(error) => return Err(format!("its key: {error}")),
     };
-    let certificate = Certificate::from_pem(&chain, &key).map_err(|error| format!("{error}; {}", error.hint()))?;
+    let mut certificate = Certificate::from_pem(&chain, &key).map_err(|error| format!("{error}; {}", error.hint()))?;
     if certificate.not_after_s <= now_s() {
         return Err(format!("it is for {} and has expired", certificate.names.join(", ")));
     }
+    certificate.ocsp = staple(&path.with_extension("ocsp"))?;
     Ok(certificate)
+}
+
+/// The authority's answer that lies beside a certificate, as `openssl ocsp -respout` writes it.
+fn staple(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let bytes = match fs::metadata(path).and_then(|about| match about.len() {
+        0..=FILE_BYTES_MAX => fs::read(path),
+        _ => Err(io::Error::other("it is larger than any answer")),
+    }) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("its OCSP answer: {error}")),
+    };
+    // An OCSPResponse that is successful (RFC 6960, section 4.2.1) begins so; browsers refuse a connection with any other.
+    let is_good = bytes.first() == Some(&0x30) && bytes.windows(3).take(8).any(|part| part == [0x0a, 0x01, 0x00]);
+    if !is_good {
+        return Err("its OCSP answer is none, or says that the authority refused: fetch it again".to_owned());
+    }
+    Ok(Some(bytes))
 }
 
 fn state(certificate: &Certificate) -> CertificateState {
@@ -197,17 +246,36 @@ fn state(certificate: &Certificate) -> CertificateState {
     }
 }
 
+fn with_problem(told: CertificateState, problem: Option<&Problem>) -> CertificateState {
+    match problem {
+        Some(Problem { why, retry_ms }) => CertificateState { last_error: why.clone(), retry_ms: *retry_ms, ..told },
+        None => told,
+    }
+}
+
+/// Hosts that something is served for.
+struct Names {
+    all: BTreeSet<String>,
+    /// Those that a route serves with TLS only: the ones to have certificates that everybody trusts.
+    public: BTreeSet<String>,
+}
+
 /// Every host that a route names, and the names services have without anybody's doing.
-fn names(snapshot: &Snapshot) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
+fn names(snapshot: &Snapshot) -> Names {
+    let (mut all, mut public) = (BTreeSet::new(), BTreeSet::new());
     for (stack, name, service) in snapshot.services() {
-        names.extend(service.routes.iter().flat_map(|route| route.hosts.iter().cloned()));
-        if !service.ports.is_empty() {
-            names.insert(format!("{name}.{stack}.localhost"));
+        // Whoever carries TLS on unopened has the certificates.
+        for route in service.routes.iter().filter(|route| !route.passthrough) {
+            let hosts = route.hosts.iter().filter(|name| is_name(name.strip_prefix("*.").unwrap_or(name)));
+            all.extend(hosts.clone().cloned());
+            public.extend(hosts.filter(|_| route.tls).cloned());
+        }
+        let own = format!("{name}.{stack}.localhost");
+        if !service.ports.is_empty() && is_name(&own) {
+            all.insert(own);
         }
     }
-    names.retain(|name| is_name(name.strip_prefix("*.").unwrap_or(name)));
-    names
+    Names { all, public }
 }
 
 fn is_name(name: &str) -> bool {
@@ -253,6 +321,18 @@ async fn folder_changed(changes: &mut pipe::Receiver) {
     let mut events = [0; 4 << 10];
     if changes.read(&mut events).await.is_err() {
         // Dates are looked at all the same.
+        std::future::pending().await
+    }
+}
+
+/// Ends when the public authority has given something, or said why not. May be dropped.
+async fn obtained_changed(public: &mut Option<Asking>) {
+    let changed = match public {
+        Some(public) => public.obtained.changed().await,
+        None => return std::future::pending().await,
+    };
+    if changed.is_err() {
+        // Nobody asks any more; the node is stopping.
         std::future::pending().await
     }
 }

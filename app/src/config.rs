@@ -1,6 +1,9 @@
 //! Configuration: the only reader of the environment and of settings files, into plain data.
 
+mod acme;
+
 use crate::cli::UpArgs;
+pub use acme::Acme;
 use base64::Engine;
 use images::Credentials;
 use serde::Deserialize;
@@ -22,6 +25,7 @@ pub struct Node {
     pub https: Option<SocketAddr>,
     /// Addresses and networks of balancers that may name their clients.
     pub trusted: Vec<String>,
+    pub acme: Option<Acme>,
     pub labels: BTreeMap<String, String>,
     pub mirrors: BTreeMap<String, String>,
     pub credentials: BTreeMap<String, Credentials>,
@@ -42,6 +46,12 @@ pub enum ConfigError {
     Address { what: &'static str, given: String },
     #[error("no folder for data: neither --data nor XDG_DATA_HOME nor HOME is set")]
     NoData,
+    #[error("{what} {given:?} {wrong}")]
+    Acme { what: &'static str, given: String, wrong: String, hint: &'static str },
+    #[error("{what} needs {needed}")]
+    Needs { what: &'static str, needed: &'static str, hint: &'static str },
+    #[error("read {path} for {what}")]
+    File { what: &'static str, path: PathBuf, source: std::io::Error },
     #[error("{what} {given:?} has no `=`")]
     Pair { what: &'static str, given: String },
 }
@@ -52,6 +62,8 @@ impl ConfigError {
             ConfigError::Address { .. } => "write it as 127.0.0.1:7700, [::1]:7700 or :7700",
             ConfigError::NoData => "name one with --data DIR",
             ConfigError::Pair { .. } => "write it as name=value",
+            ConfigError::Acme { hint, .. } | ConfigError::Needs { hint, .. } => hint,
+            ConfigError::File { .. } => "name a file that this user may read",
             ConfigError::Network { .. } => "write it as 10.0.0.7, 10.0.0.0/8 or fd00::/8",
         }
     }
@@ -90,6 +102,7 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         http: address("--http", &args.http)?,
         https: args.https.as_deref().map(|given| address("--https", given)).transpose()?,
         trusted: args.trust.iter().map(network).collect::<Result<_, _>>()?,
+        acme: acme::read(&args.acme, args.https.is_some())?,
         labels: args.label.iter().map(|given| pair("--label", given)).collect::<Result<_, _>>()?,
         mirrors: args.mirror.iter().map(|given| pair("--mirror", given)).collect::<Result<_, _>>()?,
         credentials: credentials(),

@@ -38,6 +38,11 @@ pub fn certificates(meter: &Meter, shown: watch::Receiver<Shown>) -> Registratio
             let left_s = state.not_after_ms.saturating_sub(now_ms) as f64 / 1_000.0;
             samples.gauge("bramble_certificate_left_seconds", "Until a certificate ends.", &labels, left_s);
         }
+        for state in shown.states.iter().filter(|state| !state.last_error.is_empty()) {
+            let labels = [("name", state.names.first().map_or("", String::as_str))];
+            let help = "A public authority gives no certificate, or no newer one.";
+            samples.gauge("bramble_certificate_unobtainable", help, &labels, 1.0);
+        }
         let unusable = shown.states.iter().filter(|state| !state.problem.is_empty()).count();
         samples.gauge("bramble_certificates_unusable", "Certificate files that are none.", &[], unusable as f64);
     })

@@ -5,7 +5,7 @@
 use crate::certificates::Shown;
 use containers::Agent;
 use control::view::{Snapshot, View};
-use gateway::{Endpoint, Gateway, Listener, ListenerKind, Route, Speaks, Table, UdpDialer, UdpDialing};
+use gateway::{Endpoint, Gateway, Listener, ListenerKind, Passage, Route, Speaks, Table, UdpDialer, UdpDialing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -79,7 +79,9 @@ pub async fn run(gateway: Arc<Gateway>, agent: Arc<Agent>, mut view: View, mut f
     loop {
         let mut wanted = table(&view.borrow_and_update().clone(), front.http, front.https);
         if let Some(address) = front.https {
-            wanted.listeners.push(Listener { address, kind: ListenerKind::Routed, speaks: Speaks::Http, tls: true });
+            wanted.listeners.push(shared(address, true));
+        }
+        if wanted.listeners.iter().any(|listener| listener.tls) {
             wanted.certificates.clone_from(&front.certificates.borrow_and_update().certificates);
         }
         let ports_changed = last.as_ref().is_none_or(|last: &Table| last.listeners != wanted.listeners) || retry;
@@ -148,15 +150,26 @@ async fn hold(gateway: &Gateway, agent: &Agent, view: &View, holding: &mut Holdi
 
 fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Table {
     let mut table = Table::default();
-    table.listeners.push(Listener { address: http, kind: ListenerKind::Routed, speaks: Speaks::Http, tls: false });
+    table.listeners.push(shared(http, false));
     for (stack, name, service) in snapshot.services() {
         let target = format!("{stack}/{name}");
         for port in &service.ports {
             let Some(address) = published(port) else { continue };
             let kind = ListenerKind::Service { service: target.clone(), port: port.target, protocol: port.protocol };
-            table.listeners.push(Listener { address, kind, speaks: Speaks::Detect, tls: false });
+            let Port { tls, proxy_protocol, .. } = *port;
+            // Who wants to be told of clients is told before anything else, so that nothing may be taken for HTTP.
+            let speaks = if proxy_protocol.is_some() { Speaks::Tcp } else { Speaks::Detect };
+            table.listeners.push(Listener { address, kind, speaks, tls, proxy_protocol });
         }
         for route in &service.routes {
+            if route.passthrough {
+                // Without a place for TLS there is nothing to carry on.
+                if https.is_none() {
+                    continue;
+                }
+                let (hosts, service, proxy_protocol) = (route.hosts.clone(), target.clone(), route.proxy_protocol);
+                table.passages.push(Passage { hosts, service, port: route.port, proxy_protocol });
+            }
             table.routes.push(Route {
                 hosts: route.hosts.clone(),
                 path_prefix: route.path_prefix.clone(),
@@ -190,6 +203,11 @@ fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Ta
     table
 }
 
+/// A port that all host names share.
+fn shared(address: SocketAddr, tls: bool) -> Listener {
+    Listener { address, kind: ListenerKind::Routed, speaks: Speaks::Http, tls, proxy_protocol: None }
+}
+
 /// The rules of a route; one for TLS only sends all others to where there is TLS, if this node has such a place.
 fn with_tls_only(route: &wire::spec::Route, https: Option<SocketAddr>) -> Option<Box<Rules>> {
     let mut rules = route.rules.clone();
@@ -197,7 +215,9 @@ fn with_tls_only(route: &wire::spec::Route, https: Option<SocketAddr>) -> Option
         let port = if https.port() == 443 { String::new() } else { format!(":{}", https.port()) };
         let to = format!("https://{{host}}{port}{{path}}");
         let rules = rules.get_or_insert_default();
-        rules.redirect.get_or_insert(Redirect { to, status: 308, plain_only: true });
+        // A request that was opened here although its host's are not came under another name.
+        let plain_only = !route.passthrough;
+        rules.redirect.get_or_insert(Redirect { to, status: 308, plain_only });
     }
     rules
 }

@@ -9,6 +9,7 @@ pub mod http;
 pub mod image;
 pub mod load;
 pub mod node;
+pub mod pebble;
 pub mod process;
 pub mod registry;
 pub mod wait;

@@ -43,7 +43,7 @@ pub struct Shared {
 #[derive(Subcommand)]
 pub enum Command {
     /// Run this machine's node in the foreground; founds a cluster of one
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Deploy a stack file (short for `stack deploy`)
     Deploy(stack::deploy::Arguments),
     /// List services (short for `service ls`)
@@ -90,12 +90,41 @@ pub struct UpArgs {
     /// Address or network of a balancer in front that may name its clients (PROXY protocol, X-Forwarded-For); may be repeated
     #[arg(long, value_name = "CIDR")]
     pub trust: Vec<String>,
+    #[command(flatten)]
+    pub acme: AcmeArgs,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
     /// Where images of a registry are looked for first, as docker.io=http://localhost:5000; may be repeated
     #[arg(long, value_name = "REGISTRY=URL")]
     pub mirror: Vec<String>,
+}
+
+/// Certificates from a public authority.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Certificates from an authority that speaks ACME")]
+pub struct AcmeArgs {
+    /// Directory of the authority: letsencrypt, letsencrypt-staging or a URL; using it accepts its terms of service
+    #[arg(long, value_name = "URL")]
+    pub acme: Option<String>,
+    /// Whom the authority writes to, as mailto:ops@example.org; may be repeated
+    #[arg(long, value_name = "URL", requires = "acme")]
+    pub acme_contact: Vec<String>,
+    /// How it is proven that a name is ours: http-01, tls-alpn-01 or dns-01 [default: http-01]
+    #[arg(long, value_name = "KIND", requires = "acme")]
+    pub acme_challenge: Option<String>,
+    /// Where dns-01's records are posted to, as {"action":"present","name":"_acme-challenge.…","value":"…"}
+    #[arg(long, value_name = "URL", requires = "acme")]
+    pub acme_dns_webhook: Option<String>,
+    /// PEM file with the roots of a private authority; private names are asked for too then
+    #[arg(long, value_name = "FILE", requires = "acme")]
+    pub acme_ca: Option<PathBuf>,
+    /// Id of the customer's account that the new one is bound to
+    #[arg(long, value_name = "ID", requires = "acme_binding_key")]
+    pub acme_binding_id: Option<String>,
+    /// File with the key of that account, as the authority prints it
+    #[arg(long, value_name = "FILE", requires = "acme_binding_id")]
+    pub acme_binding_key: Option<PathBuf>,
 }
 
 /// Runs one command against the API.

@@ -2,8 +2,8 @@
 
 use crate::certificate::{Certificate, ReadError};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::fmt;
@@ -14,6 +14,8 @@ const DAY_S: i64 = 86_400;
 const AUTHORITY_DAYS: i64 = 3_650;
 /// What public authorities give, and well below the 398 days that browsers take.
 const LEAF_DAYS: i64 = 90;
+/// It is looked at within minutes.
+const PROVING_DAYS: i64 = 7;
 /// Clocks of visitors may be behind ours.
 const BACKDATED_S: i64 = 3_600;
 
@@ -110,6 +112,45 @@ impl Authority {
         Certificate::from_der(vec![signed.der().clone(), self.certificate.clone()], &key)
             .map_err(|source| AuthorityError::Made { names: names.join(", "), source })
     }
+}
+
+/// What is shown at port 443 to prove to a public authority that `host` is ours (RFC 8737): signed by itself, with the
+/// digest of the proof inside.
+///
+/// # Errors
+/// [`AuthorityError::Issue`] for what is no name.
+pub fn proving(host: &str, digest: &[u8; 32], now_s: i64) -> Result<Certificate, AuthorityError> {
+    let issue = |source| AuthorityError::Issue { names: host.to_owned(), source };
+    let mut params = CertificateParams::new(vec![host.to_owned()]).map_err(issue)?;
+    params.distinguished_name = called(host);
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+    valid(&mut params, now_s, PROVING_DAYS);
+    let key = KeyPair::generate().map_err(issue)?;
+    let signed = params.self_signed(&key).map_err(issue)?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    Certificate::from_der(vec![signed.der().clone()], &key)
+        .map_err(|source| AuthorityError::Made { names: host.to_owned(), source })
+}
+
+/// A new private key, as PEM.
+///
+/// # Errors
+/// [`AuthorityError::Issue`] when the system gives no random numbers.
+pub fn key() -> Result<String, AuthorityError> {
+    let issue = |source| AuthorityError::Issue { names: String::new(), source };
+    Ok(KeyPair::generate().map_err(issue)?.serialize_pem())
+}
+
+/// What asks another authority for a certificate for `name`: PKCS #10, signed by this key.
+///
+/// # Errors
+/// [`AuthorityError::Issue`] for what is no name or no key.
+pub fn request(name: &str, key_pem: &str) -> Result<Vec<u8>, AuthorityError> {
+    let issue = |source| AuthorityError::Issue { names: name.to_owned(), source };
+    let key = KeyPair::from_pem(key_pem).map_err(issue)?;
+    let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(issue)?;
+    params.distinguished_name = DistinguishedName::new();
+    Ok(params.serialize_request(&key).map_err(issue)?.der().to_vec())
 }
 
 impl fmt::Debug for Authority {

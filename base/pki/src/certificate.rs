@@ -22,6 +22,36 @@ pub struct Certificate {
     pub not_after_s: i64,
     /// Who signed it, for people.
     pub issuer: String,
+    /// Its authority's word that it has not been taken back (RFC 6066, section 8), shown with it.
+    pub ocsp: Option<Vec<u8>>,
+}
+
+/// Whom a certificate is for, as far as it says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bearer {
+    /// The distinguished name, as RFC 4514 writes it.
+    pub subject: String,
+    pub hosts: Vec<String>,
+    pub uris: Vec<String>,
+}
+
+impl Bearer {
+    /// # Errors
+    /// [`ReadError::Damaged`].
+    pub fn read(certificate: &CertificateDer<'_>) -> Result<Bearer, ReadError> {
+        let damaged = |why: String| ReadError::Damaged { why };
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| damaged(error.to_string()))?;
+        let alternative = parsed.subject_alternative_name().map_err(|error| damaged(error.to_string()))?;
+        let (mut hosts, mut uris) = (Vec::new(), Vec::new());
+        for name in alternative.iter().flat_map(|names| &names.value.general_names) {
+            if let GeneralName::DNSName(name) = name {
+                hosts.push(name.to_ascii_lowercase());
+            } else if let GeneralName::URI(uri) = name {
+                uris.push((*uri).to_owned());
+            }
+        }
+        Ok(Bearer { subject: parsed.subject().to_string(), hosts, uris })
+    }
 }
 
 /// Why a file is no certificate to serve with.
@@ -97,6 +127,7 @@ impl Certificate {
             not_after_s: validity.not_after.timestamp(),
             issuer: parsed.issuer().to_string(),
             key: key.secret_der().to_vec(),
+            ocsp: None,
             chain,
         })
     }

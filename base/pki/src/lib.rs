@@ -7,6 +7,6 @@ mod authority;
 mod certificate;
 mod name;
 
-pub use authority::{Authority, AuthorityError};
-pub use certificate::{Certificate, ReadError};
+pub use authority::{Authority, AuthorityError, key, proving, request};
+pub use certificate::{Bearer, Certificate, ReadError};
 pub use name::matches;

@@ -279,10 +279,14 @@ pub struct CertificateState {
     pub issuer: String,
     pub not_before_ms: u64,
     pub not_after_ms: u64,
-    /// The file it is from; `authority` for one that the node issued itself.
+    /// The file it is from; `acme` for one from a public authority, `authority` for one that the node issued itself.
     pub source: String,
     /// Why it is not shown; empty when it is.
     pub problem: String,
+    /// Why a public authority gave none, or no newer one; empty when it did or was not asked.
+    pub last_error: String,
+    /// When it is asked again.
+    pub retry_ms: u64,
 }
 
 /// The certificate of the node's own authority.

@@ -5,7 +5,10 @@
 
 mod route;
 
-pub use route::{BasicAuth, Conditions, Cors, FRAMING_HEADERS, RateKey, RateLimit, Redirect, Route, Rules};
+pub use route::{
+    BasicAuth, ClientCertificates, Conditions, Cors, FRAMING_HEADERS, Hsts, ProxyProtocol, RateKey, RateLimit,
+    Redirect, Route, Rules,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -177,7 +180,7 @@ pub enum Protocol {
 }
 
 /// A published port: the gateway listens on `published` and serves the instances' `target`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
     /// The address to listen on; `None` is every address.
     #[serde(default)]
@@ -188,6 +191,12 @@ pub struct Port {
     pub target: u16,
     #[serde(default)]
     pub protocol: Protocol,
+    /// Connections begin with TLS, which ends at the gateway.
+    #[serde(default, skip_serializing_if = "route::is_false")]
+    pub tls: bool,
+    /// Instances are told of their clients first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use crate::link::{ClientBody, Link, RequestBody, Shared};
 use crate::listener::{Target, TargetKind};
 use crate::metrics::Failure;
 use crate::route::Head;
-use crate::rule::{self, Bounded, Pass, Reason, Visit, origin_form};
+use crate::rule::{self, Bounded, Pass, Reason, Ruling, Visit, origin_form};
 use crate::search::Search;
 use crate::session::{ClientEnd, Session, Switch};
 use crate::upstream::{Lease, Upstream};
@@ -209,6 +209,10 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
     };
     let (head, host) = (came.head, came.asked.name());
     let secure = came.client.is_secure();
+    // Whether a balancer in front of us ended TLS is nothing to an authority, which asks without.
+    if let Some(response) = session.ground.proofs.answer(&head.method, came.path, session.name.is_secure()) {
+        return Err(Refusal::Ruled(Box::new(Ruling { response, meters: Arc::clone(&target.meters) })));
+    }
     let seen = Head { host: &host, path: came.path, method: &head.method, headers: &head.headers, secure };
     let Some(arm) = router.find(seen, || session.roll()[0]) else {
         let host_known = router.knows_host(&host);
@@ -217,6 +221,7 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
     let pass = arm.rules.as_ref().map(|rules| {
         rules.admit(&Visit {
             client: came.client.ip(),
+            caller: session.caller.as_deref(),
             secure,
             host: &host,
             head,

@@ -5,11 +5,14 @@
 
 use crate::listener::{self, Floor, Listening, Phase, Target, TargetKind};
 use crate::metrics::{ConnectionMeters, ServiceMeters};
+use crate::named::Named;
 use crate::policy::Policy;
+use crate::proof::Proofs;
 use crate::route::Router;
 use crate::rule::Addresses;
 use crate::rule::Shelf;
 use crate::settings::{Settings, UdpDialer};
+use crate::swap::Swap;
 use crate::table::{Applied, Listener, ListenerKind, Route, Table};
 use crate::tls::Tls;
 use crate::upstream::{Ground, Upstream};
@@ -117,8 +120,9 @@ impl Gateway {
         let connections = Arc::new(ConnectionMeters::new(&meter, limits.connections_max));
         let ground = Arc::new(Ground::new(dialer, limits));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
-        let tls = Tls::new().expect("ring has everything TLS 1.2 and 1.3 need");
-        let floor = Arc::new(Floor { ground, meters: connections, room, tls, trusted });
+        let tls = Tls::new(Arc::clone(&ground.proofs)).expect("ring has everything TLS 1.2 and 1.3 need");
+        let named = Arc::new(Swap::new(Named::default()));
+        let floor = Arc::new(Floor { ground, meters: connections, room, tls, named, trusted });
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             floor,
@@ -153,6 +157,10 @@ impl Gateway {
         let upstream = |service: &str, port| {
             upstreams.get(&(service.to_owned(), port)).cloned().expect("every service a table names has been made")
         };
+        let before = self.floor.named.get();
+        let (named, unusable) = Named::new(&table, &before, &self.floor.tls, upstream);
+        self.floor.named.set(named);
+        applied.unusable.extend(unusable);
         self.shelf.sweep();
         let router = Arc::new(Router::new(&table.routes, |route| {
             let upstream = upstream(&route.service, route.port);
@@ -172,7 +180,9 @@ impl Gateway {
             let kind = match &listener.kind {
                 ListenerKind::Routed => TargetKind::Routed(Arc::clone(&router)),
                 ListenerKind::Service { service, port, .. } => {
-                    TargetKind::Service { upstream: upstream(service, *port), speaks: listener.speaks }
+                    let (speaks, proxy_protocol) = (listener.speaks, listener.proxy_protocol);
+                    let upstream = upstream(service, *port);
+                    TargetKind::Service { upstream, speaks, proxy_protocol }
                 }
             };
             let target = Target { kind, meters: Arc::clone(&self.unrouted), policy: Policy::default() };
@@ -190,6 +200,11 @@ impl Gateway {
             }
         }
         applied
+    }
+
+    /// Shows public authorities `proofs` and nothing else, from now on.
+    pub fn prove(&self, proofs: Proofs) {
+        self.floor.ground.proofs.set(proofs);
     }
 
     /// Every listening TCP socket once more, by the address that was wanted: given to [`Settings::inherited`] of the
@@ -266,9 +281,10 @@ impl Gateway {
             ListenerKind::Routed => None,
             ListenerKind::Service { service, port, .. } => Some((service.clone(), *port)),
         });
+        let carried = table.passages.iter().map(|passage| (passage.service.clone(), passage.port));
         let mut wanted = Upstreams::new();
         let mut known = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in routed.chain(published) {
+        for key in routed.chain(published).chain(carried) {
             let upstream = known.remove(&key).or_else(|| wanted.get(&key).cloned()).unwrap_or_else(|| {
                 let meters = Arc::new(ServiceMeters::new(&self.meter, &key.0));
                 Arc::new(Upstream::new(&key.0, key.1, Arc::clone(&self.floor.ground), meters))

@@ -23,6 +23,9 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
+/// What instances are told of a client's certificate.
+pub(crate) const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
 /// What a header is to the gateway. Told by its name alone, in one look: a table of headers is asked for a name at some
 /// cost, and nearly all requests have none of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +48,12 @@ fn kind(name: &HeaderName) -> Kind {
         | "transfer-encoding"
         | "upgrade" => Kind::HopByHop,
         // It is answered when the instance asks for the body; the others are who the client claims to be.
-        "expect" | "x-real-ip" | "x-forwarded-port" | "x-forwarded-server" | "x-forwarded-ssl"
+        "expect"
+        | "x-forwarded-client-cert"
+        | "x-real-ip"
+        | "x-forwarded-port"
+        | "x-forwarded-server"
+        | "x-forwarded-ssl"
         | "x-forwarded-prefix" => Kind::Ours,
         _ => Kind::Other,
     }

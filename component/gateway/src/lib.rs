@@ -14,17 +14,23 @@ mod answer;
 mod asked;
 mod body;
 mod budget;
+mod caller;
 mod deadline;
 mod detect;
 mod exchange;
 mod explain;
 mod gateway;
+mod handshake;
 mod header;
+mod hello;
 mod http1;
 mod link;
 mod listener;
 mod metrics;
+mod named;
+mod peek;
 mod policy;
+mod proof;
 mod proxied;
 mod published;
 mod pulse;
@@ -47,8 +53,9 @@ mod upstream;
 pub use balancer::Breaker;
 pub use explain::{Fate, Question};
 pub use gateway::{EndpointSeen, Gateway};
+pub use proof::Proofs;
 pub use settings::{Limits, Settings, UdpDialer, UdpDialing};
-pub use table::{Applied, Endpoint, Listener, ListenerKind, Route, Speaks, Table};
+pub use table::{Applied, Endpoint, Listener, ListenerKind, Passage, Route, Speaks, Table};
 
 /// What would become of a request at each of `routes`, in their order.
 pub fn explain(routes: &[Route], question: &Question) -> Vec<Fate> {

@@ -3,8 +3,11 @@
 //! Owns the sockets and the tasks that accept. A listener's target may change under it; its connections keep
 //! what they began with, and new requests see the new target. Does not know how anything is served.
 
+use crate::handshake::{self, Shaken};
 use crate::http1::SharedWire;
-use crate::metrics::{ConnectionMeters, Handshake, ServiceMeters};
+use crate::metrics::{ConnectionMeters, ServiceMeters};
+use crate::named::Named;
+use crate::peek;
 use crate::policy::Policy;
 use crate::proxied::{self, Header};
 use crate::published::{self, Arrival};
@@ -15,19 +18,18 @@ use crate::session::{self, Session};
 use crate::settings::UdpDialer;
 use crate::swap::Swap;
 use crate::table::Speaks;
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 use crate::udp;
 use crate::upstream::{Ground, Upstream};
-use rustls::HandshakeKind;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
+use wire::spec::ProxyProtocol;
 use world::task::Task;
 
 /// Connections the kernel keeps until they are accepted: a burst of a thousand clients.
@@ -57,7 +59,7 @@ pub(crate) struct Target {
 
 pub(crate) enum TargetKind {
     Routed(Arc<Router<Arc<Upstream>>>),
-    Service { upstream: Arc<Upstream>, speaks: Speaks },
+    Service { upstream: Arc<Upstream>, speaks: Speaks, proxy_protocol: Option<ProxyProtocol> },
 }
 
 /// What every accepting task is given.
@@ -66,6 +68,7 @@ pub(crate) struct Floor {
     pub(crate) meters: Arc<ConnectionMeters>,
     pub(crate) room: Arc<Semaphore>,
     pub(crate) tls: Tls,
+    pub(crate) named: Arc<Swap<Named>>,
     /// Who may say for whom they speak.
     pub(crate) trusted: Option<Arc<Addresses>>,
 }
@@ -178,7 +181,9 @@ fn arrive(
     let pulse = Arc::new(Pulse::new());
     let stream = ClientStream::new(Transport::Plain(stream), Arc::clone(&pulse), Arc::clone(&floor.meters));
     let ground = Arc::clone(&floor.ground);
-    let arrival = Arrival { ground, target, stream, pulse, client, phase, secure, http_2: false, trusted };
+    let (http_2, caller, passage) = (false, None, None);
+    let mut arrival =
+        Arrival { ground, target, stream, pulse, client, phase, secure, http_2, trusted, caller, passage };
     if arrival.secure || arrival.trusted.is_some() || arrival.published().is_some() {
         return Start::Other(Box::new(arrival), Arc::clone(floor));
     }
@@ -187,9 +192,9 @@ fn arrive(
 }
 
 async fn serve(arrival: Arrival, floor: Arc<Floor>) {
-    let Some(arrival) = Box::pin(open(arrival, &floor)).await else { return };
+    let Some(mut arrival) = Box::pin(open(arrival, &floor)).await else { return };
     match arrival.published() {
-        Some((upstream, speaks)) => published::serve(arrival, upstream, speaks).await,
+        Some(port) => published::serve(arrival, port).await,
         None if arrival.http_2 => arrival.serve_http_2().await,
         None => {
             let (session, wire, phase) = arrival.into_http();
@@ -213,9 +218,17 @@ async fn open(mut arrival: Arrival, floor: &Floor) -> Option<Arrival> {
         }
     }
     let transport = if arrival.secure {
-        let (transport, http_2) = shake_hands(stream, arrival.client, floor).await?;
-        arrival.http_2 = http_2;
-        transport
+        let shared = matches!(arrival.target.get().kind, TargetKind::Routed(_));
+        match handshake::shake(stream, arrival.client, floor, shared).await? {
+            Shaken::Passage(stream, passage) => {
+                arrival.passage = Some(Box::new(passage));
+                Transport::Plain(stream)
+            }
+            Shaken::Ours { stream, http_2, caller } => {
+                (arrival.http_2, arrival.caller) = (http_2, caller);
+                stream
+            }
+        }
     } else {
         Transport::Plain(stream)
     };
@@ -226,45 +239,19 @@ async fn open(mut arrival: Arrival, floor: &Floor) -> Option<Arrival> {
 /// Whom a balancer speaks for, if it says so by the PROXY protocol. What follows is left to be read.
 async fn behind(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut seen = vec![0; proxied::HEADER_BYTES_MAX];
+    let mut known = 0;
     loop {
-        let length = stream.peek(&mut seen).await?;
-        match proxied::read(seen.get(..length).unwrap_or_default()) {
+        known = peek::more(stream, known, &mut seen).await?;
+        match proxied::read(seen.get(..known).unwrap_or_default()) {
             Header::Read { bytes, client } => {
                 stream.read_exact(seen.get_mut(..bytes).unwrap_or_default()).await?;
                 return Ok(client);
             }
             Header::Absent => return Ok(None),
             Header::Bad(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
-            Header::Unsure if length == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            // What is there has been seen; the next news is that there is more.
-            Header::Unsure => {
-                let seen_all: io::Result<()> =
-                    stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
-                drop(seen_all);
-            }
+            Header::Unsure => {}
         }
     }
-}
-
-/// The stream within TLS, and whether it is to carry HTTP/2.
-async fn shake_hands(stream: TcpStream, client: SocketAddr, floor: &Floor) -> Option<(Transport, bool)> {
-    let acceptor = TlsAcceptor::from(Arc::clone(&floor.tls.config));
-    let shaken = tokio::time::timeout(floor.ground.limits.head_deadline, acceptor.accept(stream)).await;
-    let (stream, outcome) = match shaken {
-        Ok(Ok(stream)) => {
-            let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
-            (Some(stream), if resumed { Handshake::Resumed } else { Handshake::Full })
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%client, %error, "a TLS handshake failed");
-            (None, Handshake::Failed)
-        }
-        Err(_) => (None, Handshake::Failed),
-    };
-    floor.meters.handshake(outcome);
-    let stream = stream?;
-    let http_2 = tls::is_http_2(stream.get_ref().1.alpn_protocol());
-    Some((Transport::Tls(Box::new(stream)), http_2))
 }
 
 /// Listens at `address`.

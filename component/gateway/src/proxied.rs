@@ -1,9 +1,11 @@
-//! The PROXY protocol, versions 1 and 2: what a load balancer in front of us says about the client behind it.
+//! The PROXY protocol, versions 1 and 2: what a load balancer in front of us says about the client behind it, and what we
+//! say to instances that want to be told.
 //!
-//! Owns the reading of both headers (HAProxy's proxy-protocol.txt). Strict: what is not one to the letter is refused,
+//! Owns the reading and writing of both headers (HAProxy's proxy-protocol.txt). Strict: what is not one to the letter is refused,
 //! since whoever speaks it speaks it first. Pure; who may speak it at all is for others to say.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use wire::spec::ProxyProtocol;
 
 /// Version 1 is one line of at most so much, with its end.
 const LINE_BYTES_MAX: usize = 107;
@@ -98,6 +100,42 @@ fn binary(bytes: &[u8]) -> Header {
     }
 }
 
+/// The header that says of a connection that it is `client`'s, who reached `reached`.
+pub(crate) fn write(version: ProxyProtocol, client: SocketAddr, reached: SocketAddr) -> Vec<u8> {
+    let (client_ip, reached_ip) = match (client.ip().to_canonical(), reached.ip().to_canonical()) {
+        same @ ((IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_))) => same,
+        // Both have to be of one kind.
+        (one, other) => (mapped(one), mapped(other)),
+    };
+    let (family, family_name) = if client_ip.is_ipv4() { (TCP_OVER_IPV4, "TCP4") } else { (TCP_OVER_IPV6, "TCP6") };
+    match version {
+        ProxyProtocol::V1 => {
+            let ports = (client.port(), reached.port());
+            format!("PROXY {family_name} {client_ip} {reached_ip} {} {}\r\n", ports.0, ports.1).into_bytes()
+        }
+        ProxyProtocol::V2 => {
+            let mut block = Vec::new();
+            for ip in [client_ip, reached_ip] {
+                match ip {
+                    IpAddr::V4(ip) => block.extend(ip.octets()),
+                    IpAddr::V6(ip) => block.extend(ip.octets()),
+                }
+            }
+            block.extend(client.port().to_be_bytes());
+            block.extend(reached.port().to_be_bytes());
+            let length = u16::try_from(block.len()).unwrap_or(0).to_be_bytes();
+            [&SIGNATURE[..], &[VERSION_2_PROXY, family], &length, &block].concat()
+        }
+    }
+}
+
+fn mapped(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().into(),
+        IpAddr::V6(_) => ip,
+    }
+}
+
 /// The source of a block of addresses: both addresses, then both ports.
 fn source<const ADDRESS: usize, const BLOCK: usize>(addresses: &[u8]) -> Option<([u8; ADDRESS], u16)> {
     let block: &[u8; BLOCK] = addresses.first_chunk()?;
@@ -108,8 +146,26 @@ fn source<const ADDRESS: usize, const BLOCK: usize>(addresses: &[u8]) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use super::{Header, read};
+    use super::{Header, read, write};
     use proptest::prelude::*;
+    use wire::spec::ProxyProtocol;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let check = |version: ProxyProtocol, client: &str, reached: &str, expected: &str| {
+            let header = write(version, client.parse().unwrap(), reached.parse().unwrap());
+            let client = Some(expected.parse().unwrap());
+            assert_eq!(read(&header), Header::Read { bytes: header.len(), client }, "{}", header.escape_ascii());
+        };
+        for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
+            check(version, "203.0.113.7:56324", "10.0.0.1:443", "203.0.113.7:56324");
+            check(version, "[2001:db8::7]:1", "[::1]:65535", "[2001:db8::7]:1");
+            check(version, "[::ffff:203.0.113.7]:1", "10.0.0.1:443", "203.0.113.7:1");
+            check(version, "203.0.113.7:1", "[::1]:443", "[::ffff:203.0.113.7]:1");
+        }
+        let line = write(ProxyProtocol::V1, "203.0.113.7:5".parse().unwrap(), "10.0.0.1:443".parse().unwrap());
+        assert_eq!(line, b"PROXY TCP4 203.0.113.7 10.0.0.1 5 443\r\n");
+    }
 
     fn version_2(command: u8, family: u8, addresses: &[u8]) -> Vec<u8> {
         let length = u16::try_from(addresses.len()).unwrap().to_be_bytes();

@@ -4,9 +4,12 @@
 //! server begins (MySQL, SMTP, SSH) loses no time; a request line makes the connection HTTP, anything else a
 //! tunnel. Knows no more of either than the first line.
 
+use crate::caller::Caller;
 use crate::detect::{Verdict, judge};
 use crate::http1::SharedWire;
 use crate::listener::{Phase, Target, TargetKind};
+use crate::named::Passage;
+use crate::proxied;
 use crate::pulse::{ClientStream, Pulse};
 use crate::rule::Addresses;
 use crate::search::Search;
@@ -22,9 +25,10 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use wire::spec::ProxyProtocol;
 
 /// How long the client of a port that has spoken HTTP may take to begin before the instance is dialled
 /// anyway, in case it speaks first this time. A client that has something to say says it within a round trip.
@@ -44,6 +48,17 @@ pub(crate) struct Arrival {
     pub(crate) http_2: bool,
     /// Set when its other end may say for whom it speaks.
     pub(crate) trusted: Option<Arc<Addresses>>,
+    /// Set when it was asked for its certificate.
+    pub(crate) caller: Option<Arc<Caller>>,
+    /// Set when it is carried on unopened.
+    pub(crate) passage: Option<Box<Passage>>,
+}
+
+/// A service that a whole connection is for.
+pub(crate) struct Published {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) speaks: Speaks,
+    pub(crate) proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// What a connection turned out to speak.
@@ -56,7 +71,9 @@ enum Spoken {
 }
 
 /// Serves a connection to a published port to its end.
-pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks: Speaks) {
+/// With `proxy_protocol` the instance is told whom it is served to before it hears anything.
+pub(crate) async fn serve(mut arrival: Arrival, port: Published) {
+    let Published { upstream, speaks, proxy_protocol } = port;
     let started = world::clock::monotonic();
     let mut search = Search::new(Arc::clone(&upstream), started);
     let mut phase = arrival.phase.clone();
@@ -65,6 +82,8 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
     let spoken = async {
         match speaks {
             Speaks::Http => Spoken::Http(None),
+            // What was agreed in the handshake is not for an instance to find out.
+            Speaks::Detect if arrival.http_2 => Spoken::Http(None),
             Speaks::Tcp => match search.connect(arrival.client).await {
                 Ok((lease, stream)) => Spoken::Other(lease, stream),
                 Err(refusal) => {
@@ -81,7 +100,14 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
     };
     match spoken {
         Spoken::Http(first) => arrival.serve_http(first).await,
-        Spoken::Other(lease, stream) => {
+        Spoken::Other(lease, mut stream) => {
+            if let Some(version) = proxy_protocol {
+                let header = introduction(&arrival, version);
+                if let Err(error) = stream.write_all(&header).await {
+                    tracing::debug!(client = %arrival.client, %error, "an instance left before it was told of its client");
+                    return lease.end(Outcome::ConnectFailed);
+                }
+            }
             lease.works();
             upstream.meters.tunnel();
             tunnel::watch_peer(&arrival.stream);
@@ -96,12 +122,26 @@ pub(crate) async fn serve(mut arrival: Arrival, upstream: Arc<Upstream>, speaks:
     }
 }
 
+/// What the PROXY protocol says of a client.
+fn introduction(arrival: &Arrival, version: ProxyProtocol) -> Vec<u8> {
+    let reached = rustix::net::getsockname(&arrival.stream).ok().and_then(|name| SocketAddr::try_from(name).ok());
+    // Where it came in is of little use; that there is an address of the same kind is asked by the protocol.
+    proxied::write(version, arrival.client, reached.unwrap_or(SocketAddr::new(arrival.client.ip(), 0)))
+}
+
 impl Arrival {
-    /// The service of a published port, and what it speaks; `None` where requests are routed.
-    pub(crate) fn published(&self) -> Option<(Arc<Upstream>, Speaks)> {
+    /// The one service that everything on this connection is for; `None` where requests are routed.
+    pub(crate) fn published(&mut self) -> Option<Published> {
+        if let Some(passage) = self.passage.take() {
+            let Passage { upstream, proxy_protocol } = *passage;
+            return Some(Published { upstream, speaks: Speaks::Tcp, proxy_protocol });
+        }
         match &self.target.get().kind {
             TargetKind::Routed(_) => None,
-            TargetKind::Service { upstream, speaks } => Some((Arc::clone(upstream), *speaks)),
+            TargetKind::Service { upstream, speaks, proxy_protocol } => {
+                let (speaks, proxy_protocol) = (*speaks, *proxy_protocol);
+                Some(Published { upstream: Arc::clone(upstream), speaks, proxy_protocol })
+            }
         }
     }
 
@@ -129,9 +169,10 @@ impl Arrival {
     }
 
     fn into_session(self, first: Option<(Lease, TcpStream)>) -> (Arc<Session>, ClientStream, watch::Receiver<Phase>) {
-        let Arrival { ground, target, stream, pulse, client, phase, secure, trusted, .. } = self;
+        let Arrival { ground, target, stream, pulse, client, phase, secure, trusted, caller, .. } = self;
         let mut session = Session::new(ground, target, pulse, phase.clone(), client, secure, first);
         session.trusted = trusted;
+        session.caller = caller;
         (Arc::new(session), stream, phase)
     }
 }

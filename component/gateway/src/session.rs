@@ -4,6 +4,7 @@
 //! requests, answers and, after an upgrade, the tunnel; when it ends, all of that ends. Does not know how a
 //! request is answered: `exchange` does.
 
+use crate::caller::Caller;
 use crate::header::ClientName;
 use crate::http1::{Broken, SharedWire};
 use crate::listener::{Phase, Target};
@@ -37,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) name: Arc<ClientName>,
     /// Set when the other end may say for whom it speaks: who else may.
     pub(crate) trusted: Option<Arc<Addresses>>,
+    /// Set when it was asked for its certificate.
+    pub(crate) caller: Option<Arc<Caller>>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
     pub(crate) first: Mutex<Option<(Lease, TcpStream)>>,
     switch: Mutex<Option<Switch>>,
@@ -77,6 +80,7 @@ impl Session {
             client,
             name: Arc::new(ClientName::new(client.ip(), secure)),
             trusted: None,
+            caller: None,
             first: Mutex::new(first),
             switch: Mutex::new(None),
             dice: AtomicU64::new(world::random::number()),
@@ -94,6 +98,7 @@ impl Session {
             client: self.client,
             name: Arc::clone(&self.name),
             trusted: self.trusted.clone(),
+            caller: self.caller.clone(),
             first: Mutex::new(self.take_first()),
             switch: Mutex::new(None),
             dice: AtomicU64::new(seed),

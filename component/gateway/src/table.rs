@@ -7,13 +7,14 @@ use pki::Certificate;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use wire::spec::{Conditions, Protocol, Rules};
+use wire::spec::{Conditions, Protocol, ProxyProtocol, Rules};
 
 /// Everything the gateway serves. Equal tables change nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
+    pub passages: Vec<Passage>,
     /// The ready endpoints of each service, by `stack/service`.
     pub services: BTreeMap<String, Vec<Endpoint>>,
     /// For listeners with TLS. Of several for one name the first is shown; the first of all to clients that ask for
@@ -30,6 +31,8 @@ pub struct Listener {
     pub speaks: Speaks,
     /// Connections begin with TLS, which ends here.
     pub tls: bool,
+    /// Instances behind a published TCP port are told of their clients first.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +73,17 @@ pub struct Route {
     pub port: u16,
 }
 
+/// Hosts whose TLS is not opened at [`ListenerKind::Routed`] ports, but carried to a service as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passage {
+    /// As those of a [`Route`].
+    pub hosts: Vec<String>,
+    /// `stack/service`.
+    pub service: String,
+    pub port: u16,
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
 /// An instance that serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -85,6 +99,6 @@ pub struct Applied {
     pub listening: Vec<(SocketAddr, SocketAddr)>,
     /// The address and why it is not served, with what to do about it.
     pub failed: Vec<(SocketAddr, String)>,
-    /// The names of certificates that cannot be shown, and why.
+    /// The names of certificates that cannot be shown, and hosts whose clients' authority cannot be used; and why.
     pub unusable: Vec<(String, String)>,
 }

@@ -4,10 +4,12 @@
 //! Promises TLS 1.2 and newer only, HTTP/2 where the client can, and that sessions are resumed across changes of
 //! certificates. Does not know where certificates come from.
 
+use crate::proof::{self, PROOF_PROTOCOL};
 use crate::swap::Swap;
 use pki::Certificate;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
 use std::collections::HashMap;
@@ -27,6 +29,7 @@ pub(crate) struct Tls {
 /// The certificates in use.
 struct Shown {
     current: Swap<Index>,
+    proofs: Arc<proof::Shown>,
 }
 
 #[derive(Default)]
@@ -43,17 +46,19 @@ struct Index {
 impl Tls {
     /// # Errors
     /// When the crypto library lacks what TLS 1.2 and 1.3 need.
-    pub(crate) fn new() -> Result<Tls, Error> {
-        let shown = Arc::new(Shown { current: Swap::new(Index::default()) });
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&shown) as Arc<dyn ResolvesServerCert>);
-        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
-        // Kept by the client, so that a million of them cost nothing here; the keys change every six hours.
-        config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    pub(crate) fn new(proofs: Arc<proof::Shown>) -> Result<Tls, Error> {
+        let shown = Arc::new(Shown { current: Swap::new(Index::default()), proofs });
+        let config = config(&shown, Arc::new(NoClientAuth))?;
         Ok(Tls { config: Arc::new(config), shown })
+    }
+
+    /// The same, but clients are asked for certificates that `verifier` knows. Its tickets are its own: a session begun
+    /// elsewhere, where nobody was asked, is not resumed here.
+    ///
+    /// # Errors
+    /// As [`Tls::new`].
+    pub(crate) fn asking(&self, verifier: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig, Error> {
+        config(&self.shown, verifier)
     }
 
     /// Shows `certificates` from now on. Returns those that cannot be used, with the reason.
@@ -95,12 +100,30 @@ impl Index {
     }
 }
 
+fn config(shown: &Arc<Shown>, verifier: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(shown) as Arc<dyn ResolvesServerCert>);
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec(), PROOF_PROTOCOL.to_vec()];
+    // Kept by the client, so that a million of them cost nothing here; the keys change every six hours.
+    config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    Ok(config)
+}
+
 fn signing(certificate: &Certificate, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
-    CertifiedKey::from_der(certificate.chain.clone(), certificate.key(), provider)
+    let mut key = CertifiedKey::from_der(certificate.chain.clone(), certificate.key(), provider)?;
+    key.ocsp.clone_from(&certificate.ocsp);
+    Ok(key)
 }
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // An authority asks for nothing else, and is shown nothing else.
+        if hello.alpn().is_some_and(|mut offered| offered.any(|name| name == PROOF_PROTOCOL)) {
+            return hello.server_name().and_then(|host| self.proofs.certificate(host));
+        }
         let index = self.current.get();
         hello.server_name().and_then(|host| index.find(host)).or(index.first.as_ref()).cloned()
     }
@@ -112,6 +135,11 @@ impl fmt::Debug for Shown {
     }
 }
 
+/// Whether the client came for a proof, which it has seen by now.
+pub(crate) fn is_proof(alpn: Option<&[u8]>) -> bool {
+    alpn == Some(PROOF_PROTOCOL)
+}
+
 /// Whether the client and we agreed on HTTP/2.
 pub(crate) fn is_http_2(alpn: Option<&[u8]>) -> bool {
     alpn == Some(HTTP_2)
@@ -120,6 +148,7 @@ pub(crate) fn is_http_2(alpn: Option<&[u8]>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Tls;
+    use crate::proof;
     use pki::Authority;
     use std::sync::Arc;
 
@@ -131,7 +160,7 @@ mod tests {
             Arc::new(authority.issue(&names, 1_700_000_000).unwrap())
         };
         let (one, wild, both) = (issue(&["a.test"]), issue(&["*.a.test"]), issue(&["x.a.test", "a.test"]));
-        let tls = Tls::new().unwrap();
+        let tls = Tls::new(Arc::new(proof::Shown::new())).unwrap();
         assert_eq!(tls.show(&[Arc::clone(&one), Arc::clone(&wild), Arc::clone(&both)]), []);
         let index = tls.shown.current.get();
         let check = |host: &str, expected: Option<&pki::Certificate>| {
@@ -153,7 +182,7 @@ mod tests {
         let one = authority.issue(&["a.test".to_owned()], 1_700_000_000).unwrap();
         let other = authority.issue(&["b.test".to_owned()], 1_700_000_000).unwrap();
         let mixed = pki::Certificate::from_der(one.chain.clone(), &other.key()).unwrap();
-        let failed = Tls::new().unwrap().show(&[Arc::new(mixed)]);
+        let failed = Tls::new(Arc::new(proof::Shown::new())).unwrap().show(&[Arc::new(mixed)]);
         assert_eq!(failed.len(), 1);
         assert!(failed[0].0 == "a.test" && failed[0].1.to_lowercase().contains("key"), "{failed:?}");
     }

@@ -7,6 +7,7 @@ use crate::budget::Budget;
 use crate::gateway::EndpointSeen;
 use crate::link::{Link, Shared};
 use crate::metrics::{Failure, ServiceMeters};
+use crate::proof;
 use crate::settings::Limits;
 use crate::table;
 use balancer::{Outcome, Pool};
@@ -30,6 +31,8 @@ const PROBE_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Ground {
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) limits: Limits,
+    /// What public authorities are shown.
+    pub(crate) proofs: Arc<proof::Shown>,
     started: Instant,
     /// Told whenever an endpoint that gets nothing new has nothing left in flight.
     pub(crate) drained: Notify,
@@ -37,7 +40,8 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) fn new(dialer: Arc<dyn Dialer>, limits: Limits) -> Ground {
-        Ground { dialer, limits, started: world::clock::monotonic(), drained: Notify::new() }
+        let proofs = Arc::new(proof::Shown::new());
+        Ground { dialer, limits, proofs, started: world::clock::monotonic(), drained: Notify::new() }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! One node from outside: the real binary, used as a person would and broken as the world would.
 
+mod acme;
 mod alerts;
 mod bad_input;
 mod contract;

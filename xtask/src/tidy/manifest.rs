@@ -13,7 +13,7 @@ const GROUND: [&str; 3] = ["wire", "world", "meter"];
 
 /// Dependencies that cost much to build or that only one crate may know, with the crates that may import them.
 /// Tests are free (dev-dependencies): nobody builds them into the product.
-const WRAPPERS: [(&str, &[&str]); 20] = [
+const WRAPPERS: [(&str, &[&str]); 21] = [
     ("redb", &["storage"]),
     ("rcgen", &["pki"]),
     ("x509-parser", &["pki"]),
@@ -21,8 +21,9 @@ const WRAPPERS: [(&str, &[&str]); 20] = [
     ("hyper", &["gateway", "bramble", "images"]),
     ("hyper-util", &["gateway", "bramble", "images"]),
     ("axum", &["bramble"]),
-    ("reqwest", &["images", "bramble"]),
-    ("rustls", &["gateway", "images", "bramble"]),
+    ("instant-acme", &["acme"]),
+    ("reqwest", &["acme", "images", "bramble"]),
+    ("rustls", &["acme", "gateway", "images", "bramble"]),
     ("tokio-rustls", &["gateway", "bramble"]),
     ("landlock", &["sandbox"]),
     ("serde-saphyr", &["stackfile"]),

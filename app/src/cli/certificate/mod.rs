@@ -38,8 +38,12 @@ async fn ls(remote: &Remote) -> Result<ExitCode, Failure> {
     }
     let rows = certificates.into_iter().map(|one| {
         let until = if one.problem.is_empty() { shown::until(one.not_after_ms) } else { one.problem };
-        vec![one.names.join(" "), one.source, one.issuer, until]
+        let trouble = match one.last_error.as_str() {
+            "" => String::new(),
+            why => format!("{why}; again {}", shown::until(one.retry_ms)),
+        };
+        vec![one.names.join(" "), one.source, one.issuer, until, trouble]
     });
-    shown::table(&["NAMES", "FROM", "ISSUER", "ENDS"], rows.collect());
+    shown::table(&["NAMES", "FROM", "ISSUER", "ENDS", "LAST ERROR"], rows.collect());
     Ok(ExitCode::SUCCESS)
 }

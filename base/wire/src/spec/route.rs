@@ -24,6 +24,12 @@ pub struct Route {
     /// Whether the gateway serves it with TLS only.
     #[serde(default)]
     pub tls: bool,
+    /// TLS is not opened, but carried to the instances as it is: nothing but the hosts counts then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub passthrough: bool,
+    /// Instances that end TLS themselves are told of their clients first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What a request must have besides.
     #[serde(default, skip_serializing_if = "Conditions::is_none")]
     pub conditions: Conditions,
@@ -33,6 +39,11 @@ pub struct Route {
     pub weight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Box<Rules>>,
+}
+
+/// For fields that older specs lack.
+pub(super) fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What a request must have besides host and path.
@@ -55,8 +66,8 @@ impl Conditions {
     }
 }
 
-/// What is done with the requests of a route besides passing them on. The order: address, redirect, preflight,
-/// maintenance, rate, password, size; then path and headers.
+/// What is done with the requests of a route besides passing them on. The order: address, redirect, certificate,
+/// preflight, maintenance, rate, password, size; then path and headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rules {
@@ -93,6 +104,10 @@ pub struct Rules {
     pub maintenance: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hsts: Option<Hsts>,
 }
 
 impl Rules {
@@ -103,7 +118,36 @@ impl Rules {
             || self.basic_auth.is_some()
             || self.rate_limit.is_some()
             || self.maintenance.is_some()
+            || self.client_certificates.is_some()
     }
+}
+
+/// How instances are told of their clients before they hear from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    V2,
+}
+
+/// Whose certificates clients show in the handshake.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientCertificates {
+    /// PEM: who signs them.
+    pub authority: String,
+    /// Clients without are let through too; the instance is told of those that have one.
+    pub optional: bool,
+}
+
+/// What browsers are told of a host (RFC 6797).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hsts {
+    pub max_age_s: u32,
+    pub include_subdomains: bool,
+    pub preload: bool,
 }
 
 /// Where a browser is sent instead.

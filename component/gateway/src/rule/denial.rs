@@ -13,6 +13,10 @@ const MAINTENANCE_RETRY_S: u64 = 60;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Denial {
     Address,
+    /// The client showed no certificate that counts here.
+    Certificate,
+    /// It was not asked for one, since it came under another name or without TLS.
+    Misdirected,
     Password {
         challenge: HeaderValue,
     },
@@ -32,6 +36,7 @@ pub(crate) enum Denial {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     Address,
+    Certificate,
     Password,
     Rate,
     Size,
@@ -41,11 +46,12 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const COUNT: usize = 6;
+    pub(crate) const COUNT: usize = 7;
 
     pub(crate) fn word(self) -> &'static str {
         match self {
             Reason::Address => "address",
+            Reason::Certificate => "certificate",
             Reason::Password => "password",
             Reason::Rate => "rate",
             Reason::Size => "size",
@@ -59,6 +65,7 @@ impl Denial {
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Denial::Address => Reason::Address,
+            Denial::Certificate | Denial::Misdirected => Reason::Certificate,
             Denial::Password { .. } => Reason::Password,
             Denial::Rate { .. } => Reason::Rate,
             Denial::Size { .. } => Reason::Size,
@@ -70,6 +77,8 @@ impl Denial {
     pub(crate) fn response(&self, service: &str) -> Response<Bytes> {
         let (status, code) = match self {
             Denial::Address => (StatusCode::FORBIDDEN, "B0620"),
+            Denial::Certificate => (StatusCode::FORBIDDEN, "B0625"),
+            Denial::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "B0626"),
             Denial::Password { .. } => (StatusCode::UNAUTHORIZED, "B0621"),
             Denial::Rate { .. } => (StatusCode::TOO_MANY_REQUESTS, "B0622"),
             Denial::Size { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "B0623"),
@@ -79,7 +88,7 @@ impl Denial {
         let mut response = told(status, code, &message, hint);
         let headers = response.headers_mut();
         match self {
-            Denial::Address => {}
+            Denial::Address | Denial::Certificate | Denial::Misdirected => {}
             Denial::Password { challenge } => drop(headers.insert(header::WWW_AUTHENTICATE, challenge.clone())),
             Denial::Rate { wait_ns } => {
                 let wait_s = wait_ns.div_ceil(1_000_000_000).max(1);
@@ -102,6 +111,14 @@ impl Denial {
             Denial::Address => (
                 format!("this address may not use service {service}"),
                 "ask whoever deployed it: `allow` and `deny` of its route say who may",
+            ),
+            Denial::Certificate => (
+                format!("service {service} asks for a certificate of its own authority"),
+                "send one that is good for clients and has not ended",
+            ),
+            Denial::Misdirected => (
+                format!("service {service} asks for a certificate, and this connection was not asked for one"),
+                "come by https, on a connection of its own that asks for this host's name",
             ),
             Denial::Password { .. } => (
                 format!("service {service} asks for a name and password"),

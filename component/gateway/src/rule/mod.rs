@@ -6,6 +6,7 @@
 
 mod address;
 mod body;
+mod certificate;
 mod condition;
 mod cors;
 mod denial;
@@ -16,11 +17,14 @@ mod path;
 mod rate;
 mod redirect;
 
+use crate::caller::Caller;
+use crate::header::X_FORWARDED_CLIENT_CERT;
 use crate::metrics::ServiceMeters;
 use crate::table::Route;
 pub(crate) use address::Addresses;
 pub(crate) use body::Bounded;
 use bytes::Bytes;
+use certificate::Certificate;
 pub(crate) use condition::Conditions;
 use cors::Cors;
 use denial::Denial;
@@ -47,6 +51,8 @@ pub(crate) struct Rules {
     since: Instant,
     addresses: Option<Addresses>,
     redirect: Option<Redirect>,
+    certificate: Option<Certificate>,
+    hsts: Option<HeaderValue>,
     cors: Option<Cors>,
     maintenance: Option<String>,
     rate: Option<Rate>,
@@ -67,6 +73,7 @@ impl std::fmt::Debug for Rules {
 /// A request as the rules look at it.
 pub(crate) struct Visit<'r> {
     pub(crate) client: IpAddr,
+    pub(crate) caller: Option<&'r Caller>,
     /// It came with TLS.
     pub(crate) secure: bool,
     /// Without the port.
@@ -81,6 +88,10 @@ pub(crate) struct Visit<'r> {
 pub(crate) struct Pass {
     pub(crate) rules: Arc<Rules>,
     origin: Option<HeaderValue>,
+    /// It came with TLS.
+    secure: bool,
+    /// What the instance is told of the client's certificate.
+    certificate: Option<HeaderValue>,
     claim: Option<Claim>,
     now_ns: u64,
     /// Its body became longer than it may be.
@@ -108,6 +119,8 @@ impl Rules {
             since: world::clock::monotonic(),
             addresses: Addresses::new(&wanted.allow, &wanted.deny),
             redirect: wanted.redirect.as_ref().map(Redirect::new),
+            certificate: wanted.client_certificates.as_ref().map(Certificate::new),
+            hsts: wanted.hsts.as_ref().and_then(secure_only),
             cors: wanted.cors.as_ref().map(Cors::new),
             maintenance: wanted.maintenance.clone(),
             rate: wanted.rate_limit.as_ref().map(Rate::new),
@@ -126,7 +139,8 @@ impl Rules {
         let since = visit.now.saturating_duration_since(self.since);
         let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
         let origin = self.cors.as_ref().and_then(|_| headers.get(name::ORIGIN).cloned());
-        let mut pass = Pass { rules: Arc::clone(self), origin, claim: None, now_ns, cut: AtomicBool::new(false) };
+        let (secure, cut) = (visit.secure, AtomicBool::new(false));
+        let mut pass = Pass { rules: Arc::clone(self), origin, secure, certificate: None, claim: None, now_ns, cut };
         if self.addresses.as_ref().is_some_and(|addresses| !addresses.admit(visit.client)) {
             return Err(pass.deny(&Denial::Address));
         }
@@ -134,6 +148,9 @@ impl Rules {
         let redirect = self.redirect.as_ref();
         if let Some(response) = redirect.and_then(|redirect| redirect.answer(visit.host, target, visit.secure)) {
             return Err(pass.ruling(response));
+        }
+        if let Some(wanted) = &self.certificate {
+            pass.certificate = wanted.judge(visit.caller).map_err(|denial| pass.deny(&denial))?;
         }
         if let Some(cors) = &self.cors
             && cors::preflight(&visit.head.method, headers).is_some()
@@ -179,11 +196,17 @@ impl Pass {
         if self.rules.logins.as_ref().is_some_and(|logins| logins.hide) {
             headers.remove(name::AUTHORIZATION);
         }
+        if let Some(certificate) = &self.certificate {
+            headers.insert(X_FORWARDED_CLIENT_CERT, certificate.clone());
+        }
         self.rules.request.apply(headers);
     }
 
     /// Changes the headers that the client gets.
     pub(crate) fn to_client(&self, headers: &mut HeaderMap) {
+        if let Some(hsts) = self.rules.hsts.as_ref().filter(|_| self.secure) {
+            headers.entry(name::STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+        }
         if let Some(cors) = &self.rules.cors {
             cors.apply(self.origin.as_ref(), headers);
         }
@@ -214,6 +237,13 @@ impl Pass {
         self.to_client(response.headers_mut());
         Box::new(Ruling { response, meters: Arc::clone(&self.rules.meters) })
     }
+}
+
+/// What keeps browsers from coming without TLS again (RFC 6797).
+fn secure_only(wanted: &wire::spec::Hsts) -> Option<HeaderValue> {
+    let below = if wanted.include_subdomains { "; includeSubDomains" } else { "" };
+    let preload = if wanted.preload { "; preload" } else { "" };
+    HeaderValue::try_from(format!("max-age={}{below}{preload}", wanted.max_age_s)).ok()
 }
 
 /// The rules of all routes, kept from one table to the next: endpoints come and go all the time, and nobody's rate

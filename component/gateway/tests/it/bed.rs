@@ -219,7 +219,7 @@ pub(crate) fn route(hosts: &[&str], path_prefix: &str, service: &str) -> Route {
 }
 
 pub(crate) fn listener(kind: ListenerKind, speaks: Speaks) -> Listener {
-    Listener { address: "127.0.0.1:0".parse().unwrap(), kind, speaks, tls: false }
+    Listener { address: "127.0.0.1:0".parse().unwrap(), kind, speaks, tls: false, proxy_protocol: None }
 }
 
 pub(crate) fn table(kind: ListenerKind, speaks: Speaks, ids: &[&str]) -> Table {

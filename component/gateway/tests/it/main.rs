@@ -13,6 +13,8 @@ mod hostile;
 #[cfg(test)]
 mod many;
 #[cfg(test)]
+mod named;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod published;

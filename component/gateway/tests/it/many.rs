@@ -41,6 +41,7 @@ fn table(ids: &[&str], certificates: Vec<Arc<Certificate>>) -> Table {
         routes: vec![route(&[], "/", SERVICE)],
         services: BTreeMap::from([(SERVICE.to_owned(), endpoints(ids))]),
         certificates,
+        ..Table::default()
     }
 }
 

@@ -45,7 +45,13 @@ impl Sockets {
 fn table(ids: &[&str]) -> Table {
     let kind = ListenerKind::Service { service: SERVICE.to_owned(), port: 53, protocol: Protocol::Udp };
     Table {
-        listeners: vec![Listener { address: "127.0.0.1:0".parse().unwrap(), kind, speaks: Speaks::Detect, tls: false }],
+        listeners: vec![Listener {
+            address: "127.0.0.1:0".parse().unwrap(),
+            kind,
+            speaks: Speaks::Detect,
+            tls: false,
+            proxy_protocol: None,
+        }],
         routes: Vec::new(),
         services: BTreeMap::from([(SERVICE.to_owned(), endpoints(ids))]),
         ..Table::default()

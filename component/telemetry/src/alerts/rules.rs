@@ -16,6 +16,7 @@ const CERTIFICATE_LEFT_S_MIN: f64 = 14.0 * 86_400.0;
 pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     let mut rules = services();
     rules.extend(gateway());
+    rules.extend(certificates());
     rules.extend(machine());
     rules.extend(own(memory_budget_bytes));
     rules
@@ -59,6 +60,12 @@ fn gateway() -> Vec<Rule> {
             for_ms: MINUTE_MS,
             unit: Unit::Share,
         },
+    ]
+}
+
+/// Whom clients take us for.
+fn certificates() -> Vec<Rule> {
+    vec![
         Rule {
             name: "certificate_ending",
             summary: "the certificate for {name} ends in {value}: put a new one into the node's folder of certificates",
@@ -70,6 +77,19 @@ fn gateway() -> Vec<Rule> {
             holds: Holds::Below(CERTIFICATE_LEFT_S_MIN),
             for_ms: MINUTE_MS,
             unit: Unit::Seconds,
+        },
+        Rule {
+            name: "certificate_unobtainable",
+            summary: "no public authority gives a certificate for {name}: `bramble certificate ls` says why",
+            expression: Expression::Latest {
+                of: Select::all("bramble_certificate_unobtainable"),
+                within_ms: RECENT_MS,
+            },
+            by: &["name"],
+            holds: Holds::AtLeast(1.0),
+            // An authority may be away for a moment; one that refuses goes on refusing.
+            for_ms: 5 * MINUTE_MS,
+            unit: Unit::Count,
         },
         Rule {
             name: "certificate_unusable",

@@ -206,6 +206,19 @@ fn a_certificate_that_ends_soon() {
 }
 
 #[test]
+fn a_certificate_that_no_authority_gives() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_certificate_unobtainable", &[("name", "shop.test")], 1.0);
+    bed.pass(4 * 60_000);
+    assert_eq!(bed.changed(), [] as [&str; 0], "it may be away for a moment");
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+certificate_unobtainable(shop.test)"]);
+    bed.set("bramble_certificate_unobtainable", &[("name", "shop.test")], 0.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-certificate_unobtainable(shop.test)"]);
+}
+
+#[test]
 fn a_certificate_file_that_is_none() {
     let mut bed = Bed::built_in();
     bed.set("bramble_certificates_unusable", &[], 1.0);

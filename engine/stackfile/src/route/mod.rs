@@ -6,9 +6,11 @@ mod cors;
 pub(crate) mod forms;
 mod guards;
 pub(crate) mod rewriting;
+pub(crate) mod secrecy;
 
 use crate::findings::Findings;
 use crate::read::{At, Fields, shortened};
+use crate::stack::Surroundings;
 use crate::traefik;
 use wire::spec::{Conditions, Route, Rules};
 
@@ -16,13 +18,21 @@ use wire::spec::{Conditions, Route, Rules};
 const WEIGHT_MAX: u32 = 10_000;
 
 /// Reads a route. `port` is taken when it names none.
-pub(crate) fn route(item: &At<'_>, port: Option<u16>, findings: &mut Findings) -> Option<Route> {
+pub(crate) fn route(
+    item: &At<'_>,
+    port: Option<u16>,
+    around: &Surroundings<'_>,
+    findings: &mut Findings,
+) -> Option<Route> {
     let mut fields = item.fields(findings)?;
+    let (tls, passthrough) = secrecy::tls(&mut fields, findings);
     let mut route = Route {
         hosts: hosts(&mut fields, findings),
         path_prefix: "/".to_string(),
         strip_prefix: fields.truth("strip_prefix", findings),
-        tls: fields.truth("tls", findings),
+        tls,
+        passthrough,
+        proxy_protocol: secrecy::proxy_protocol(&mut fields, findings),
         conditions: conditions(&mut fields, findings),
         weight: fields.take("weight").and_then(|at| at.whole_u32(0, WEIGHT_MAX, findings)),
         ..Route::default()
@@ -42,9 +52,11 @@ pub(crate) fn route(item: &At<'_>, port: Option<u16>, findings: &mut Findings) -
     rewriting::read(&mut fields, route.strip_prefix, &mut rules, findings);
     guards::read(&mut fields, &mut rules, findings);
     rules.cors = fields.take("cors").and_then(|at| cors::read(&at, findings));
+    secrecy::read(&mut fields, &mut rules, around, findings);
     route.rules = (rules != Rules::default()).then(|| Box::new(rules));
     let given = fields.take("port");
     fields.finish(&[], findings);
+    secrecy::check(&route, item, findings);
     route.port = match (given, port) {
         (Some(at), _) => u16::try_from(at.whole(1, u64::from(u16::MAX), findings)?).unwrap_or(u16::MAX),
         (None, Some(port)) => port,

@@ -3,6 +3,7 @@
 use super::Reader;
 use crate::findings::{Findings, Place};
 use crate::read::{At, Fields, shortened};
+use crate::route::secrecy;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use wire::spec::{Expose, Port, Protocol};
@@ -57,6 +58,7 @@ impl Reader<'_, '_> {
         let published = fields.take("published");
         let host_ip = fields.take("host_ip");
         let protocol = fields.take("protocol");
+        let front = fields.take("x-bramble").map(|at| front(&at, findings)).unwrap_or_default();
         // Names and application protocols change nothing about how a port is served.
         fields.take("name");
         fields.take("app_protocol");
@@ -106,9 +108,23 @@ impl Reader<'_, '_> {
             None => None,
         };
         let target = u16::try_from(target).unwrap_or(u16::MAX);
-        let port = Port { host_ip, published: published.map(|range| *range.start()), target, protocol };
+        let published = published.map(|range| *range.start());
+        let port = Port { host_ip, published, target, protocol, ..front };
+        if port.protocol == Protocol::Udp && (port.tls || port.proxy_protocol.is_some()) {
+            let hint = "remove it; both are for connections";
+            findings.error(&item.place, "neither `tls` nor `proxy_protocol` goes with UDP", hint);
+        }
         self.add_ports(vec![port], &item.place, findings);
     }
+}
+
+/// `x-bramble` of a port: what is done before its instances hear from a client.
+fn front(at: &At<'_>, findings: &mut Findings) -> Port {
+    let Some(mut fields) = at.fields(findings) else { return Port::default() };
+    let tls = fields.truth("tls", findings);
+    let proxy_protocol = secrecy::proxy_protocol(&mut fields, findings);
+    fields.finish(&[], findings);
+    Port { tls, proxy_protocol, ..Port::default() }
 }
 
 /// `[[address:]published:]target[/protocol]`, where both may be ranges.
@@ -137,10 +153,16 @@ fn short_ports(text: &str) -> Result<Vec<Port>, &'static str> {
     }
     let Some(published) = published else {
         return Ok(targets
-            .map(|target| Port { host_ip: host_ip.clone(), published: None, target, protocol })
+            .map(|target| Port { host_ip: host_ip.clone(), target, protocol, ..Port::default() })
             .collect());
     };
-    let port = |(published, target)| Port { host_ip: host_ip.clone(), published: Some(published), target, protocol };
+    let port = |(published, target)| Port {
+        host_ip: host_ip.clone(),
+        published: Some(published),
+        target,
+        protocol,
+        ..Port::default()
+    };
     match (published.clone().count(), targets.clone().count()) {
         (outside, inside) if outside == inside => Ok(published.zip(targets).map(port).collect()),
         // A choice of ports for one: the first will do.

@@ -152,6 +152,7 @@ fn made(alternatives: Vec<Alternative>, router: &Router<'_>, treatment: &Treatme
                 conditions,
                 weight: None,
                 rules: (*rules != Rules::default()).then(|| Box::new(rules.clone())),
+                ..Route::default()
             }),
         }
     }

@@ -13,7 +13,7 @@ fn web(lines: &str) -> Service {
 }
 
 fn port(host_ip: Option<&str>, published: Option<u16>, target: u16, protocol: Protocol) -> Port {
-    Port { host_ip: host_ip.map(String::from), published, target, protocol }
+    Port { host_ip: host_ip.map(String::from), published, target, protocol, ..Port::default() }
 }
 
 #[test]

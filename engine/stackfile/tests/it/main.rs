@@ -6,5 +6,6 @@ mod keys;
 mod refusals;
 mod routes;
 mod samples;
+mod secrecy;
 mod several_files;
 mod support;

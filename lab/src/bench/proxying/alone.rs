@@ -57,7 +57,13 @@ async fn start(table: Table, backend: SocketAddr) -> Gateway {
 }
 
 fn table(plain: SocketAddr, secure: SocketAddr, certificate: Certificate) -> Table {
-    let listener = |address, tls| Listener { address, kind: ListenerKind::Routed, speaks: Speaks::default(), tls };
+    let listener = |address, tls| Listener {
+        address,
+        kind: ListenerKind::Routed,
+        speaks: Speaks::default(),
+        tls,
+        proxy_protocol: None,
+    };
     Table {
         listeners: vec![listener(plain, false), listener(secure, true)],
         routes: vec![Route { path_prefix: "/".to_owned(), service: SERVICE.to_owned(), port: 80, ..Route::default() }],
@@ -66,6 +72,7 @@ fn table(plain: SocketAddr, secure: SocketAddr, certificate: Certificate) -> Tab
             vec![Endpoint { instance: INSTANCE.to_owned(), draining: false }],
         )]),
         certificates: vec![Arc::new(certificate)],
+        ..Table::default()
     }
 }
 

@@ -1,0 +1,4 @@
+//! Authorities from outside: what is made of what they say.
+
+#[cfg(test)]
+mod conversation;
