@@ -237,21 +237,21 @@ impl Wire {
         true
     }
 
-    /// Puts the head of an answer before what is to be written. Says how its body is framed, and whether the connection
-    /// may go on after it.
+    /// Puts the head of an answer before what is to be written. Says how its body is framed, if there may be one, and
+    /// whether the connection may go on after it.
     pub(crate) fn put_head<B>(
         &mut self,
         response: &mut Response<B>,
         exact: Option<u64>,
         manner: Manner,
         last: bool,
-    ) -> (Framed, bool) {
+    ) -> (Option<Framed>, bool) {
         let status = response.status();
         let out = self.outbox.front();
         if status == StatusCode::SWITCHING_PROTOCOLS {
             head::write_response(out, status, response.headers());
             out.extend_from_slice(b"\r\n");
-            return (Framed::Plain, false);
+            return (None, false);
         }
         let headers = response.headers_mut();
         let mut goes_on = manner.keep_alive && !last && !head::says(headers, b"close");
@@ -286,8 +286,8 @@ impl Wire {
         }
         out.extend_from_slice(b"\r\n");
         head::recycle(std::mem::take(headers));
-        // There is no body whatever the head says of one.
-        let framed = if manner.head { Framed::Plain } else { framed };
+        // Whatever the head says of a body.
+        let framed = Some(framed).filter(|_| !bodiless && !manner.head);
         (framed, goes_on)
     }
 

@@ -122,3 +122,26 @@ async fn a_refusal_may_come_while_the_body_still_does() {
     let answer = client.answer().await.unwrap();
     assert_eq!((answer.status, answer.text()), (413, "big".into()));
 }
+
+#[tokio::test]
+async fn who_asks_for_the_head_gets_no_body_whoever_answers() {
+    let instance = says("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", false).await;
+    let bed = Bed::new(&[("a", &instance)]).await;
+    let mut client = bed.client().await;
+    for _ in 0..2 {
+        client.send("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let head = client.head().await.unwrap();
+        assert_eq!((head.status, &*head.headers["content-length"]), (200, "5"));
+    }
+    // The gateway's own words, too.
+    let routed = crate::bed::listener(gateway::ListenerKind::Routed, gateway::Speaks::Detect);
+    let bed =
+        Bed::start(gateway::Limits::default(), gateway::Table { listeners: vec![routed], ..Default::default() }).await;
+    let mut client = bed.client().await;
+    for _ in 0..2 {
+        client.send("HEAD / HTTP/1.1\r\nhost: nobody.test\r\n\r\n").await;
+        let head = client.head().await.unwrap();
+        assert_eq!(head.status, 404);
+        assert_ne!(head.headers["content-length"], "0");
+    }
+}
