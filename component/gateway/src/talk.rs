@@ -110,7 +110,7 @@ async fn tell(
     let announced = response.headers().contains_key(TRAILER);
     let exact = response.body().size_hint().exact();
     let (framed, goes_on) = wire.lock().put_head(&mut response, exact, manner, last);
-    let mut telling = Telling { body: response.into_body(), framed, announced, ended: false };
+    let mut telling = Telling { body: response.into_body(), framed, announced, ended: manner.head };
     poll_fn(|cx| telling.poll(cx, wire)).await?;
     drop(telling);
     Ok(goes_on && poll_fn(|cx| Poll::Ready(wire.lock().is_through(cx))).await)
