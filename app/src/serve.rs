@@ -177,7 +177,7 @@ fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Ta
                 priority: route.priority,
                 conditions: route.conditions.clone(),
                 weight: route.weight,
-                rules: with_tls_only(route, https),
+                rules: rules(stack, route, https),
                 service: target.clone(),
                 port: route.port,
             });
@@ -206,6 +206,15 @@ fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Ta
 /// A port that all host names share.
 fn shared(address: SocketAddr, tls: bool) -> Listener {
     Listener { address, kind: ListenerKind::Routed, speaks: Speaks::Http, tls, proxy_protocol: None }
+}
+
+/// The rules of a route of `stack`, with the services they name as the table names them.
+fn rules(stack: &str, route: &wire::spec::Route, https: Option<SocketAddr>) -> Option<Box<Rules>> {
+    let mut rules = with_tls_only(route, https)?;
+    for aside in rules.asides_mut().filter(|aside| aside.outside().is_none()) {
+        aside.service = format!("{stack}/{}", aside.service);
+    }
+    Some(rules)
 }
 
 /// The rules of a route; one for TLS only sends all others to where there is TLS, if this node has such a place.

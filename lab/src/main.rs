@@ -1,18 +1,25 @@
-//! Measurements of the real thing, beside others where there are others: `lab bench [NAME…] [--minutes N]`.
+//! Measurements of the real thing, beside others where there are others, and attacks on it: `lab bench [NAME…]`,
+//! `lab attack [NAME…]`.
 
+mod attack;
 mod bench;
 
 use bench::Options;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: lab bench [NAME…] [--minutes N]
-  NAME         which measurements; all of them if none is named
-  --minutes N  how long `idle` looks (default 10)";
+       lab attack [NAME…] [--short]
+  NAME         which measurements or attacks; all of them if none is named
+  --minutes N  how long `idle` looks (default 10)
+  --short      a few attackers for a few seconds";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("bench") => {}
+        Some("attack") => return attack(arguments),
+        Some(attack::ATTACKED) => return attack::serve(arguments.next()),
+        Some(attack::SERVED) => return attack::serve_alone(),
         Some(bench::GATEWAY_ALONE) => return bench::serve_alone(arguments),
         Some(_) | None => {
             eprintln!("{USAGE}");
@@ -33,6 +40,22 @@ fn main() -> ExitCode {
         }
     }
     if bench::run(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn attack(arguments: impl Iterator<Item = String>) -> ExitCode {
+    let (mut names, mut short) = (Vec::new(), false);
+    for argument in arguments {
+        match argument.as_str() {
+            "--short" => short = true,
+            name if attack::knows(name) => names.push(name.to_owned()),
+            other => {
+                eprintln!("lab: there is no attack `{other}`\n{USAGE}");
+                attack::list();
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if attack::run(&names, short) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn wrong(message: &str) -> ExitCode {

@@ -4,6 +4,7 @@
 //! [`problem::Refusal`] with a code. Never decides anything itself.
 
 mod auth;
+mod bans;
 mod certificates;
 mod images;
 mod instances;
@@ -23,7 +24,7 @@ use crate::serve::Edge;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use control::stacks::Stacks;
 use control::view::View;
 use control::{Soft, Space};
@@ -78,6 +79,8 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/nodes/{id}", get(nodes::show))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/test", post(routes::test))
+        .route("/v1/gateway/bans", get(bans::list))
+        .route("/v1/gateway/bans/{client}", delete(bans::lift))
         .route("/v1/certificates", get(certificates::list))
         .route("/v1/certificates/authority", get(certificates::authority))
         .route("/v1/images", get(images::list).delete(images::remove))

@@ -121,5 +121,11 @@ fn notes(route: &Route) -> Vec<String> {
     note(rules.answer_deadline_ms.is_some(), "time");
     note(rules.maintenance.is_some(), "maintenance");
     note(rules.cors.is_some(), "cors");
+    note(rules.forward_auth.is_some(), "asks for leave");
+    note(rules.mirror.is_some(), "mirrored");
+    note(rules.compress.is_some(), "compressed");
+    note(!rules.error_pages.is_empty(), "pages");
+    note(rules.head_bytes_max.is_some(), "head size");
+    note(rules.ban.is_some(), "bans");
     notes
 }

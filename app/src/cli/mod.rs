@@ -5,6 +5,7 @@
 mod certificate;
 mod completion;
 mod failure;
+mod gateway;
 mod image;
 mod node;
 mod remote;
@@ -65,6 +66,9 @@ pub enum Command {
     /// Which requests go to which service
     #[command(subcommand)]
     Route(route::Verb),
+    /// What the gateway does to clients
+    #[command(subcommand)]
+    Gateway(gateway::Verb),
     /// Certificates for TLS
     #[command(subcommand)]
     Certificate(certificate::Verb),
@@ -152,6 +156,7 @@ async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure>
         Command::Node(verb) => node::run(remote, verb).await,
         Command::Image(verb) => image::run(remote, verb).await,
         Command::Route(verb) => route::run(remote, verb).await,
+        Command::Gateway(verb) => gateway::run(remote, verb).await,
         Command::Certificate(verb) => certificate::run(remote, verb).await,
         Command::Completion(arguments) => Ok(completion::run(&arguments)),
     }

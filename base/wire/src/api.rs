@@ -270,6 +270,24 @@ pub struct RouteTried {
     pub why: String,
 }
 
+/// A client that a route turns away for a while, since it was refused too often.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BanState {
+    /// Its address; of IPv6 the network, by its first address.
+    pub client: String,
+    /// As `stack/service`.
+    pub service: String,
+    pub left_ms: u64,
+}
+
+/// `DELETE /v1/gateway/bans/{client}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanLifted {
+    /// How many routes had turned it away.
+    pub routes: u64,
+}
+
 /// A certificate the gateway shows, or a file that is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -6,8 +6,8 @@
 mod route;
 
 pub use route::{
-    BasicAuth, ClientCertificates, Conditions, Cors, FRAMING_HEADERS, Hsts, ProxyProtocol, RateKey, RateLimit,
-    Redirect, Route, Rules,
+    Aside, Ban, BasicAuth, ClientCertificates, Coding, Compress, Conditions, Cors, FRAMING_HEADERS, ForwardAuth, Hsts,
+    Mirror, ProxyProtocol, RateKey, RateLimit, Redirect, Route, Rules,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

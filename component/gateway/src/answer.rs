@@ -44,6 +44,8 @@ pub(crate) enum Refusal {
     Connect,
     #[error("too many requests wait for service {service}")]
     Crowded { service: String },
+    #[error("too many requests of this client are under way")]
+    Busy,
     #[error("the rules of the route have answered")]
     Ruled(Box<Ruling>),
 }
@@ -57,6 +59,7 @@ impl Refusal {
             Refusal::NoEndpoint { .. } | Refusal::Crowded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Unreachable { .. } | Refusal::Broken { .. } | Refusal::Unasked { .. } => StatusCode::BAD_GATEWAY,
             Refusal::Late { .. } | Refusal::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::Ruled(ruling) => ruling.response.status(),
         }
@@ -72,6 +75,7 @@ impl Refusal {
             Refusal::Late { .. } | Refusal::Deadline { .. } => "B0606",
             Refusal::Connect => "B0607",
             Refusal::Crowded { .. } => "B0608",
+            Refusal::Busy => "B0629",
             // What was answered is no failure, or names its own.
             Refusal::Ruled(_) => "",
         }
@@ -99,6 +103,7 @@ impl Refusal {
             }
             Refusal::Connect => "the gateway is no forward proxy",
             Refusal::Crowded { .. } => "try again in a moment",
+            Refusal::Busy => "wait for some of them to end, or ask over fewer connections",
             Refusal::Ruled(_) => "",
         }
     }
@@ -115,6 +120,7 @@ impl Refusal {
             | Refusal::Late { .. }
             | Refusal::Deadline { .. }
             | Refusal::Crowded { .. }
+            | Refusal::Busy
             | Refusal::Ruled(_) => false,
         }
     }

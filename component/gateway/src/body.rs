@@ -3,10 +3,12 @@
 //! Owns the end of a request: the connection goes back to the unused ones if it is fit, the endpoint learns how
 //! it did, the request is counted. Holds at most one frame: a slow client slows the instance down.
 
+use crate::crowd;
 use crate::http1::LineError;
 use crate::link::Link;
 use crate::metrics::{Failure, ServiceMeters};
 use crate::pulse::Pulse;
+use crate::reshape::Reshaped;
 use crate::streams::Place;
 use crate::upstream::Lease;
 use balancer::Outcome;
@@ -25,11 +27,13 @@ pub(crate) struct Record {
     pub(crate) status: u16,
     method: Method,
     started: Instant,
+    /// Its place among those of its client.
+    pub(crate) place: Option<crowd::Request>,
 }
 
 impl Record {
     pub(crate) fn new(meters: Arc<ServiceMeters>, method: Method, started: Instant) -> Record {
-        Record { meters, status: 0, method, started }
+        Record { meters, status: 0, method, started, place: None }
     }
 }
 
@@ -103,6 +107,13 @@ impl Ending {
         }
     }
 
+    /// What is left of the answer is of no use to anybody.
+    fn forgo(&mut self) {
+        if let Some((lease, _)) = self.parts.take() {
+            lease.end(self.outcome);
+        }
+    }
+
     /// The instance broke off.
     fn cut(&mut self) {
         if let Some((lease, _)) = self.parts.take() {
@@ -126,7 +137,12 @@ impl Drop for Ending {
 #[expect(clippy::large_enum_variant, reason = "nearly all are an instance's: a box would cost each an allocation")]
 pub(crate) enum AnswerBody {
     Own(Bytes, Option<Place>),
-    Instance { ending: Ending, place: Option<Place> },
+    Instance {
+        ending: Ending,
+        place: Option<Place>,
+    },
+    /// An instance's, changed on the way.
+    Reshaped(Box<Reshaped>),
 }
 
 impl AnswerBody {
@@ -149,8 +165,16 @@ impl AnswerBody {
     pub(crate) fn holding(mut self, taken: Place) -> AnswerBody {
         match &mut self {
             AnswerBody::Own(_, place) | AnswerBody::Instance { place, .. } => *place = Some(taken),
+            AnswerBody::Reshaped(reshaped) => reshaped.place = Some(taken),
         }
         self
+    }
+
+    /// Gives up what has not come yet: it is replaced.
+    pub(crate) fn forgo(&mut self) {
+        if let AnswerBody::Instance { ending, .. } = self {
+            ending.forgo();
+        }
     }
 }
 
@@ -160,6 +184,7 @@ impl Body for AnswerBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, LineError>>> {
         match &mut *self {
+            AnswerBody::Reshaped(reshaped) => Pin::new(&mut **reshaped).poll_frame(cx),
             AnswerBody::Own(bytes, _) if bytes.is_empty() => Poll::Ready(None),
             AnswerBody::Own(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             AnswerBody::Instance { ending, .. } => ending.poll_frame(cx),
@@ -170,6 +195,7 @@ impl Body for AnswerBody {
         match self {
             AnswerBody::Own(bytes, _) => bytes.is_empty(),
             AnswerBody::Instance { ending, .. } => ending.is_end_stream(),
+            AnswerBody::Reshaped(reshaped) => reshaped.is_end_stream(),
         }
     }
 
@@ -177,6 +203,7 @@ impl Body for AnswerBody {
         match self {
             AnswerBody::Own(bytes, _) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             AnswerBody::Instance { ending, .. } => ending.size_hint(),
+            AnswerBody::Reshaped(reshaped) => reshaped.size_hint(),
         }
     }
 }

@@ -5,14 +5,16 @@
 //! Promises at most [`SENDS_MAX`] sends, and more than one only of requests that may be repeated.
 
 use crate::answer::{Refusal, echo};
+use crate::aside::Asides;
 use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending, Record};
 use crate::deadline;
 use crate::header::{self, ClientName};
 use crate::http1::{self, AnswerHead, Bad, LineError};
 use crate::link::{ClientBody, Link, RequestBody, Shared};
-use crate::listener::{Target, TargetKind};
+use crate::listener::{Aim, Target, TargetKind};
 use crate::metrics::Failure;
+use crate::reshape::dress;
 use crate::route::Head;
 use crate::rule::{self, Bounded, Pass, Reason, Ruling, Visit, origin_form};
 use crate::search::Search;
@@ -47,6 +49,7 @@ struct Errand {
     upgrade: Option<(ClientEnd, HeaderValue)>,
     /// By the rules of its route, if that has any.
     pass: Option<Arc<Pass>>,
+    asides: Asides,
     started: Instant,
     /// When the client stops waiting, if it says so.
     deadline: Option<Instant>,
@@ -70,7 +73,12 @@ pub(crate) async fn answer(
     session.pulse.request_begins(!request.body().is_end_stream());
     let target = session.target.get();
     let mut record = Record::new(Arc::clone(&target.meters), request.method().clone(), started);
-    let mut errand = match admit(session, &target, request, stream, started) {
+    record.place = session.load.as_ref().and_then(|load| load.begin(session.ground.limits.requests_per_client_max));
+    let admitted = match &record.place {
+        None if session.load.is_some() => Err(Refusal::Busy),
+        Some(_) | None => admit(session, &target, request, stream, started),
+    };
+    let mut errand = match admitted {
         Ok(errand) => errand,
         Err(refusal) => return refused(session, refusal, None, record),
     };
@@ -79,12 +87,13 @@ pub(crate) async fn answer(
     match run_in_time(session, &mut errand).instrument(span).await {
         Ok(Answered::Message(mut response, lease, link)) => {
             header::to_client(response.headers_mut());
-            if let Some(pass) = &errand.pass {
-                pass.to_client(response.headers_mut());
-            }
             record.status = response.status().as_u16();
             let ending = Ending::new(lease, link, record, Arc::clone(&session.pulse));
-            response.map(|()| AnswerBody::from_instance(ending))
+            let response = response.map(|()| AnswerBody::from_instance(ending));
+            match &errand.pass {
+                Some(pass) => dress(pass, response),
+                None => response,
+            }
         }
         Ok(Answered::Switched(response)) => {
             record.status = response.status().as_u16();
@@ -100,7 +109,7 @@ fn refused(session: &Session, refusal: Refusal, pass: Option<&Pass>, mut record:
     let mut response = refusal.response();
     match (&refusal, pass) {
         (Refusal::Ruled(ruling), _) => record.meters = Arc::clone(&ruling.meters),
-        (_, Some(pass)) => pass.to_client(response.headers_mut()),
+        (_, Some(pass)) => pass.dress(&mut response),
         (_, None) => {}
     }
     response.map(AnswerBody::own)
@@ -152,7 +161,7 @@ fn admit(
     let client = named.as_ref().unwrap_or(&session.name);
     let body_bytes_min = body.size_hint().lower();
     let came = Came { client, asked: &asked, head: &head, path: &path, body_bytes_min, started };
-    let Way { upstream, prefix, pass } = way(session, target, &came)?;
+    let Way { upstream, prefix, pass, asides } = way(session, target, &came)?;
     target.policy.admit(upstream)?;
     if head.uri.authority().is_some() {
         head.headers.insert(HOST, asked.host.clone());
@@ -181,7 +190,18 @@ fn admit(
     let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
     head.extensions = Extensions::new();
     let deadline = deadline::asked(&head.headers).map(|asked| started + asked);
-    Ok(Errand { upstream: Arc::clone(upstream), head, body, repeatable, many, upgrade, pass, started, deadline })
+    Ok(Errand {
+        upstream: Arc::clone(upstream),
+        head,
+        body,
+        repeatable,
+        many,
+        upgrade,
+        pass,
+        asides,
+        started,
+        deadline,
+    })
 }
 
 /// A request as it came.
@@ -200,11 +220,14 @@ struct Way<'t> {
     upstream: &'t Arc<Upstream>,
     prefix: Option<&'t str>,
     pass: Option<Arc<Pass>>,
+    asides: Asides,
 }
 
 fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way<'t>, Refusal> {
     let router = match &target.kind {
-        TargetKind::Service { upstream, .. } => return Ok(Way { upstream, prefix: None, pass: None }),
+        TargetKind::Service { upstream, .. } => {
+            return Ok(Way { upstream, prefix: None, pass: None, asides: Asides::default() });
+        }
         TargetKind::Routed(router) => router,
     };
     let (head, host) = (came.head, came.asked.name());
@@ -230,7 +253,8 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
         })
     });
     let pass = pass.transpose().map_err(Refusal::Ruled)?.map(Arc::new);
-    Ok(Way { upstream: &arm.target, prefix: arm.stripped(), pass })
+    let Aim { upstream, asides } = &arm.target;
+    Ok(Way { upstream, prefix: arm.stripped(), pass, asides: asides.clone() })
 }
 
 /// [`run`], no longer than the client waits.
@@ -251,11 +275,12 @@ async fn run_in_time(session: &Session, errand: &mut Errand) -> Result<Answered,
 
 /// Balancer and connection: sends the request until there is an answer or no more to try.
 async fn run(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
-    let Errand { upstream, head, body, upgrade, pass, .. } = errand;
+    let Errand { upstream, head, body, upgrade, pass, asides, .. } = errand;
     let (repeatable, many, started, deadline) = (errand.repeatable, errand.many, errand.started, errand.deadline);
     let upstream: &Arc<Upstream> = upstream;
     if let Some(pass) = pass {
         pass.prove().await.map_err(Refusal::Ruled)?;
+        asides.attend(pass, head, body, session.roll()[0]).await?;
     }
     let patience = pass.as_ref().and_then(|pass| pass.rules.answer_deadline);
     let search = Search::new(Arc::clone(upstream), started);

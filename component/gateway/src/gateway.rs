@@ -3,7 +3,8 @@
 //! Owns the set of listeners and services. Promises that a table is taken in without touching what did not
 //! change: no open connection and no request under way notices.
 
-use crate::listener::{self, Floor, Listening, Phase, Target, TargetKind};
+use crate::aside::{self, Asides, Outside};
+use crate::listener::{self, Aim, Floor, Listening, Phase, Target, TargetKind};
 use crate::metrics::{ConnectionMeters, ServiceMeters};
 use crate::named::Named;
 use crate::policy::Policy;
@@ -11,7 +12,7 @@ use crate::proof::Proofs;
 use crate::route::Router;
 use crate::rule::Addresses;
 use crate::rule::Shelf;
-use crate::settings::{Settings, UdpDialer};
+use crate::settings::{Settings, UdpDialer, affordable};
 use crate::swap::Swap;
 use crate::table::{Applied, Listener, ListenerKind, Route, Table};
 use crate::tls::Tls;
@@ -19,7 +20,7 @@ use crate::upstream::{Ground, Upstream};
 use balancer::Breaker;
 use meter::Meter;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Gateway {
     floor: Arc<Floor>,
     meter: Meter,
     unrouted: Arc<ServiceMeters>,
+    /// For hosts that are no services.
+    outside: Arc<Ground>,
     upstreams: Arc<Mutex<Upstreams>>,
     shelf: Shelf,
     /// Held while a table is applied, so that two do not mix.
@@ -116,18 +119,21 @@ impl Gateway {
     pub fn start(settings: Settings, dialer: Arc<dyn Dialer>, meter: Meter) -> Gateway {
         let Settings { inherited, udp, trusted, limits } = settings;
         let trusted = Addresses::new(&trusted, &[]).map(Arc::new);
-        let room = Arc::new(Semaphore::new(limits.connections_max));
-        let connections = Arc::new(ConnectionMeters::new(&meter, limits.connections_max));
+        let most = affordable(limits.connections_max);
+        let room = Arc::new(Semaphore::new(most));
+        let connections = Arc::new(ConnectionMeters::new(&meter, most));
         let ground = Arc::new(Ground::new(dialer, limits));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
         let tls = Tls::new(Arc::clone(&ground.proofs)).expect("ring has everything TLS 1.2 and 1.3 need");
         let named = Arc::new(Swap::new(Named::default()));
+        let outside = Arc::new(Ground::new(Arc::new(Outside), ground.limits.clone()));
         let floor = Arc::new(Floor { ground, meters: connections, room, tls, named, trusted });
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             floor,
             meter,
             _sweeper: world::task::spawn("gateway sweeper", sweep(Arc::clone(&upstreams))),
+            outside,
             upstreams,
             shelf: Shelf::default(),
             state: tokio::sync::Mutex::new(State {
@@ -154,18 +160,19 @@ impl Gateway {
         }
         applied.unusable = self.floor.tls.show(&table.certificates);
         let upstreams = self.update_upstreams(&table);
-        let upstream = |service: &str, port| {
+        let upstream_of = |service: &str, port| {
             upstreams.get(&(service.to_owned(), port)).cloned().expect("every service a table names has been made")
         };
         let before = self.floor.named.get();
-        let (named, unusable) = Named::new(&table, &before, &self.floor.tls, upstream);
+        let (named, unusable) = Named::new(&table, &before, &self.floor.tls, upstream_of);
         self.floor.named.set(named);
         applied.unusable.extend(unusable);
         self.shelf.sweep();
         let router = Arc::new(Router::new(&table.routes, |route| {
-            let upstream = upstream(&route.service, route.port);
+            let upstream = upstream_of(&route.service, route.port);
             let rules = self.shelf.rules(route, &upstream.meters);
-            (upstream, rules)
+            let asides = Asides::new(route.rules.as_deref(), |aside| upstream_of(&aside.service, aside.port));
+            (Aim { upstream, asides }, rules)
         }));
         state.routes.clone_from(&table.routes);
         state.retire_others(&table).await;
@@ -181,7 +188,7 @@ impl Gateway {
                 ListenerKind::Routed => TargetKind::Routed(Arc::clone(&router)),
                 ListenerKind::Service { service, port, .. } => {
                     let (speaks, proxy_protocol) = (listener.speaks, listener.proxy_protocol);
-                    let upstream = upstream(service, *port);
+                    let upstream = upstream_of(service, *port);
                     TargetKind::Service { upstream, speaks, proxy_protocol }
                 }
             };
@@ -221,6 +228,16 @@ impl Gateway {
     /// The routes of the last table.
     pub async fn routes(&self) -> Vec<Route> {
         self.state.lock().await.routes.clone()
+    }
+
+    /// Clients that routes turn away for a while: the service, the client, and for how long still.
+    pub fn bans(&self) -> Vec<(String, IpAddr, Duration)> {
+        self.shelf.bans()
+    }
+
+    /// Lets a client in again everywhere. How many routes had turned it away.
+    pub fn lift_ban(&self, client: IpAddr) -> usize {
+        self.shelf.lift(client)
     }
 
     /// The instances behind a port of a service.
@@ -277,6 +294,8 @@ impl Gateway {
     /// neither named nor busy.
     fn update_upstreams(&self, table: &Table) -> Upstreams {
         let routed = table.routes.iter().map(|route| (route.service.clone(), route.port));
+        let rules = table.routes.iter().filter_map(|route| route.rules.as_ref());
+        let asides = rules.flat_map(|rules| rules.asides()).map(|aside| (aside.service.clone(), aside.port));
         let published = table.listeners.iter().filter_map(|listener| match &listener.kind {
             ListenerKind::Routed => None,
             ListenerKind::Service { service, port, .. } => Some((service.clone(), *port)),
@@ -284,17 +303,21 @@ impl Gateway {
         let carried = table.passages.iter().map(|passage| (passage.service.clone(), passage.port));
         let mut wanted = Upstreams::new();
         let mut known = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in routed.chain(published).chain(carried) {
+        for key in routed.chain(published).chain(carried).chain(asides) {
             let upstream = known.remove(&key).or_else(|| wanted.get(&key).cloned()).unwrap_or_else(|| {
                 let meters = Arc::new(ServiceMeters::new(&self.meter, &key.0));
-                Arc::new(Upstream::new(&key.0, key.1, Arc::clone(&self.floor.ground), meters))
+                let ground = if outside_host(&key.0).is_some() { &self.outside } else { &self.floor.ground };
+                Arc::new(Upstream::new(&key.0, key.1, Arc::clone(ground), meters))
             });
             wanted.insert(key, upstream);
         }
         known.retain(|_, upstream| upstream.in_flight_total() > 0);
         let leaving = std::mem::take(&mut *known);
         for ((service, _), upstream) in wanted.iter().chain(&leaving) {
-            upstream.update(table.services.get(service).map_or(&[], Vec::as_slice));
+            match outside_host(service) {
+                Some(host) => upstream.update(&[aside::endpoint(host)]),
+                None => upstream.update(table.services.get(service).map_or(&[], Vec::as_slice)),
+            }
         }
         known.extend(leaving);
         known.extend(wanted.iter().map(|(key, upstream)| (key.clone(), Arc::clone(upstream))));
@@ -322,6 +345,11 @@ impl Gateway {
     fn all_upstreams(&self) -> Vec<Arc<Upstream>> {
         self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
+}
+
+/// The host of what is no service.
+fn outside_host(service: &str) -> Option<&str> {
+    service.strip_prefix("http://")
 }
 
 async fn sweep(upstreams: Arc<Mutex<Upstreams>>) {

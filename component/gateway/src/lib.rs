@@ -11,10 +11,13 @@
 //! [`world::net::Dialer`].
 
 mod answer;
+mod aside;
 mod asked;
 mod body;
 mod budget;
 mod caller;
+mod coding;
+mod crowd;
 mod deadline;
 mod detect;
 mod exchange;
@@ -34,6 +37,7 @@ mod proof;
 mod proxied;
 mod published;
 mod pulse;
+mod reshape;
 mod reused;
 mod route;
 mod rule;

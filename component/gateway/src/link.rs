@@ -221,9 +221,16 @@ impl Body for ClientBody {
 }
 
 /// The body of a request on its way from the client to an instance.
+#[derive(Default)]
 pub(crate) enum RequestBody {
+    #[default]
     Empty,
-    Stream { body: Bounded, pulse: Arc<Pulse> },
+    /// Of the gateway's own making.
+    Whole(Bytes),
+    Stream {
+        body: Bounded,
+        pulse: Arc<Pulse>,
+    },
 }
 
 impl Body for RequestBody {
@@ -233,6 +240,8 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            RequestBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             RequestBody::Stream { body, pulse } => {
                 let polled = Pin::new(&mut *body).poll_frame(cx);
                 if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
@@ -246,6 +255,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
+            RequestBody::Whole(bytes) => bytes.is_empty(),
             RequestBody::Stream { body, .. } => body.is_end_stream(),
         }
     }
@@ -253,6 +263,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             RequestBody::Stream { body, .. } => body.size_hint(),
         }
     }

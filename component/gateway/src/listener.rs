@@ -3,6 +3,8 @@
 //! Owns the sockets and the tasks that accept. A listener's target may change under it; its connections keep
 //! what they began with, and new requests see the new target. Does not know how anything is served.
 
+use crate::aside::Asides;
+use crate::crowd::Seat;
 use crate::handshake::{self, Shaken};
 use crate::http1::SharedWire;
 use crate::metrics::{ConnectionMeters, ServiceMeters};
@@ -22,13 +24,13 @@ use crate::tls::Tls;
 use crate::udp;
 use crate::upstream::{Ground, Upstream};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wire::spec::ProxyProtocol;
 use world::task::Task;
 
@@ -36,6 +38,8 @@ use world::task::Task;
 const BACKLOG: u32 = 1_024;
 /// Out of descriptors or memory: trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// While every place is taken, whether one has become useless is looked at this often.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// The first port that needs no capability, unless the machine says otherwise.
 const UNPRIVILEGED_PORT_MIN: u16 = 1_024;
 
@@ -58,8 +62,15 @@ pub(crate) struct Target {
 }
 
 pub(crate) enum TargetKind {
-    Routed(Arc<Router<Arc<Upstream>>>),
+    Routed(Arc<Router<Aim>>),
     Service { upstream: Arc<Upstream>, speaks: Speaks, proxy_protocol: Option<ProxyProtocol> },
+}
+
+/// Where a route leads.
+#[derive(Clone)]
+pub(crate) struct Aim {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) asides: Asides,
 }
 
 /// What every accepting task is given.
@@ -135,7 +146,6 @@ async fn accept(
     phase: watch::Receiver<Phase>,
 ) {
     loop {
-        let Ok(place) = Arc::clone(&floor.room).acquire_owned().await else { return };
         let (stream, client) = match socket.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -146,16 +156,51 @@ async fn accept(
                 continue;
             }
         };
-        let start = arrive(stream, client, Arc::clone(&target), &floor, secure, phase.clone());
-        // It ends with its client, with its instance, or when `phase` says so.
+        let Some(place) = room(&floor).await else { return };
+        let Some((start, mut seat)) = arrive(stream, client, Arc::clone(&target), &floor, secure, phase.clone()) else {
+            continue;
+        };
+        let shed = seat.watch(start.pulse());
+        // It ends with its client, with its instance, to make room for others, or when `phase` says so.
         world::task::spawn("gateway client connection", async move {
-            match start {
-                Start::Http(session, wire, phase) => session::serve(session, wire, phase).await,
-                Start::Other(arrival, floor) => Box::pin(serve(*arrival, floor)).await,
+            let serving = async {
+                match start {
+                    Start::Http(session, wire, phase) => session::serve(session, wire, phase).await,
+                    Start::Other(arrival, floor) => Box::pin(serve(*arrival, floor, &mut seat)).await,
+                }
+            };
+            tokio::select! {
+                () = serving => {}
+                () = shed => tracing::debug!(%client, "client connection closed to make room for others"),
             }
             drop(place);
         })
         .detach();
+    }
+}
+
+/// A place for one more connection. While there is none, those that nobody would miss are closed. `None` at the end.
+async fn room(floor: &Floor) -> Option<OwnedSemaphorePermit> {
+    loop {
+        if let Ok(place) = Arc::clone(&floor.room).try_acquire_owned() {
+            return Some(place);
+        }
+        floor.meters.shed.add(floor.ground.crowd.make_room());
+        match tokio::time::timeout(ROOM_PAUSE, Arc::clone(&floor.room).acquire_owned()).await {
+            Ok(place) => return place.ok(),
+            Err(_) => continue,
+        }
+    }
+}
+
+impl Floor {
+    /// A client's place for one more connection. `None` when it has as many as it may.
+    fn seat(&self, client: Option<IpAddr>) -> Option<Seat> {
+        let seat = self.ground.crowd.enter(client, self.ground.limits.connections_per_client_max);
+        if seat.is_none() {
+            self.meters.crowded.inc();
+        }
+        seat
     }
 }
 
@@ -166,6 +211,15 @@ enum Start {
     Other(Box<Arrival>, Arc<Floor>),
 }
 
+impl Start {
+    fn pulse(&self) -> &Arc<Pulse> {
+        match self {
+            Start::Http(session, ..) => &session.pulse,
+            Start::Other(arrival, _) => &arrival.pulse,
+        }
+    }
+}
+
 fn arrive(
     stream: TcpStream,
     client: SocketAddr,
@@ -173,26 +227,29 @@ fn arrive(
     floor: &Arc<Floor>,
     secure: bool,
     phase: watch::Receiver<Phase>,
-) -> Start {
+) -> Option<(Start, Seat)> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%client, %error, "cannot switch off Nagle's algorithm");
     }
     let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
+    // A balancer is not counted as one client; those it names are.
+    let seat = floor.seat(trusted.is_none().then(|| client.ip()))?;
     let pulse = Arc::new(Pulse::new());
     let stream = ClientStream::new(Transport::Plain(stream), Arc::clone(&pulse), Arc::clone(&floor.meters));
     let ground = Arc::clone(&floor.ground);
+    let load = seat.load();
     let (http_2, caller, passage) = (false, None, None);
     let mut arrival =
-        Arrival { ground, target, stream, pulse, client, phase, secure, http_2, trusted, caller, passage };
+        Arrival { ground, target, stream, pulse, client, load, phase, secure, http_2, trusted, caller, passage };
     if arrival.secure || arrival.trusted.is_some() || arrival.published().is_some() {
-        return Start::Other(Box::new(arrival), Arc::clone(floor));
+        return Some((Start::Other(Box::new(arrival), Arc::clone(floor)), seat));
     }
     let (session, wire, phase) = arrival.into_http();
-    Start::Http(session, wire, phase)
+    Some((Start::Http(session, wire, phase), seat))
 }
 
-async fn serve(arrival: Arrival, floor: Arc<Floor>) {
-    let Some(mut arrival) = Box::pin(open(arrival, &floor)).await else { return };
+async fn serve(arrival: Arrival, floor: Arc<Floor>, seat: &mut Seat) {
+    let Some(mut arrival) = Box::pin(open(arrival, &floor, seat)).await else { return };
     match arrival.published() {
         Some(port) => published::serve(arrival, port).await,
         None if arrival.http_2 => arrival.serve_http_2().await,
@@ -204,13 +261,17 @@ async fn serve(arrival: Arrival, floor: Arc<Floor>) {
 }
 
 /// What comes before the first byte that is meant for us: a balancer's word, and TLS. `None` when that came to nothing.
-async fn open(mut arrival: Arrival, floor: &Floor) -> Option<Arrival> {
+async fn open(mut arrival: Arrival, floor: &Floor, seat: &mut Seat) -> Option<Arrival> {
     let client = arrival.client;
     let mut stream = arrival.stream.into_plain()?;
     if arrival.trusted.is_some() {
         let spoken = tokio::time::timeout(floor.ground.limits.head_deadline, behind(&mut stream)).await;
         match spoken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(named) => arrival.client = named.unwrap_or(client),
+            Ok(Some(named)) => {
+                seat.count(floor.seat(Some(named.ip()))?);
+                (arrival.client, arrival.load) = (named, seat.load());
+            }
+            Ok(None) => {}
             Err(error) => {
                 tracing::debug!(%client, %error, "a balancer in front of us said nothing that could be read");
                 return None;

@@ -31,6 +31,8 @@ pub(crate) struct ServiceMeters {
     waiting: OnceLock<Gauge>,
     failures: [OnceLock<Counter>; 4],
     refused: [OnceLock<Counter>; Reason::COUNT],
+    banned: OnceLock<Counter>,
+    mirrored: [OnceLock<Counter>; 3],
     warned_ms: AtomicU64,
 }
 
@@ -55,6 +57,25 @@ impl Failure {
     }
 }
 
+/// What became of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copying {
+    Answered,
+    Failed,
+    /// Too many are under way, or its body is too long.
+    Skipped,
+}
+
+impl Copying {
+    fn word(self) -> &'static str {
+        match self {
+            Copying::Answered => "answered",
+            Copying::Failed => "failed",
+            Copying::Skipped => "skipped",
+        }
+    }
+}
+
 impl ServiceMeters {
     pub(crate) fn new(meter: &Meter, service: &str) -> ServiceMeters {
         ServiceMeters {
@@ -74,6 +95,8 @@ impl ServiceMeters {
             waiting: OnceLock::new(),
             failures: Default::default(),
             refused: Default::default(),
+            banned: OnceLock::new(),
+            mirrored: Default::default(),
             warned_ms: AtomicU64::new(0),
         }
     }
@@ -157,6 +180,25 @@ impl ServiceMeters {
             .inc();
     }
 
+    /// Counts a client that a route turns away from now on.
+    pub(crate) fn banned(&self) {
+        let help = "Clients banned for a while, since they were refused too often.";
+        self.once(&self.banned, "bramble_gateway_bans_total", help).inc();
+    }
+
+    /// Counts a request that was to be copied to another service.
+    pub(crate) fn mirrored(&self, outcome: Copying) {
+        self.mirrored[outcome as usize]
+            .get_or_init(|| {
+                self.meter.counter(
+                    "bramble_gateway_mirrored_total",
+                    "Copies of requests for another service, by what became of them.",
+                    &[("service", &self.service), ("outcome", outcome.word())],
+                )
+            })
+            .inc();
+    }
+
     /// Whether a warning about the service is due; the ones in between are only counted.
     pub(crate) fn may_warn(&self, now_ms: u64) -> bool {
         // Shifted by one period, so that the first warning is always due.
@@ -182,6 +224,10 @@ pub(crate) struct ConnectionMeters {
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     handshakes: [Counter; 3],
+    /// Turned away since their client had too many.
+    pub(crate) crowded: Counter,
+    /// Closed to make room for others.
+    pub(crate) shed: Counter,
 }
 
 /// How a TLS handshake went.
@@ -202,6 +248,16 @@ impl ConnectionMeters {
         };
         ConnectionMeters {
             open: meter.gauge("bramble_gateway_connections", "Client connections open now.", &[]),
+            crowded: meter.counter(
+                "bramble_gateway_connections_refused_total",
+                "Client connections closed at once because their client had as many as one may have.",
+                &[],
+            ),
+            shed: meter.counter(
+                "bramble_gateway_connections_shed_total",
+                "Client connections without a request closed because all that may be open were.",
+                &[],
+            ),
             bytes_in: bytes("in"),
             bytes_out: bytes("out"),
             handshakes: ["full", "resumed", "failed"].map(|kind| {

@@ -9,6 +9,9 @@ use crate::upstream::Upstream;
 /// no single service takes all its memory.
 const IN_FLIGHT_MAX: usize = 10_000;
 
+/// When no more than one in so many places is left, requests whose bodies do not come lose theirs.
+const SPARE_SHARE: usize = 10;
+
 /// What is applied to every request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy {
@@ -24,7 +27,11 @@ impl Default for Policy {
 impl Policy {
     /// Says no with the reason.
     pub(crate) fn admit(self, upstream: &Upstream) -> Result<(), Refusal> {
-        if upstream.in_flight_total() >= self.in_flight_max {
+        let in_flight = upstream.in_flight_total();
+        if in_flight >= self.in_flight_max - self.in_flight_max / SPARE_SHARE {
+            upstream.ground.crowd.end_slow_uploads();
+        }
+        if in_flight >= self.in_flight_max {
             return Err(Refusal::Crowded { service: upstream.service.clone() });
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! tunnel. Knows no more of either than the first line.
 
 use crate::caller::Caller;
+use crate::crowd::Load;
 use crate::detect::{Verdict, judge};
 use crate::http1::SharedWire;
 use crate::listener::{Phase, Target, TargetKind};
@@ -41,6 +42,8 @@ pub(crate) struct Arrival {
     pub(crate) stream: ClientStream,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) client: SocketAddr,
+    /// What the client has under way on all its connections.
+    pub(crate) load: Option<Arc<Load>>,
     pub(crate) phase: watch::Receiver<Phase>,
     /// It came by TLS.
     pub(crate) secure: bool,
@@ -169,10 +172,11 @@ impl Arrival {
     }
 
     fn into_session(self, first: Option<(Lease, TcpStream)>) -> (Arc<Session>, ClientStream, watch::Receiver<Phase>) {
-        let Arrival { ground, target, stream, pulse, client, phase, secure, trusted, caller, .. } = self;
+        let Arrival { ground, target, stream, pulse, client, load, phase, secure, trusted, caller, .. } = self;
         let mut session = Session::new(ground, target, pulse, phase.clone(), client, secure, first);
         session.trusted = trusted;
         session.caller = caller;
+        session.load = load;
         (Arc::new(session), stream, phase)
     }
 }

@@ -61,6 +61,24 @@ impl Pulse {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn long_unused() -> Pulse {
+        Pulse { moved_ms: AtomicU64::new(now_ms().saturating_sub(60_000)), ..Pulse::new() }
+    }
+
+    /// For how long the connection has carried no request: it has none, waits for the rest of a head, or for more of a
+    /// body that does not come. `None` while it carries one.
+    pub(crate) fn unused(&self) -> Option<Duration> {
+        let since = match self.state.load(Ordering::Relaxed) {
+            IDLE => &self.moved_ms,
+            HEAD => &self.head_ms,
+            STREAMS if self.streams.load(Ordering::Relaxed) == 0 => &self.moved_ms,
+            REQUEST if self.is_uploading() && self.read_waits.load(Ordering::Relaxed) => &self.moved_ms,
+            _ => return None,
+        };
+        Some(Duration::from_millis(now_ms().saturating_sub(since.load(Ordering::Relaxed))))
+    }
+
     /// From now on requests are streams.
     pub(crate) fn multiplexes(&self) {
         self.state.store(STREAMS, Ordering::Relaxed);

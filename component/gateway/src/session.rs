@@ -5,6 +5,7 @@
 //! request is answered: `exchange` does.
 
 use crate::caller::Caller;
+use crate::crowd::Load;
 use crate::header::ClientName;
 use crate::http1::{Broken, SharedWire};
 use crate::listener::{Phase, Target};
@@ -40,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) trusted: Option<Arc<Addresses>>,
     /// Set when it was asked for its certificate.
     pub(crate) caller: Option<Arc<Caller>>,
+    /// What the client has under way on all its connections.
+    pub(crate) load: Option<Arc<Load>>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
     pub(crate) first: Mutex<Option<(Lease, TcpStream)>>,
     switch: Mutex<Option<Switch>>,
@@ -81,6 +84,7 @@ impl Session {
             name: Arc::new(ClientName::new(client.ip(), secure)),
             trusted: None,
             caller: None,
+            load: None,
             first: Mutex::new(first),
             switch: Mutex::new(None),
             dice: AtomicU64::new(world::random::number()),
@@ -99,6 +103,7 @@ impl Session {
             name: Arc::clone(&self.name),
             trusted: self.trusted.clone(),
             caller: self.caller.clone(),
+            load: self.load.clone(),
             first: Mutex::new(self.take_first()),
             switch: Mutex::new(None),
             dice: AtomicU64::new(seed),

@@ -2,6 +2,7 @@
 //!
 //! Owns every bound of the gateway with its reason. The defaults are what is meant to run; tests shorten them.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -10,8 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 
-/// Client connections at once. Each costs two descriptors and some 30 KiB.
+/// Client connections at once, if there are descriptors for them. Each costs two and some KiB.
 const CONNECTIONS_MAX: usize = 16_384;
+/// Of one client, by its address: the programs of a household or a small office. It takes sixteen clients to have all.
+const CONNECTIONS_PER_CLIENT_MAX: usize = CONNECTIONS_MAX / 16;
+/// Requests of one client at once, whatever carries them: with HTTP/2 a few connections hold as many as it likes.
+const REQUESTS_PER_CLIENT_MAX: usize = CONNECTIONS_PER_CLIENT_MAX;
 /// What a request line and its headers may take. nginx takes 4 × 8 KiB, HAProxy 16 KiB; cookies grow.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 /// From a request's first byte to the end of its headers: a slow line needs one, a slow-loris many.
@@ -38,6 +43,38 @@ const FLOWS_MAX: usize = 4_096;
 /// A UDP client that said and heard nothing for this long is forgotten (RFC 4787 asks for two minutes at least).
 const FLOW_IDLE_DEADLINE: Duration = Duration::from_secs(120);
 
+/// Open files of a connection: the client's end and the instance's.
+const FILES_EACH: u64 = 2;
+/// Open files for everything else: listeners, stores, logs, what was accepted and has no place yet.
+const FILES_ELSE: u64 = 512;
+
+/// As many client connections, up to `wanted`, as this process may have open files for. It takes all it may have: the
+/// usual soft limit of 1024 is for programs that use `select`.
+pub(crate) fn affordable(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        tracing::warn!(%error, "cannot have as many open files as allowed");
+    }
+    let files = getrlimit(Resource::Nofile).current;
+    let most = within(wanted, files);
+    if most < wanted {
+        tracing::warn!(
+            files,
+            connections = most,
+            wanted,
+            "fewer client connections than usual: raise the limit of open files"
+        );
+    }
+    most
+}
+
+/// Never none, however few files there are.
+fn within(wanted: usize, files: Option<u64>) -> usize {
+    let room = files.map_or(u64::MAX, |files| files.saturating_sub(FILES_ELSE) / FILES_EACH);
+    wanted.min(usize::try_from(room).unwrap_or(usize::MAX).max(1))
+}
+
 /// A UDP socket being connected.
 pub type UdpDialing<'a> = Pin<Box<dyn Future<Output = std::io::Result<UdpSocket>> + Send + 'a>>;
 
@@ -63,6 +100,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub connections_max: usize,
+    pub connections_per_client_max: usize,
+    pub requests_per_client_max: usize,
     pub head_bytes_max: usize,
     pub head_deadline: Duration,
     pub idle_deadline: Duration,
@@ -81,6 +120,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections_max: CONNECTIONS_MAX,
+            connections_per_client_max: CONNECTIONS_PER_CLIENT_MAX,
+            requests_per_client_max: REQUESTS_PER_CLIENT_MAX,
             head_bytes_max: HEAD_BYTES_MAX,
             head_deadline: HEAD_DEADLINE,
             idle_deadline: IDLE_DEADLINE,
@@ -93,6 +134,20 @@ impl Default for Limits {
             idle_upstream_deadline: IDLE_UPSTREAM_DEADLINE,
             flows_max: FLOWS_MAX,
             flow_idle_deadline: FLOW_IDLE_DEADLINE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::within;
+
+    #[test]
+    fn there_are_no_more_connections_than_files() {
+        for (files, expected) in
+            [(None, 16_384), (Some(1_048_576), 16_384), (Some(20_000), 9_744), (Some(1_024), 256), (Some(256), 1)]
+        {
+            assert_eq!(within(16_384, files), expected, "{files:?}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! counted until its [`Lease`] ends, however it ends. Does not know requests: `exchange` and `tunnel` use it.
 
 use crate::budget::Budget;
+use crate::crowd::Crowd;
 use crate::gateway::EndpointSeen;
 use crate::link::{Link, Shared};
 use crate::metrics::{Failure, ServiceMeters};
@@ -33,6 +34,7 @@ pub(crate) struct Ground {
     pub(crate) limits: Limits,
     /// What public authorities are shown.
     pub(crate) proofs: Arc<proof::Shown>,
+    pub(crate) crowd: Arc<Crowd>,
     started: Instant,
     /// Told whenever an endpoint that gets nothing new has nothing left in flight.
     pub(crate) drained: Notify,
@@ -41,7 +43,14 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) fn new(dialer: Arc<dyn Dialer>, limits: Limits) -> Ground {
         let proofs = Arc::new(proof::Shown::new());
-        Ground { dialer, limits, proofs, started: world::clock::monotonic(), drained: Notify::new() }
+        Ground {
+            dialer,
+            limits,
+            proofs,
+            crowd: Arc::default(),
+            started: world::clock::monotonic(),
+            drained: Notify::new(),
+        }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

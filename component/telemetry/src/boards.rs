@@ -118,6 +118,8 @@ const BOARDS: &[Board] = &[
                 ],
             ),
             panel("Refused by rules of routes", Unit::PerSecond, &[line("bramble_gateway_refused_total", "{reason}")]),
+            panel("Clients banned", Unit::PerSecond, &[line("bramble_gateway_bans_total", "banned")]),
+            panel("Copies for this service", Unit::PerSecond, &[line("bramble_gateway_mirrored_total", "{outcome}")]),
         ],
     },
     Board {
@@ -136,6 +138,14 @@ const BOARDS: &[Board] = &[
         about: &[],
         panels: &[
             panel("Connections", Unit::Count, &[line("bramble_gateway_connections", "open")]),
+            panel(
+                "Connections closed for others' sake",
+                Unit::PerSecond,
+                &[
+                    line("bramble_gateway_connections_refused_total", "too many of one client"),
+                    line("bramble_gateway_connections_shed_total", "unused, no room"),
+                ],
+            ),
             panel("Traffic", Unit::BytesPerSecond, &[line("bramble_gateway_bytes_total", "{direction}")]),
             panel("TLS handshakes", Unit::PerSecond, &[line("bramble_gateway_tls_handshakes_total", "{kind}")]),
             panel("Certificates end in", Unit::Seconds, &[line("bramble_certificate_left_seconds", "{name}")]),

@@ -10,7 +10,7 @@ use crate::traefik::{self, Middlewares};
 use crate::yaml::Node;
 use crate::{Input, Parsed, load, relations, words};
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use wire::spec::{FileKind, MountSource, Network, Stack, Volume};
 
 /// Services of one stack. A cluster holds many stacks; one with more is a mistake or an attack.
@@ -36,6 +36,8 @@ pub(crate) struct Surroundings<'i> {
     pub(crate) configs: DeclaredFiles,
     pub(crate) secrets: DeclaredFiles,
     pub(crate) middlewares: Middlewares,
+    /// The names of all services.
+    pub(crate) services: BTreeSet<String>,
     /// What the contents of files in all services have come to.
     content_bytes: Cell<usize>,
 }
@@ -79,8 +81,10 @@ fn read(root: &Node, input: &Input<'_>, findings: &mut Findings) -> Option<Stack
         return None;
     };
     let middlewares = traefik::collect(services.node);
+    let names = services.node.entries().iter().map(|entry| entry.key.clone()).collect();
     let content_bytes = Cell::new(0);
-    let around = Surroundings { input, networks, volumes, configs, secrets, middlewares, content_bytes };
+    let around =
+        Surroundings { input, networks, volumes, configs, secrets, middlewares, services: names, content_bytes };
     let read = read_services(&services, &name, &around, findings);
     let services = relations::settle(read, findings);
     Some(assembled(name, services, around))

@@ -2,6 +2,7 @@
 
 mod acme;
 mod alerts;
+mod attacks;
 mod bad_input;
 mod contract;
 mod deploying;
@@ -11,6 +12,7 @@ mod killed;
 mod lives;
 mod network;
 mod probe;
+mod protection;
 mod rolling;
 mod routes;
 mod surviving;

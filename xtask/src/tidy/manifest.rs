@@ -13,7 +13,7 @@ const GROUND: [&str; 3] = ["wire", "world", "meter"];
 
 /// Dependencies that cost much to build or that only one crate may know, with the crates that may import them.
 /// Tests are free (dev-dependencies): nobody builds them into the product.
-const WRAPPERS: [(&str, &[&str]); 21] = [
+const WRAPPERS: [(&str, &[&str]); 23] = [
     ("redb", &["storage"]),
     ("rcgen", &["pki"]),
     ("x509-parser", &["pki"]),
@@ -30,7 +30,10 @@ const WRAPPERS: [(&str, &[&str]); 21] = [
     ("saphyr-parser", &["stackfile"]),
     ("granit-parser", &["stackfile"]),
     ("tar", &["images"]),
-    ("flate2", &["images"]),
+    // Layers there, answers to browsers here.
+    ("flate2", &["images", "gateway"]),
+    ("brotli", &["gateway"]),
+    ("zstd", &["gateway"]),
     ("getrandom", &["world"]),
     ("clap", &["bramble"]),
     ("tracing-subscriber", &["bramble"]),

@@ -66,8 +66,9 @@ impl Conditions {
     }
 }
 
-/// What is done with the requests of a route besides passing them on. The order: address, redirect, certificate,
-/// preflight, maintenance, rate, password, size; then path and headers.
+/// What is done with the requests of a route besides passing them on. The order: ban, address, redirect, certificate, preflight,
+/// maintenance, rate, password, size, leave of another service; then copies, path and headers; then, on the way back,
+/// pages, headers and coding.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rules {
@@ -108,6 +109,20 @@ pub struct Rules {
     pub client_certificates: Option<ClientCertificates>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hsts: Option<Hsts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress: Option<Compress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_auth: Option<ForwardAuth>,
+    /// What clients see instead of an answer of this status: `404`, or `5xx` for all of a class.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub error_pages: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+    /// Of a request's headers, names and values together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_bytes_max: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ban: Option<Ban>,
 }
 
 impl Rules {
@@ -119,6 +134,19 @@ impl Rules {
             || self.rate_limit.is_some()
             || self.maintenance.is_some()
             || self.client_certificates.is_some()
+            || self.forward_auth.is_some()
+            || self.ban.is_some()
+    }
+
+    /// The other services that requests of the route concern.
+    pub fn asides(&self) -> impl Iterator<Item = &Aside> {
+        let asked = self.forward_auth.as_ref().map(|auth| &auth.to);
+        asked.into_iter().chain(self.mirror.as_ref().map(|mirror| &mirror.to))
+    }
+
+    pub fn asides_mut(&mut self) -> impl Iterator<Item = &mut Aside> {
+        let asked = self.forward_auth.as_mut().map(|auth| &mut auth.to);
+        asked.into_iter().chain(self.mirror.as_mut().map(|mirror| &mut mirror.to))
     }
 }
 
@@ -206,6 +234,79 @@ pub struct Cors {
     pub expose: Vec<String>,
     pub credentials: bool,
     pub max_age_s: Option<u32>,
+}
+
+/// Where requests of a route go besides its own service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Aside {
+    /// A service of the same stack, or `http://` with a host that is none.
+    pub service: String,
+    pub port: u16,
+}
+
+impl Aside {
+    /// The host, where it is no service.
+    pub fn outside(&self) -> Option<&str> {
+        self.service.strip_prefix("http://")
+    }
+}
+
+/// How answers are made smaller on their way to the client.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Compress {
+    /// Of those the client likes best, the first is taken. Empty is the gateway's own order.
+    pub codings: Vec<Coding>,
+    /// A shorter answer goes as it is.
+    pub bytes_min: Option<u64>,
+    /// Types such as `text/html` or `text/*`; empty for those that are known to become smaller.
+    pub types: Vec<String>,
+    /// Of those, the ones that go as they are.
+    pub except: Vec<String>,
+}
+
+/// A coding of answers, as HTTP names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coding {
+    Zstd,
+    Br,
+    Gzip,
+}
+
+/// A service that is asked whether a request may go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ForwardAuth {
+    pub to: Aside,
+    /// What is asked for there, with its query.
+    pub path: String,
+    /// Of its answer, those the route's service gets; the client's own of these names are removed. Lower case.
+    #[serde(default)]
+    pub response_headers: Vec<String>,
+    /// Of the client's request, those it sees; empty for all.
+    #[serde(default)]
+    pub request_headers: Vec<String>,
+    pub deadline_ms: u64,
+}
+
+/// A service that gets copies of requests, whose answers nobody sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mirror {
+    pub to: Aside,
+    /// How many of ten thousand requests.
+    pub share: u32,
+    /// A request with a longer body is not copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_bytes_max: Option<u64>,
+}
+
+/// For how long a client is turned away who got certain answers too often.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ban {
+    pub statuses: Vec<u16>,
+    pub times: u32,
+    pub within_ms: u64,
+    pub for_ms: u64,
 }
 
 /// Headers that say where a message ends, whom it is for or what the connection is: nobody's to change.

@@ -73,6 +73,8 @@ pub(crate) enum LineError {
     Body(#[source] BoxError),
     #[error("the stream broke")]
     Stream(#[source] hyper::Error),
+    #[error("the answer could not be coded")]
+    Coding(#[source] io::Error),
 }
 
 impl Line {

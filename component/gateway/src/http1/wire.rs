@@ -58,7 +58,7 @@ pub(crate) struct Manner {
     keep_alive: bool,
     http_10: bool,
     /// It asked for the head alone.
-    head: bool,
+    pub(crate) head: bool,
 }
 
 /// Why there is no request.

@@ -30,6 +30,15 @@ pub(crate) enum Denial {
     Maintenance {
         text: String,
     },
+    /// The headers are too long.
+    Head {
+        bytes_max: u64,
+    },
+    Banned {
+        left_ns: u64,
+    },
+    /// The service that is asked for leave gave no answer.
+    Unasked,
 }
 
 /// What refusals are counted under.
@@ -43,10 +52,14 @@ pub(crate) enum Reason {
     Maintenance,
     /// The instance took longer than the route allows.
     Late,
+    Head,
+    Banned,
+    /// The service that is asked for leave said no, or nothing.
+    Leave,
 }
 
 impl Reason {
-    pub(crate) const COUNT: usize = 7;
+    pub(crate) const COUNT: usize = 10;
 
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -57,6 +70,9 @@ impl Reason {
             Reason::Size => "size",
             Reason::Maintenance => "maintenance",
             Reason::Late => "late",
+            Reason::Head => "head",
+            Reason::Banned => "banned",
+            Reason::Leave => "leave",
         }
     }
 }
@@ -70,6 +86,9 @@ impl Denial {
             Denial::Rate { .. } => Reason::Rate,
             Denial::Size { .. } => Reason::Size,
             Denial::Maintenance { .. } => Reason::Maintenance,
+            Denial::Head { .. } => Reason::Head,
+            Denial::Banned { .. } => Reason::Banned,
+            Denial::Unasked => Reason::Leave,
         }
     }
 
@@ -83,16 +102,23 @@ impl Denial {
             Denial::Rate { .. } => (StatusCode::TOO_MANY_REQUESTS, "B0622"),
             Denial::Size { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "B0623"),
             Denial::Maintenance { .. } => (StatusCode::SERVICE_UNAVAILABLE, "B0624"),
+            Denial::Head { .. } => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "B0630"),
+            Denial::Banned { .. } => (StatusCode::FORBIDDEN, "B0631"),
+            Denial::Unasked => (StatusCode::SERVICE_UNAVAILABLE, "B0627"),
         };
         let (message, hint) = self.words(service);
         let mut response = told(status, code, &message, hint);
         let headers = response.headers_mut();
         match self {
-            Denial::Address | Denial::Certificate | Denial::Misdirected => {}
+            Denial::Address | Denial::Certificate | Denial::Misdirected | Denial::Head { .. } | Denial::Unasked => {}
+            // Nothing more is read from it, so that whoever is out costs little.
+            Denial::Banned { left_ns } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_s(*left_ns)));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Denial::Password { challenge } => drop(headers.insert(header::WWW_AUTHENTICATE, challenge.clone())),
             Denial::Rate { wait_ns } => {
-                let wait_s = wait_ns.div_ceil(1_000_000_000).max(1);
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(wait_s));
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_s(*wait_ns)));
             }
             // What follows is the rest of the body, not a request.
             Denial::Size { .. } => drop(headers.insert(header::CONNECTION, HeaderValue::from_static("close"))),
@@ -134,6 +160,23 @@ impl Denial {
             Denial::Maintenance { .. } => {
                 (format!("service {service} is under maintenance"), "try again in a few minutes")
             }
+            Denial::Head { bytes_max } => (
+                format!("service {service} takes no headers of more than {bytes_max} bytes"),
+                "send fewer or shorter ones, cookies above all, or raise `head_max` of its route",
+            ),
+            Denial::Banned { .. } => (
+                format!("this address was answered too often with a refusal by service {service}"),
+                "wait as long as `retry-after` says, in seconds; `bramble gateway bans lift ADDRESS` ends it",
+            ),
+            Denial::Unasked => (
+                format!("the service that decides about requests to {service} gives no answer"),
+                "try again in a moment; see the service that `forward_auth` of its route names",
+            ),
         }
     }
+}
+
+/// In whole seconds, for `retry-after`.
+fn whole_s(ns: u64) -> u64 {
+    ns.div_ceil(1_000_000_000).max(1)
 }

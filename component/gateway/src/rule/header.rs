@@ -33,6 +33,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn headers_are_set_and_removed_but_never_those_that_frame() {
@@ -48,5 +49,24 @@ mod tests {
         let mut left: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
         left.sort();
         assert_eq!(left, [r#"host: "a""#, r#"transfer-encoding: "chunked""#, r#"x-a: "1""#]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_route_says_the_framing_stays(
+            wanted in prop::collection::btree_map("[ -~]{0,12}|[Tt]ransfer-[Ee]ncoding|[Cc]ontent-[Ll]ength|[Hh]ost|TE", ".{0,12}", 0..8),
+            sent in prop::collection::vec((prop::sample::select(FRAMING_HEADERS.to_vec()), "[!-~]{1,8}"), 0..6),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &sent {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).expect("visible letters"));
+            }
+            let before = headers.clone();
+            Changes::new(&wanted).apply(&mut headers);
+            for name in FRAMING_HEADERS {
+                let of = |headers: &HeaderMap| headers.get_all(name).into_iter().cloned().collect::<Vec<_>>();
+                prop_assert_eq!(of(&before), of(&headers), "{}", name);
+            }
+        }
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! Owns the rules of one route, made ready: who is let through, what is changed on the way there and back. They decide
 //! from the head of a request, the client's address and the time; only comparing a password takes longer, and is done
-//! apart. A route without rules has none of this, and costs one look. Does not know connections or instances.
+//! apart, as is asking another service, which `aside` does. A route without rules has none of this, and costs one look. Does not know connections or instances.
 
 mod address;
+mod ban;
 mod body;
 mod certificate;
+mod compress;
 mod condition;
 mod cors;
 mod denial;
 mod header;
+mod leave;
 mod login;
+mod pages;
 mod password;
 mod path;
 mod rate;
@@ -22,9 +26,13 @@ use crate::header::X_FORWARDED_CLIENT_CERT;
 use crate::metrics::ServiceMeters;
 use crate::table::Route;
 pub(crate) use address::Addresses;
+use ban::Bans;
+pub(crate) use ban::client_of;
 pub(crate) use body::Bounded;
 use bytes::Bytes;
 use certificate::Certificate;
+pub(crate) use compress::describe;
+use compress::{Compress, Wish};
 pub(crate) use condition::Conditions;
 use cors::Cors;
 use denial::Denial;
@@ -32,8 +40,10 @@ pub(crate) use denial::Reason;
 use header::Changes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Response, header as name};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header as name};
+use leave::Leave;
 use login::{Claim, Logins, Proof, Standing};
+use pages::Pages;
 pub(crate) use path::{origin_form, plain};
 use rate::Rate;
 use redirect::Redirect;
@@ -42,6 +52,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use wire::spec::{Coding, Mirror};
 
 /// The rules of one route, with what they remember.
 pub(crate) struct Rules {
@@ -62,6 +73,12 @@ pub(crate) struct Rules {
     pub(crate) path: Option<path::Change>,
     request: Changes,
     response: Changes,
+    compress: Option<Compress>,
+    leave: Option<Leave>,
+    pages: Option<Pages>,
+    pub(crate) mirror: Option<Mirror>,
+    head_bytes_max: Option<u64>,
+    bans: Option<Bans>,
 }
 
 impl std::fmt::Debug for Rules {
@@ -94,6 +111,10 @@ pub(crate) struct Pass {
     certificate: Option<HeaderValue>,
     claim: Option<Claim>,
     now_ns: u64,
+    client: IpAddr,
+    wish: Option<Wish>,
+    /// The target as the client wrote it, where somebody is to be told.
+    asked: Option<HeaderValue>,
     /// Its body became longer than it may be.
     cut: AtomicBool,
 }
@@ -130,21 +151,29 @@ impl Rules {
             path: wanted.replace_path.clone().map(path::Change::Replace).or(added),
             request: Changes::new(&wanted.request_headers),
             response: Changes::new(&wanted.response_headers),
+            compress: wanted.compress.as_ref().map(Compress::new),
+            leave: wanted.forward_auth.as_ref().map(Leave::new),
+            pages: Pages::new(&wanted.error_pages),
+            mirror: wanted.mirror.clone(),
+            head_bytes_max: wanted.head_bytes_max,
+            bans: wanted.ban.as_ref().map(Bans::new),
         }
     }
 
     /// Lets a request through, or says what is answered instead.
     pub(crate) fn admit(self: &Arc<Self>, visit: &Visit<'_>) -> Result<Pass, Box<Ruling>> {
         let headers = &visit.head.headers;
-        let since = visit.now.saturating_duration_since(self.since);
-        let now_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-        let origin = self.cors.as_ref().and_then(|_| headers.get(name::ORIGIN).cloned());
-        let (secure, cut) = (visit.secure, AtomicBool::new(false));
-        let mut pass = Pass { rules: Arc::clone(self), origin, secure, certificate: None, claim: None, now_ns, cut };
+        let mut pass = self.pass(visit);
+        let target = visit.head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        if let Some(left_ns) = self.bans.as_ref().and_then(|bans| bans.left_ns(visit.client, pass.now_ns)) {
+            return Err(pass.deny(&Denial::Banned { left_ns }));
+        }
         if self.addresses.as_ref().is_some_and(|addresses| !addresses.admit(visit.client)) {
             return Err(pass.deny(&Denial::Address));
         }
-        let target = visit.head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        if let Some(bytes_max) = self.head_bytes_max.filter(|bytes_max| bytes_of(headers) > *bytes_max) {
+            return Err(pass.deny(&Denial::Head { bytes_max }));
+        }
         let redirect = self.redirect.as_ref();
         if let Some(response) = redirect.and_then(|redirect| redirect.answer(visit.host, target, visit.secure)) {
             return Err(pass.ruling(response));
@@ -164,10 +193,11 @@ impl Rules {
             return Err(pass.deny(&Denial::Maintenance { text: text.clone() }));
         }
         if let Some(rate) = &self.rate {
-            rate.admit(visit.client, headers, now_ns).map_err(|wait_ns| pass.deny(&Denial::Rate { wait_ns }))?;
+            let admitted = rate.admit(visit.client, headers, pass.now_ns);
+            admitted.map_err(|wait_ns| pass.deny(&Denial::Rate { wait_ns }))?;
         }
         if let Some(logins) = &self.logins {
-            match logins.judge(headers, now_ns) {
+            match logins.judge(headers, pass.now_ns) {
                 Standing::Proven => {}
                 Standing::Unproven(claim) => pass.claim = Some(claim),
                 Standing::Missing => return Err(pass.deny_login(logins)),
@@ -178,6 +208,34 @@ impl Rules {
             None => Ok(pass),
         }
     }
+
+    /// For a request that nothing has been said about yet.
+    fn pass(self: &Arc<Self>, visit: &Visit<'_>) -> Pass {
+        let (method, headers) = (&visit.head.method, &visit.head.headers);
+        let target = || visit.head.uri.path_and_query().and_then(|target| target.as_str().parse().ok());
+        Pass {
+            rules: Arc::clone(self),
+            origin: self.cors.as_ref().and_then(|_| headers.get(name::ORIGIN).cloned()),
+            secure: visit.secure,
+            certificate: None,
+            claim: None,
+            now_ns: self.since_ns(visit.now),
+            client: visit.client,
+            wish: self.compress.as_ref().map(|compress| compress.wish(method, headers)),
+            asked: self.leave.as_ref().and_then(|_| target()),
+            cut: AtomicBool::new(false),
+        }
+    }
+
+    fn since_ns(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.since).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// As RFC 9113 counts them, but for its overhead: names, values, and the four bytes between and after them.
+fn bytes_of(headers: &HeaderMap) -> u64 {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 impl Pass {
@@ -200,6 +258,59 @@ impl Pass {
             headers.insert(X_FORWARDED_CLIENT_CERT, certificate.clone());
         }
         self.rules.request.apply(headers);
+    }
+
+    /// What another service is to be asked about a request with these headers, and how long that may take.
+    pub(crate) fn question(&self, head: &Parts) -> Option<(Parts, Duration)> {
+        let leave = self.rules.leave.as_ref()?;
+        let asked = self.asked.clone().unwrap_or(HeaderValue::from_static("/"));
+        Some((leave.question(&head.headers, &head.method, &asked), leave.deadline))
+    }
+
+    /// Takes in what that service answered: leave, with what the route's service is told, or what the client is
+    /// answered.
+    pub(crate) fn answered(&self, answer: Response<Bytes>, request: &mut HeaderMap) -> Result<(), Box<Ruling>> {
+        if answer.status().is_success() {
+            self.rules.leave.iter().for_each(|leave| leave.copy(answer.headers(), request));
+            return Ok(());
+        }
+        self.rules.meters.refused(Reason::Leave);
+        Err(self.ruling(answer))
+    }
+
+    /// That service gave no answer.
+    pub(crate) fn unanswered(&self) -> Box<Ruling> {
+        self.deny(&Denial::Unasked)
+    }
+
+    /// Takes in how the client is answered, for bans.
+    pub(crate) fn note(&self, status: StatusCode) {
+        let Some(bans) = &self.rules.bans else { return };
+        let now_ns = self.rules.since_ns(world::clock::monotonic());
+        if bans.note(self.client, status.as_u16(), now_ns) {
+            self.rules.meters.banned();
+            tracing::info!(client = %self.client, service = self.rules.service, "a client is banned for its answers");
+        }
+    }
+
+    /// What the client gets instead of an answer of this status, if there is a page for it.
+    pub(crate) fn page(&self, status: StatusCode, headers: &mut HeaderMap) -> Option<Bytes> {
+        self.rules.pages.as_ref()?.replace(status, headers)
+    }
+
+    /// How an answer is to be coded; `bytes` is how long it is, where that is known.
+    pub(crate) fn coding(&self, status: StatusCode, headers: &mut HeaderMap, bytes: Option<u64>) -> Option<Coding> {
+        self.rules.compress.as_ref()?.choose(self.wish?, status, headers, bytes)
+    }
+
+    /// All that is done to an answer of the gateway's own.
+    pub(crate) fn dress(&self, response: &mut Response<Bytes>) {
+        let status = response.status();
+        self.note(status);
+        if let Some(page) = self.page(status, response.headers_mut()) {
+            *response.body_mut() = page;
+        }
+        self.to_client(response.headers_mut());
     }
 
     /// Changes the headers that the client gets.
@@ -234,7 +345,7 @@ impl Pass {
 
     /// An answer of the gateway's own, with what pages of other origins need to read it.
     fn ruling(&self, mut response: Response<Bytes>) -> Box<Ruling> {
-        self.to_client(response.headers_mut());
+        self.dress(&mut response);
         Box::new(Ruling { response, meters: Arc::clone(&self.rules.meters) })
     }
 }
@@ -262,6 +373,28 @@ impl Shelf {
         let rules = Arc::new(Rules::new(wanted, &route.service, meters));
         known.insert(route.clone(), Arc::clone(&rules));
         Some(rules)
+    }
+
+    /// Everybody whom a route turns away: its service, the client, and for how long still.
+    pub(crate) fn bans(&self) -> Vec<(String, IpAddr, Duration)> {
+        let now = world::clock::monotonic();
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_route = |rules: &Arc<Rules>| -> Vec<(String, IpAddr, Duration)> {
+            let banned = rules.bans.as_ref().map(|bans| bans.list(rules.since_ns(now))).unwrap_or_default();
+            let named = |(client, left_ns)| (rules.service.clone(), client, Duration::from_nanos(left_ns));
+            banned.into_iter().map(named).collect()
+        };
+        known.values().flat_map(of_route).collect()
+    }
+
+    /// Lets a client in again everywhere. How many routes had turned it away.
+    pub(crate) fn lift(&self, client: IpAddr) -> usize {
+        let now = world::clock::monotonic();
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lifted = known
+            .values()
+            .filter(|rules| rules.bans.as_ref().is_some_and(|bans| bans.lift(client, rules.since_ns(now))));
+        lifted.count()
     }
 
     /// Forgets the rules that no table uses any more.

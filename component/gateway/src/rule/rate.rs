@@ -3,6 +3,7 @@
 //! Owns one number per client: when its next request would be due if it kept an even pace. It may be ahead of that by
 //! the burst. Promises a bounded table; where that is full of clients who are ahead, the rest share one entry.
 
+use super::client_of;
 use http::{HeaderMap, HeaderName};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -68,11 +69,7 @@ impl Rate {
 
     fn key(&self, client: IpAddr, headers: &HeaderMap) -> u64 {
         let hash = match &self.by {
-            By::Address => match client.to_canonical() {
-                IpAddr::V4(address) => self.hasher.hash_one(address),
-                // Whoever has one address of a network of this size has all of them (RFC 6177).
-                IpAddr::V6(address) => self.hasher.hash_one(address.to_bits() >> 64),
-            },
+            By::Address => self.hasher.hash_one(client_of(client)),
             By::Header(name) => self.hasher.hash_one(headers.get(name).map(http::HeaderValue::as_bytes)),
             By::Route => return THE_REST,
         };

@@ -3,9 +3,13 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod aside;
+#[cfg(test)]
 mod bed;
 #[cfg(test)]
 mod change;
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
@@ -18,6 +22,8 @@ mod named;
 mod proxy;
 #[cfg(test)]
 mod published;
+#[cfg(test)]
+mod reshape;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

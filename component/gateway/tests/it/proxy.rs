@@ -1,6 +1,6 @@
 //! What HTTP requests and answers look like on the other side.
 
-use crate::bed::{Bed, Client, HANG, Instance, SERVICE, endpoints, listener, route, text, until};
+use crate::bed::{Bed, Client, HANG, Instance, SERVICE, endpoints, listener, route, table, text, until};
 use gateway::{Limits, ListenerKind, Route, Speaks, Table};
 use http::Response;
 use std::collections::BTreeMap;
@@ -582,4 +582,16 @@ async fn nobody_else_speaks_for_others() {
     assert!(said.contains("x-forwarded-for: 127.0.0.1\n"), "{said}");
     let line = "PROXY TCP4 203.0.113.7 10.0.0.1 56324 443\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n";
     assert_eq!(bed.client().await.ask(line).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_head_request_has_no_body() {
+    let bed =
+        Bed::start(Limits::default(), Table { routes: vec![], ..table(ListenerKind::Routed, Speaks::Detect, &[]) })
+            .await;
+    let mut client = bed.client().await;
+    client.send("HEAD /x HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let head = client.head().await.expect("a head");
+    assert!(head.status == 404 && head.headers["content-length"].parse::<usize>().unwrap() > 0, "{head:?}");
+    assert_eq!(client.get("/y").await.status, 404, "what follows is the next answer");
 }

@@ -2,23 +2,23 @@
 
 use crate::bed::{Answer, Bed, Body, Instance, SERVICE, endpoints, route, table, until};
 use gateway::{Limits, ListenerKind, Route, Speaks, Table};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use wire::spec::{BasicAuth, Cors, RateKey, RateLimit, Redirect, Rules};
+use wire::spec::{Ban, BasicAuth, Cors, RateKey, RateLimit, Redirect, Rules};
 
 const REFUSED: &str = "bramble_gateway_refused_total";
 
-fn ruled(rules: Rules) -> Route {
+pub(crate) fn ruled(rules: Rules) -> Route {
     Route { rules: Some(Box::new(rules)), ..route(&[], "/", SERVICE) }
 }
 
-fn routed(routes: Vec<Route>, ids: &[&str]) -> Table {
+pub(crate) fn routed(routes: Vec<Route>, ids: &[&str]) -> Table {
     Table { routes, ..table(ListenerKind::Routed, Speaks::Detect, ids) }
 }
 
-async fn bed(routes: Vec<Route>, instance: &Instance) -> Bed {
+pub(crate) async fn bed(routes: Vec<Route>, instance: &Instance) -> Bed {
     let bed = Bed::start(Limits::default(), routed(routes, &["i"])).await;
     bed.doors.set("i", instance.address);
     bed
@@ -29,16 +29,16 @@ async fn mirror(rules: Rules) -> (Bed, Instance) {
     (bed(vec![ruled(rules)], &instance).await, instance)
 }
 
-fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
-fn list(texts: &[&str]) -> Vec<String> {
+pub(crate) fn list(texts: &[&str]) -> Vec<String> {
     texts.iter().map(ToString::to_string).collect()
 }
 
 /// One request on a connection of its own.
-async fn ask(bed: &Bed, line: &str, headers: &str) -> Answer {
+pub(crate) async fn ask(bed: &Bed, line: &str, headers: &str) -> Answer {
     bed.client().await.ask(format!("{line} HTTP/1.1\r\nhost: shop.test\r\n{headers}\r\n")).await
 }
 
@@ -301,4 +301,60 @@ async fn pages_of_other_origins_may_read_what_they_are_allowed() {
     let other = ask(&bed, "PUT /x", "origin: https://b.test\r\ncontent-length: 0\r\n").await;
     assert!(other.status == 200 && !other.headers.contains_key("access-control-allow-origin"), "{other:?}");
     assert_eq!(ask(&bed, "OPTIONS /x", "").await.status, 404, "no preflight, and no route for the method");
+}
+
+#[tokio::test]
+async fn headers_of_a_route_are_bounded() {
+    let (bed, _instance) = mirror(Rules { head_bytes_max: Some(100), ..Rules::default() }).await;
+    assert_eq!(ask(&bed, "GET /", &format!("x: {}\r\n", "y".repeat(60))).await.status, 200);
+    let refused = ask(&bed, "GET /", &format!("x: {}\r\n", "y".repeat(90))).await;
+    assert_eq!(refused.status, 431);
+    assert!(refused.text().starts_with("B0630: "), "{}", refused.text());
+    assert_eq!(bed.counted(REFUSED, "reason=\"head\""), 1.0);
+}
+
+fn ban(statuses: &[u16], times: u32) -> Rules {
+    let ban = Ban { statuses: statuses.to_vec(), times, within_ms: 60_000, for_ms: 3_600_000 };
+    Rules { ban: Some(ban), ..Rules::default() }
+}
+
+#[tokio::test]
+async fn who_is_refused_too_often_is_banned_until_somebody_lifts_it() {
+    let instance = Instance::http(|request: Request<Incoming>| async move {
+        let mut response = Response::new(crate::bed::text("said"));
+        *response.status_mut() = if request.uri() == "/there" { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        response
+    })
+    .await;
+    let bed = bed(vec![ruled(ban(&[404], 3))], &instance).await;
+    for (path, status) in [("/a", 404), ("/there", 200), ("/b", 404), ("/there", 200), ("/c", 404)] {
+        assert_eq!(ask(&bed, &format!("GET {path}"), "").await.status, status, "{path}");
+    }
+    let out = ask(&bed, "GET /there", "").await;
+    assert_eq!((out.status, out.headers["connection"].as_str()), (403, "close"));
+    assert!(out.headers["retry-after"].parse::<u64>().unwrap() > 3_500, "{out:?}");
+    assert!(out.text().starts_with("B0631: "), "{}", out.text());
+    assert_eq!(bed.counted("bramble_gateway_bans_total", SERVICE), 1.0);
+    assert_eq!(bed.counted(REFUSED, "reason=\"banned\""), 1.0);
+    // New endpoints are the same route, so the same bans.
+    bed.gateway.apply(routed(vec![ruled(ban(&[404], 3))], &[])).await;
+    let bans = bed.gateway.bans();
+    let [(service, client, left)] = &bans[..] else { panic!("one ban: {bans:?}") };
+    assert_eq!((service.as_str(), client.to_string().as_str()), (SERVICE, "127.0.0.1"));
+    assert!(left.as_secs() > 3_500);
+    assert_eq!(bed.gateway.lift_ban("127.0.0.1".parse().unwrap()), 1);
+    assert_eq!((bed.gateway.bans(), bed.gateway.lift_ban("127.0.0.1".parse().unwrap())), (vec![], 0));
+    bed.gateway.apply(routed(vec![ruled(ban(&[404], 3))], &["i"])).await;
+    assert_eq!(ask(&bed, "GET /there", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn guessing_passwords_leads_to_a_ban() {
+    let auth = BasicAuth { users: map(&[("sha1", "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=")]), ..BasicAuth::default() };
+    let (bed, _instance) = mirror(Rules { basic_auth: Some(auth), ..ban(&[401], 2) }).await;
+    for (login, status) in [("", 401), ("authorization: Basic c2hhMTpTZWNyZXQ=\r\n", 401)] {
+        assert_eq!(ask(&bed, "GET /", login).await.status, status);
+    }
+    let right = "authorization: Basic c2hhMTpzZWNyZXQ=\r\n";
+    assert_eq!(ask(&bed, "GET /", right).await.status, 403, "the right one comes too late");
 }

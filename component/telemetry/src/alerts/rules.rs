@@ -17,6 +17,7 @@ pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     let mut rules = services();
     rules.extend(gateway());
     rules.extend(certificates());
+    rules.extend(clients());
     rules.extend(machine());
     rules.extend(own(memory_budget_bytes));
     rules
@@ -98,6 +99,35 @@ fn certificates() -> Vec<Rule> {
             by: &[],
             holds: Holds::AtLeast(1.0),
             for_ms: MINUTE_MS,
+            unit: Unit::Count,
+        },
+    ]
+}
+
+/// What clients do that no client should.
+fn clients() -> Vec<Rule> {
+    vec![
+        Rule {
+            name: "client_connections_refused",
+            summary: "{value} connections in five minutes were closed since their client had as many as one may have: \
+                      one of them is broken or means harm, or many stand behind one address",
+            expression: Expression::Growth {
+                of: Select::all("bramble_gateway_connections_refused_total"),
+                over_ms: 5 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(100.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "clients_banned",
+            summary: "{value} clients of {service} were banned in five minutes: somebody tries passwords or paths; \
+                      `bramble gateway bans ls` says who",
+            expression: Expression::Growth { of: Select::all("bramble_gateway_bans_total"), over_ms: 5 * MINUTE_MS },
+            by: &["service"],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
             unit: Unit::Count,
         },
     ]

@@ -191,6 +191,30 @@ fn a_gateway_with_nearly_all_connections_open() {
 }
 
 #[test]
+fn a_client_that_opens_more_and_more_connections() {
+    let mut bed = Bed::built_in();
+    let refused = bed.meter.counter("bramble_gateway_connections_refused_total", "C.", &[]);
+    refused.add(99);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    refused.add(1);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+client_connections_refused()"]);
+    bed.pass(6 * 60_000);
+    assert_eq!(bed.changed(), ["-client_connections_refused()"]);
+}
+
+#[test]
+fn a_client_that_is_banned() {
+    let mut bed = Bed::built_in();
+    bed.meter.counter("bramble_gateway_bans_total", "B.", &[("service", "s/web")]).inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+clients_banned(s/web)"]);
+    bed.pass(6 * 60_000);
+    assert_eq!(bed.changed(), ["-clients_banned(s/web)"]);
+}
+
+#[test]
 fn a_certificate_that_ends_soon() {
     let mut bed = Bed::built_in();
     let labels = [("name", "shop.test"), ("source", "shop.crt")];

@@ -77,6 +77,18 @@ pub(crate) fn header_value(text: &str) -> Result<String, Wrong> {
     }
 }
 
+/// A type of content, `*` standing for the rest of it.
+pub(crate) fn media_type(text: &str) -> Result<String, Wrong> {
+    let lower = text.to_ascii_lowercase();
+    let token = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+    };
+    match lower.split_once('/') {
+        Some((kind, rest)) if token(kind) && (rest == "*" || token(rest)) => Ok(lower),
+        Some(_) | None => Err(("is not a type of content", "write `text/html`, or `text/*` for all of a kind")),
+    }
+}
+
 /// An address, or a network as address and bits.
 pub(crate) fn network(text: &str) -> Result<String, Wrong> {
     let text = text.trim();

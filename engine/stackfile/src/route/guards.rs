@@ -4,7 +4,7 @@ use super::forms;
 use crate::findings::Findings;
 use crate::read::{At, Fields, shortened};
 use crate::units;
-use wire::spec::{BasicAuth, RateKey, RateLimit, Rules};
+use wire::spec::{Ban, BasicAuth, RateKey, RateLimit, Rules};
 
 const REALM_DEFAULT: &str = "restricted";
 const REALM_LETTERS_MAX: usize = 100;
@@ -14,6 +14,13 @@ const RATE_PERIOD_MS_DEFAULT: u64 = 1_000;
 const RATE_PERIOD_MS_MAX: u64 = 86_400_000;
 /// No route waits longer for an answer's head than the gateway itself does.
 const TIMEOUT_MS_MAX: u64 = 300_000;
+/// The gateway remembers when each of a client's last strikes was.
+const STRIKES_MAX: u32 = 100;
+const STRIKES_WITHIN_MS_DEFAULT: u64 = 60_000;
+const STRIKES_WITHIN_MS_MAX: u64 = 86_400_000;
+const BAN_MS_DEFAULT: u64 = 600_000;
+const BAN_MS_MAX: u64 = 7 * 86_400_000;
+const STATUSES_HINT: &str = "write those that a client gets who tries what it should not: `[401, 403, 404]`";
 const MAINTENANCE_LETTERS_MAX: usize = 4_096;
 
 pub(super) fn read(fields: &mut Fields<'_>, rules: &mut Rules, findings: &mut Findings) {
@@ -22,6 +29,8 @@ pub(super) fn read(fields: &mut Fields<'_>, rules: &mut Rules, findings: &mut Fi
     rules.basic_auth = fields.take("basic_auth").and_then(|at| basic_auth(&at, findings));
     rules.rate_limit = fields.take("rate_limit").and_then(|at| rate_limit(&at, findings));
     rules.body_bytes_max = fields.take("body_max").and_then(|at| at.size_bytes(findings));
+    rules.head_bytes_max = fields.take("head_max").and_then(|at| at.size_bytes(findings));
+    rules.ban = fields.take("ban").and_then(|at| ban(&at, findings));
     if let Some(at) = fields.take("timeout") {
         rules.answer_deadline_ms = bounded_ms(&at, TIMEOUT_MS_MAX, "the gateway waits 5m for any answer", findings);
     }
@@ -35,7 +44,7 @@ pub(super) fn read(fields: &mut Fields<'_>, rules: &mut Rules, findings: &mut Fi
     }
 }
 
-fn bounded_ms(at: &At<'_>, max_ms: u64, hint: &str, findings: &mut Findings) -> Option<u64> {
+pub(super) fn bounded_ms(at: &At<'_>, max_ms: u64, hint: &str, findings: &mut Findings) -> Option<u64> {
     let ms = at.duration_ms(findings)?;
     if ms == 0 || ms > max_ms {
         let text = shortened(at.node.text().unwrap_or_default());
@@ -119,4 +128,39 @@ fn rate_key(at: &At<'_>, findings: &mut Findings) -> Option<RateKey> {
     let hint = "write `address`, `route` or `header:X-Api-Key`";
     findings.error(&at.place, format!("`{}` tells no clients apart", shortened(text)), hint);
     None
+}
+
+fn ban(at: &At<'_>, findings: &mut Findings) -> Option<Ban> {
+    let mut fields = at.fields(findings)?;
+    let statuses = fields.take("status");
+    let times = fields.take("times");
+    let within = fields.take("within");
+    let time = fields.take("for");
+    fields.finish(&[], findings);
+    let mut ban = Ban { within_ms: STRIKES_WITHIN_MS_DEFAULT, for_ms: BAN_MS_DEFAULT, ..Ban::default() };
+    for item in statuses.map(|at| at.one_or_list(findings)).unwrap_or_default() {
+        let status = item.convert(findings, |text| {
+            let status = text.trim().parse().ok().filter(|status: &u16| (400..600).contains(status));
+            status.ok_or(("is not the status of a refusal", STATUSES_HINT))
+        });
+        ban.statuses.push(status?);
+    }
+    if ban.statuses.is_empty() {
+        findings.error(&at.place, "nothing leads to a ban: there is no `status`", STATUSES_HINT);
+    }
+    if let Some(at) = within {
+        ban.within_ms = bounded_ms(&at, STRIKES_WITHIN_MS_MAX, "write up to a day", findings)?;
+    }
+    if let Some(at) = time {
+        ban.for_ms = bounded_ms(&at, BAN_MS_MAX, "write up to a week; `deny` is for ever", findings)?;
+    }
+    match times {
+        Some(at) => ban.times = at.whole_u32(1, STRIKES_MAX, findings)?,
+        None => findings.error(
+            &at.place,
+            "the ban has no `times`",
+            "write `{status: [401], times: 20, within: 1m, for: 10m}`",
+        ),
+    }
+    Some(ban)
 }

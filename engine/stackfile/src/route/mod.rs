@@ -2,6 +2,8 @@
 //!
 //! Owns its keys. What Traefik's labels say becomes the same routes; `forms` judges single values for both.
 
+pub(crate) mod answers;
+pub(crate) mod asides;
 mod cors;
 pub(crate) mod forms;
 mod guards;
@@ -12,18 +14,19 @@ use crate::findings::Findings;
 use crate::read::{At, Fields, shortened};
 use crate::stack::Surroundings;
 use crate::traefik;
+use asides::Named;
 use wire::spec::{Conditions, Route, Rules};
 
 /// Shares are told apart to a hundredth of a percent.
 const WEIGHT_MAX: u32 = 10_000;
 
-/// Reads a route. `port` is taken when it names none.
+/// Reads a route, and which other services it names. `port` is taken when it names none.
 pub(crate) fn route(
     item: &At<'_>,
     port: Option<u16>,
     around: &Surroundings<'_>,
     findings: &mut Findings,
-) -> Option<Route> {
+) -> Option<(Route, Named)> {
     let mut fields = item.fields(findings)?;
     let (tls, passthrough) = secrecy::tls(&mut fields, findings);
     let mut route = Route {
@@ -52,6 +55,9 @@ pub(crate) fn route(
     rewriting::read(&mut fields, route.strip_prefix, &mut rules, findings);
     guards::read(&mut fields, &mut rules, findings);
     rules.cors = fields.take("cors").and_then(|at| cors::read(&at, findings));
+    let (leave, copies) = (fields.take("forward_auth"), fields.take("mirror"));
+    let named = asides::read(leave, copies, around, &mut rules, findings);
+    answers::read(&mut fields, around, &mut rules, findings);
     secrecy::read(&mut fields, &mut rules, around, findings);
     route.rules = (rules != Rules::default()).then(|| Box::new(rules));
     let given = fields.take("port");
@@ -65,7 +71,7 @@ pub(crate) fn route(
             return None;
         }
     };
-    Some(route)
+    Some((route, named))
 }
 
 fn hosts(fields: &mut Fields<'_>, findings: &mut Findings) -> Vec<String> {

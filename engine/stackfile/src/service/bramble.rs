@@ -16,7 +16,14 @@ impl Reader<'_, '_> {
         let Some(mut fields) = at.fields(findings) else { return };
         let port = self.spec.ports.first().map(|port| port.target).or(self.spec.expose.first().map(|e| e.port));
         for item in fields.take("routes").map(|at| at.one_or_list(findings)).unwrap_or_default() {
-            self.spec.routes.extend(route::route(&item, port, self.around, findings));
+            let Some((route, named)) = route::route(&item, port, self.around, findings) else { continue };
+            self.spec.routes.push(route);
+            // A service may well be asked about its own requests.
+            for (service, place) in named {
+                if service != self.name {
+                    self.mention(&service, place, false);
+                }
+            }
         }
         if let Some(egress) = fields.take("egress") {
             self.egress(&egress, findings);

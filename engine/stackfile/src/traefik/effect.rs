@@ -6,14 +6,14 @@
 
 use super::middleware::Options;
 use crate::read::shortened;
-use crate::route::{forms, rewriting};
+use crate::route::{answers, asides, forms, rewriting};
 use crate::units;
-use wire::spec::{BasicAuth, Cors, RateKey, RateLimit, Rules};
+use std::collections::BTreeSet;
+use wire::spec::{BasicAuth, Compress, Cors, ForwardAuth, RateKey, RateLimit, Rules};
 
 /// Without these, requests are answered by the same program with the same content, only less well.
-const IDLE: [&str; 9] = [
+const IDLE: [&str; 8] = [
     "circuitbreaker",
-    "compress",
     "contenttype",
     "errors",
     "grpcweb",
@@ -22,6 +22,8 @@ const IDLE: [&str; 9] = [
     "redirectregex",
     "retry",
 ];
+/// Traefik waits for 30 s.
+const FORWARD_AUTH_MS: u64 = 30_000;
 /// What Traefik calls it.
 const REALM_DEFAULT: &str = "traefik";
 
@@ -37,8 +39,8 @@ pub(super) enum Effect {
 }
 
 /// The effects of one middleware.
-pub(super) fn effects_of(kind: &str, options: &Options) -> Vec<Effect> {
-    let mut reading = Reading { kind, left: options.clone(), rules: Rules::default(), idle: Vec::new() };
+pub(super) fn effects_of(kind: &str, options: &Options, services: &BTreeSet<String>) -> Vec<Effect> {
+    let mut reading = Reading { kind, left: options.clone(), services, rules: Rules::default(), idle: Vec::new() };
     let read = match kind {
         "stripprefix" => {
             let prefixes = reading.list("prefixes");
@@ -52,6 +54,8 @@ pub(super) fn effects_of(kind: &str, options: &Options) -> Vec<Effect> {
         "ipallowlist" | "ipwhitelist" => reading.addresses(),
         "ratelimit" => reading.rate(),
         "buffering" => reading.size(),
+        "compress" => reading.compress(),
+        "forwardauth" => reading.forward_auth(),
         idle if IDLE.contains(&idle) => return vec![Effect::Idle(idle.to_string())],
         other => return vec![Effect::Guards(format!("({}) is not honoured", shortened(other)))],
     };
@@ -87,6 +91,8 @@ pub(super) fn merge(into: &mut Rules, more: Rules) -> Result<(), &'static str> {
     once(&mut into.rate_limit, more.rate_limit, "rates")?;
     once(&mut into.body_bytes_max, more.body_bytes_max, "sizes")?;
     once(&mut into.cors, more.cors, "origins")?;
+    once(&mut into.forward_auth, more.forward_auth, "leave")?;
+    once(&mut into.compress, more.compress, "coding")?;
     into.allow.extend(more.allow);
     into.request_headers.extend(more.request_headers);
     into.response_headers.extend(more.response_headers);
@@ -98,6 +104,7 @@ struct Reading<'k> {
     kind: &'k str,
     /// Options nobody has asked for.
     left: Options,
+    services: &'k BTreeSet<String>,
     rules: Rules,
     /// Options that are not honoured.
     idle: Vec<String>,
@@ -257,6 +264,49 @@ impl Reading<'_> {
             _ => self.idle.push("average".to_string()),
         }
         Ok(())
+    }
+
+    fn compress(&mut self) -> Read {
+        let mut compress = Compress::default();
+        for coding in self.list("encodings") {
+            match answers::CODINGS.iter().find(|(name, _)| *name == coding) {
+                Some((_, coding)) => compress.codings.push(*coding),
+                None => self.idle.push("encodings".to_string()),
+            }
+        }
+        compress.types = self.forms("includedcontenttypes", forms::media_type);
+        compress.except = self.forms("excludedcontenttypes", forms::media_type);
+        compress.bytes_min = self.take("minresponsebodybytes").and_then(|text| text.trim().parse().ok());
+        // What a client gets that does not say what it likes: here always the answer as it is.
+        self.take("defaultencoding");
+        self.rules.compress = Some(compress);
+        Ok(())
+    }
+
+    fn forward_auth(&mut self) -> Read {
+        let text = self.take("address").unwrap_or_default();
+        let read = asides::address(&text, |name| self.services.contains(name));
+        let read = read.map_err(|(wrong, _)| format!("has the address `{}`, which {wrong}", shortened(&text)))?;
+        let names = |list: Vec<String>, form: fn(&str) -> Result<String, units::Wrong>| {
+            let names: Result<Vec<String>, String> = list
+                .iter()
+                .map(|name| form(name).map_err(|(wrong, _)| format!("has `{}`, which {wrong}", shortened(name))))
+                .collect();
+            names
+        };
+        let auth = ForwardAuth {
+            to: read.to,
+            path: read.path,
+            response_headers: names(self.list("authresponseheaders"), forms::header_changed)?,
+            request_headers: names(self.list("authrequestheaders"), forms::header_name)?,
+            deadline_ms: FORWARD_AUTH_MS,
+        };
+        // What a client says about whence it came is not believed here, whoever is asked.
+        if self.truth("trustforwardheader") {
+            self.idle.push("trustforwardheader".to_string());
+        }
+        self.rules.forward_auth = Some(auth);
+        self.whole()
     }
 
     fn size(&mut self) -> Read {

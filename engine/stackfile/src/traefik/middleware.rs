@@ -14,7 +14,11 @@ pub(super) type Options = BTreeMap<String, String>;
 
 /// Every middleware that the file's labels declare, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Middlewares(BTreeMap<String, Middleware>);
+pub(crate) struct Middlewares {
+    declared: BTreeMap<String, Middleware>,
+    /// The names of the file's services, which an address may have for a host.
+    services: BTreeSet<String>,
+}
 
 /// `stripprefix`, `basicauth` and so on, lower case, with their options.
 #[derive(Debug, Default)]
@@ -24,6 +28,7 @@ struct Middleware(BTreeMap<String, Options>);
 pub(crate) fn collect(services: &Node) -> Middlewares {
     let mut found = Middlewares::default();
     for service in services.entries() {
+        found.services.insert(service.key.clone());
         let deployed = service.value.get("deploy").and_then(|deploy| deploy.get("labels"));
         for labels in [service.value.get("labels"), deployed].into_iter().flatten() {
             for entry in labels.entries() {
@@ -42,7 +47,8 @@ impl Middlewares {
         let Some(rest) = label.strip_prefix("traefik.http.middlewares.") else { return };
         let mut parts = rest.splitn(3, '.');
         let (Some(name), Some(kind)) = (parts.next(), parts.next()) else { return };
-        let options = self.0.entry(name.to_string()).or_default().0.entry(kind.to_ascii_lowercase()).or_default();
+        let options =
+            self.declared.entry(name.to_string()).or_default().0.entry(kind.to_ascii_lowercase()).or_default();
         if let Some(option) = parts.next() {
             options.insert(option.to_ascii_lowercase(), value.to_string());
         }
@@ -58,7 +64,7 @@ impl Middlewares {
             if !seen.insert(bare) {
                 continue;
             }
-            let Some(middleware) = self.0.get(bare).filter(|_| seen.len() <= MEMBERS_MAX) else {
+            let Some(middleware) = self.declared.get(bare).filter(|_| seen.len() <= MEMBERS_MAX) else {
                 effects
                     .push(Effect::Guards("is not declared in this file, and may be what keeps people out".to_string()));
                 continue;
@@ -68,7 +74,7 @@ impl Middlewares {
                     let members = options.get("middlewares").map(String::as_str).unwrap_or_default();
                     waiting.extend(members.split(',').map(str::trim).filter(|name| !name.is_empty()).rev());
                 } else {
-                    effects.extend(effects_of(kind, options));
+                    effects.extend(effects_of(kind, options, &self.services));
                 }
             }
         }
@@ -92,16 +98,24 @@ mod tests {
         let guards = |why: &str| Effect::Guards(why.to_string());
         let strips = || Effect::Strips(vec!["/a".into(), "/b".into()]);
         check(&[("cut.StripPrefix.prefixes", "/a, /b")], "cut@docker", &[strips()]);
-        check(&[("small.compress", "true")], "small", &[Effect::Idle("compress".into())]);
+        check(&[("again.retry.attempts", "3")], "again", &[Effect::Idle("retry".into())]);
         check(&[("auth.digestauth.users", "x")], "auth", &[guards("(digestauth) is not honoured")]);
         check(&[], "auth@file", &[guards("is not declared in this file, and may be what keeps people out")]);
         let chain = [
             ("all.chain.middlewares", "cut,all,more,auth"),
             ("cut.stripprefix.prefixes", "/a,/b"),
             ("more.addPrefix.prefix", "/v1/"),
-            ("auth.forwardauth.address", "x"),
+            ("auth.forwardauth.address", "https://x"),
         ];
         let adds = Rules { add_prefix: Some("/v1".into()), ..Rules::default() };
-        check(&chain, "all", &[strips(), Effect::Rules(Box::new(adds)), guards("(forwardauth) is not honoured")]);
+        check(
+            &chain,
+            "all",
+            &[
+                strips(),
+                Effect::Rules(Box::new(adds)),
+                guards("(forwardauth) has the address `https://x`, which asks for TLS"),
+            ],
+        );
     }
 }

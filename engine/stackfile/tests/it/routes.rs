@@ -2,7 +2,10 @@
 
 use crate::support::{Case, errors, warnings, web_source};
 use std::collections::BTreeMap;
-use wire::spec::{BasicAuth, Conditions, Cors, RateKey, RateLimit, Redirect, Route, Rules};
+use wire::spec::{
+    Aside, Ban, BasicAuth, Coding, Compress, Conditions, Cors, ForwardAuth, Mirror, RateKey, RateLimit, Redirect,
+    Route, Rules,
+};
 
 const BCRYPT: &str = "$2y$05$P6wIgCSN38XRY0s63Vq8C.0CN8TgU2k.wT5jehAHTpNzA4oSI3.qa";
 const SHA1: &str = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";
@@ -326,7 +329,15 @@ fn what_is_not_wholly_understood_of_a_guard_makes_no_route() {
         "(ipallowlist) has the option `ipstrategy.depth`, which is not honoured",
     );
     closes(&["addprefix.prefix=x"], "(addprefix) has `x`, which is no path");
-    closes(&["forwardauth.address=http://x"], "(forwardauth) is not honoured");
+    closes(&["forwardauth.address=https://x"], "(forwardauth) has the address `https://x`, which asks for TLS");
+    closes(
+        &["forwardauth.address=http://x", "forwardauth.authresponseheadersregex=^X-"],
+        "(forwardauth) has the option `authresponseheadersregex`, which is not honoured",
+    );
+    closes(
+        &["forwardauth.address=http://x", "forwardauth.authresponseheaders=Content-Length"],
+        "(forwardauth) has `Content-Length`, which is not a header that may be changed",
+    );
     let two = ["a.ipallowlist.sourcerange=10.0.0.0/8", "b.ipallowlist.sourcerange=10.1.0.0/16"];
     let (routes, warned) = labelled("Host(`a.b`)", "a,b", &two);
     assert_eq!(routes, []);
@@ -344,4 +355,161 @@ fn specs_stored_before_read_and_equal_what_is_read_today() {
     );
     let text = serde_json::to_string(&full).expect("it is plain data");
     assert_eq!(serde_json::from_str::<Route>(&text).expect("what was written"), full);
+}
+
+#[test]
+fn answers_may_be_compressed() {
+    let compress = |compress| Rules { compress: Some(compress), ..Rules::default() };
+    rules("compress: true", compress(Compress::default()));
+    assert_eq!(route("compress: false").rules, None);
+    let all = Compress {
+        codings: vec![Coding::Br, Coding::Gzip],
+        bytes_min: Some(2 << 10),
+        types: list(&["text/*", "application/json"]),
+        except: list(&["text/csv"]),
+    };
+    let written = "min: 2k, encodings: [br, gzip], types: [TEXT/*, application/json], except: text/csv";
+    rules(&format!("compress: {{{written}}}"), compress(all.clone()));
+    refused(
+        "compress: {encodings: [deflate], types: [html], min: small}",
+        &[
+            "7:34 routes[0].compress.encodings[0]: `deflate` is not one of `zstd`, `br`, `gzip`",
+            "7:52 routes[0].compress.types[0]: `html` is not a type of content",
+            "7:64 routes[0].compress.min: `small` is not a size",
+        ],
+    );
+    becomes(&["compress=true"], compress(Compress::default()), &[]);
+    becomes(
+        &[
+            "compress.minresponsebodybytes=2048",
+            "compress.encodings=br, gzip",
+            "compress.includedcontenttypes=text/*,application/json",
+            "compress.excludedcontenttypes=text/csv",
+            "compress.defaultencoding=gzip",
+        ],
+        compress(all),
+        &[],
+    );
+}
+
+#[test]
+fn another_service_may_be_asked_and_another_gets_copies() {
+    let auth = |service: &str, port, path: &str| ForwardAuth {
+        to: Aside { service: service.into(), port },
+        path: path.into(),
+        deadline_ms: 10_000,
+        ..ForwardAuth::default()
+    };
+    let asks = |auth| Rules { forward_auth: Some(auth), ..Rules::default() };
+    rules("forward_auth: 'web:9091'", asks(auth("web", 9091, "/")));
+    rules("forward_auth: 'http://web/verify?a=b'", asks(auth("web", 80, "/verify?a=b")));
+    rules("forward_auth: 'http://Auth.test:81?a'", asks(auth("http://auth.test", 81, "/?a")));
+    rules("forward_auth: 'http://[::1]:81/x'", asks(auth("http://[::1]", 81, "/x")));
+    let whole = ForwardAuth {
+        response_headers: list(&["remote-user", "x-b"]),
+        request_headers: list(&["cookie"]),
+        deadline_ms: 2_000,
+        ..auth("http://10.0.0.1", 80, "/")
+    };
+    rules(
+        "forward_auth: {address: 'http://10.0.0.1', response_headers: [Remote-User, X-B], request_headers: Cookie, timeout: 2s}",
+        asks(whole),
+    );
+    let copies = |share, body_bytes_max| Rules {
+        mirror: Some(Mirror { to: Aside { service: "web".into(), port: 80 }, share, body_bytes_max }),
+        ..Rules::default()
+    };
+    rules("mirror: 'web:80'", copies(10_000, None));
+    rules("mirror: {service: 'web:80', percent: 0.5, body_max: 1k}", copies(50, Some(1_024)));
+    refused(
+        "forward_auth: {address: 'https://a.test', timeout: 0s, response_headers: [Host]}\nmirror: {service: 'other:80', percent: 101}",
+        &[
+            "7:35 routes[0].forward_auth.address: `https://a.test` asks for TLS",
+            "7:62 routes[0].forward_auth.timeout: `0s` is no time at all",
+            "7:85 routes[0].forward_auth.response_headers[0]: `Host` is not a header that may be changed",
+            "8:50 routes[0].mirror.percent: `101` is not a percentage",
+        ],
+    );
+    refused("forward_auth: 'wep:80'", &["7:25 routes[0].forward_auth: there is no service `wep`"]);
+    for (written, wrong) in [
+        ("'web'", "`web` names no port"),
+        ("'web:0/x'", "`web:0/x` is not an address"),
+        ("'http://'", "`http://` is not an address"),
+        ("'http://a b/'", "`http://a b/` is not an address"),
+        ("'http://a/ b'", "`http://a/ b` is not an address"),
+        ("'http://u@a/'", "`http://u@a/` is not an address"),
+        ("'ftp://a/'", "`ftp://a/` is not an address"),
+        ("{timeout: 1s}", "it is not said who is asked: there is no `address`"),
+    ] {
+        let place = if written.starts_with('{') { "7:11" } else { "7:25" };
+        refused(&format!("forward_auth: {written}"), &[&format!("{place} routes[0].forward_auth: {wrong}")]);
+    }
+    refused("mirror: 'web:80/x'", &["7:19 routes[0].mirror: a copy asks for the path that the request asks for"]);
+    refused(
+        "mirror: {percent: 1}",
+        &["7:11 routes[0].mirror: it is not said who gets the copies: there is no `service`"],
+    );
+    let labelled = ForwardAuth {
+        response_headers: list(&["remote-user", "remote-groups"]),
+        request_headers: list(&["cookie"]),
+        deadline_ms: 30_000,
+        ..auth("web", 9091, "/api/verify?rd=https://a.test")
+    };
+    becomes(
+        &[
+            "forwardauth.address=http://web:9091/api/verify?rd=https://a.test",
+            "forwardAuth.authResponseHeaders=Remote-User, Remote-Groups",
+            "forwardauth.authrequestheaders=Cookie",
+            "forwardauth.trustForwardHeader=true",
+        ],
+        asks(labelled),
+        &["the middleware `m` (forwardauth.trustforwardheader) is not honoured"],
+    );
+}
+
+#[test]
+fn failures_may_have_pages_of_their_own() {
+    let pages = |pairs: &[(&str, &str)]| Some(Box::new(Rules { error_pages: map(pairs), ..Rules::default() }));
+    let source = "services:\n  web:\n    image: a\n    x-bramble:\n      routes:\n        - port: 80\n          error_pages: \
+                  {404: '<h1>No</h1>', 5XX: {config: sorry}}\nconfigs: {sorry: {content: we are sorry}}\n";
+    let stack = Case::new().stack(source);
+    assert_eq!(stack.services["web"].routes[0].rules, pages(&[("404", "<h1>No</h1>"), ("5xx", "we are sorry")]));
+    refused(
+        "error_pages: {200: ok, 3xx: x, 404: {config: none}, 500: {}, 503: ''}",
+        &[
+            "7:30 routes[0].error_pages.200: `200` is not the status of a failure",
+            "7:39 routes[0].error_pages.3xx: `3xx` is not the status of a failure",
+            "7:56 routes[0].error_pages.404.config: there is no config `none`",
+            "7:63 routes[0].error_pages.500: the page has no text",
+            "7:77 routes[0].error_pages.503: the value is empty",
+        ],
+    );
+}
+
+#[test]
+fn clients_may_be_banned_and_heads_bounded() {
+    let ban = |ban| Rules { ban: Some(ban), ..Rules::default() };
+    rules(
+        "ban: {status: [401, 404], times: 20, within: 2m, for: 1h}",
+        ban(Ban { statuses: vec![401, 404], times: 20, within_ms: 120_000, for_ms: 3_600_000 }),
+    );
+    rules(
+        "ban: {status: 403, times: 1}",
+        ban(Ban { statuses: vec![403], times: 1, within_ms: 60_000, for_ms: 600_000 }),
+    );
+    rules("head_max: 4k", Rules { head_bytes_max: Some(4_096), ..Rules::default() });
+    refused("ban: {status: [200], times: 1}", &["7:26 routes[0].ban.status[0]: `200` is not the status of a refusal"]);
+    refused(
+        "ban: {within: 1m}\nhead_max: long",
+        &[
+            "7:11 routes[0].ban: nothing leads to a ban: there is no `status`",
+            "7:11 routes[0].ban: the ban has no `times`",
+            "8:21 routes[0].head_max: `long` is not a size",
+        ],
+    );
+    refused(
+        "ban: {status: 404, times: 1000}",
+        &["7:37 routes[0].ban.times: `1000` is not a whole number from 1 to 100"],
+    );
+    refused("ban: {status: 404, times: 1, for: 30d}", &["7:45 routes[0].ban.for: `30d` is too long"]);
 }

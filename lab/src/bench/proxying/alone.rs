@@ -4,7 +4,7 @@
 //! by one route to one service with one instance, which is reached by connecting to `BACKEND`. It ends when whoever
 //! started it closes its standard input, or is gone.
 
-use gateway::{Endpoint, Gateway, Listener, ListenerKind, Route, Settings, Speaks, Table};
+use gateway::{Endpoint, Gateway, Limits, Listener, ListenerKind, Route, Settings, Speaks, Table};
 use pki::Certificate;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -50,7 +50,12 @@ pub fn serve_alone(mut arguments: impl Iterator<Item = String>) -> ExitCode {
 }
 
 async fn start(table: Table, backend: SocketAddr) -> Gateway {
-    let gateway = Gateway::start(Settings::default(), Arc::new(Direct(backend)), meter::Meter::new());
+    // All clients of a measurement have one address.
+    let usual = Limits::default();
+    let most = usual.connections_max;
+    let limits = Limits { connections_per_client_max: most, requests_per_client_max: most, ..usual };
+    let gateway =
+        Gateway::start(Settings { limits, ..Settings::default() }, Arc::new(Direct(backend)), meter::Meter::new());
     let applied = gateway.apply(table).await;
     assert!(applied.failed.is_empty(), "the gateway serves: {:?}", applied.failed);
     gateway

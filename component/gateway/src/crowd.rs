@@ -1,0 +1,288 @@
+//! Who has how many connections, and which of them go first when there is no room for more.
+//!
+//! Owns the counts by client (IPv6 by the network one client has) and the list of open connections. Promises that no
+//! client has more connections or requests under way than its bound, and that a full house makes room by closing what
+//! nobody would miss: connections without a request or with one whose body does not come, of those clients first who
+//! have most of them, the longest unused first. Does not know HTTP.
+
+use crate::pulse::Pulse;
+use crate::rule::client_of;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Closed at once when there is no room: looking through all connections is then paid for by as many newcomers.
+const SHED_MAX: usize = 64;
+/// Slow uploads are looked for at most this often.
+const LOOK_EVERY_MS: u64 = 20;
+/// A connection that did something within this long is not closed for others.
+const QUIET_MIN: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(crate) struct Crowd(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    by_client: HashMap<IpAddr, Arc<Load>>,
+    open: HashMap<u64, Open>,
+    last: u64,
+    /// When slow uploads were last looked for.
+    looked_ms: u64,
+}
+
+/// What one client has under way.
+#[derive(Default)]
+pub(crate) struct Load {
+    /// Changed under the lock only.
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+/// One request's place; dropped, it is free.
+pub(crate) struct Request(Arc<Load>);
+
+struct Open {
+    client: Option<IpAddr>,
+    pulse: Arc<Pulse>,
+    told: Arc<Notify>,
+    /// Told, and not gone yet.
+    is_told: bool,
+}
+
+/// A connection's place; dropped, it is free.
+pub(crate) struct Seat {
+    crowd: Arc<Crowd>,
+    client: Option<(IpAddr, Arc<Load>)>,
+    number: Option<u64>,
+}
+
+impl Crowd {
+    /// A place for a connection from `client`, which is counted unless it speaks for others. `None` when it has as many
+    /// as it may.
+    pub(crate) fn enter(self: &Arc<Self>, client: Option<IpAddr>, most: usize) -> Option<Seat> {
+        let client = match client.map(client_of) {
+            Some(client) => {
+                let mut state = self.lock();
+                let load = state.by_client.entry(client).or_default();
+                if load.connections.load(Ordering::Relaxed) >= most {
+                    return None;
+                }
+                load.connections.fetch_add(1, Ordering::Relaxed);
+                Some((client, Arc::clone(load)))
+            }
+            None => None,
+        };
+        Some(Seat { crowd: Arc::clone(self), client, number: None })
+    }
+
+    /// Tells those to close that nobody would miss. How many were told.
+    pub(crate) fn make_room(&self) -> u64 {
+        self.lock().tell(|_| true)
+    }
+
+    /// Tells those to close whose requests' bodies do not come, if they have not been looked for just now.
+    pub(crate) fn end_slow_uploads(&self) {
+        let mut state = self.lock();
+        let now_ms = world::clock::coarse_ms();
+        if now_ms.saturating_sub(state.looked_ms) >= LOOK_EVERY_MS {
+            state.looked_ms = now_ms;
+            state.tell(Pulse::is_uploading);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is one statement: a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Tells the first few that are of no use and `meant`.
+    fn tell(&mut self, meant: impl Fn(&Pulse) -> bool) -> u64 {
+        let count = |open: &Open| {
+            let load = open.client.and_then(|client| self.by_client.get(&client));
+            load.map_or(0, |load| load.connections.load(Ordering::Relaxed))
+        };
+        let useless = self.open.iter().filter(|(_, open)| !open.is_told && meant(&open.pulse));
+        let useless =
+            useless.filter_map(|(number, open)| Some((Reverse(count(open)), Reverse(quiet(&open.pulse)?), *number)));
+        let mut useless: Vec<(Reverse<usize>, Reverse<Duration>, u64)> = useless.collect();
+        if useless.len() > SHED_MAX {
+            useless.select_nth_unstable(SHED_MAX);
+            useless.truncate(SHED_MAX);
+        }
+        let mut told = 0;
+        for (.., number) in useless {
+            if let Some(open) = self.open.get_mut(&number) {
+                open.is_told = true;
+                open.told.notify_one();
+                told += 1;
+            }
+        }
+        told
+    }
+}
+
+impl Load {
+    /// A place for a request. `None` when the client has as many under way as it may.
+    pub(crate) fn begin(self: &Arc<Self>, most: usize) -> Option<Request> {
+        // Dropped, it takes itself back.
+        let request = Request(Arc::clone(self));
+        (self.requests.fetch_add(1, Ordering::Relaxed) < most).then_some(request)
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// For how long the connection has been of no use, if that is long enough.
+fn quiet(pulse: &Pulse) -> Option<Duration> {
+    pulse.unused().filter(|unused| *unused >= QUIET_MIN)
+}
+
+impl Seat {
+    /// What its client has under way, if that is counted.
+    pub(crate) fn load(&self) -> Option<Arc<Load>> {
+        self.client.as_ref().map(|(_, load)| Arc::clone(load))
+    }
+
+    /// Has the connection count for a client that became known later: the one of `other`, whose seat it takes over.
+    pub(crate) fn count(&mut self, mut other: Seat) {
+        self.client = other.client.take();
+        let client = self.client.as_ref().map(|(client, _)| *client);
+        let mut state = self.crowd.lock();
+        if let Some(open) = self.number.and_then(|number| state.open.get_mut(&number)) {
+            open.client = client;
+        }
+    }
+
+    /// Puts the connection among those that may be told to close. Ends when it is to, and is of no use still.
+    pub(crate) fn watch(&mut self, pulse: &Arc<Pulse>) -> impl Future<Output = ()> + use<> {
+        let told = Arc::new(Notify::new());
+        let mut state = self.crowd.lock();
+        state.last += 1;
+        let number = state.last;
+        state.open.insert(
+            number,
+            Open {
+                client: self.client.as_ref().map(|(client, _)| *client),
+                pulse: Arc::clone(pulse),
+                told: Arc::clone(&told),
+                is_told: false,
+            },
+        );
+        drop(state);
+        self.number = Some(number);
+        let (crowd, pulse) = (Arc::clone(&self.crowd), Arc::clone(pulse));
+        async move {
+            loop {
+                told.notified().await;
+                if quiet(&pulse).is_some() {
+                    return;
+                }
+                // It has been of use since, and may be told again.
+                crowd.lock().open.get_mut(&number).into_iter().for_each(|open| open.is_told = false);
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.crowd.lock();
+        if let Some(number) = self.number {
+            state.open.remove(&number);
+        }
+        if let Some((client, load)) = &self.client
+            && load.connections.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            state.by_client.remove(client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ip(text: &str) -> Option<IpAddr> {
+        Some(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn a_client_has_its_bound_and_networks_of_ipv6_are_one() {
+        let crowd = Arc::new(Crowd::default());
+        let first = crowd.enter(ip("10.0.0.1"), 2);
+        let second = crowd.enter(ip("::ffff:10.0.0.1"), 2);
+        assert!(first.is_some() && second.is_some() && crowd.enter(ip("10.0.0.1"), 2).is_none());
+        assert!(crowd.enter(ip("10.0.0.2"), 2).is_some(), "others are not touched");
+        drop(first);
+        let again = crowd.enter(ip("10.0.0.1"), 2);
+        assert!(again.is_some());
+        let sixes = [crowd.enter(ip("2001:db8::1"), 2), crowd.enter(ip("2001:db8::2"), 2)];
+        assert!(sixes.iter().all(Option::is_some) && crowd.enter(ip("2001:db8::3"), 2).is_none());
+        assert!(crowd.enter(None, 0).is_some(), "who speaks for others is not counted");
+        drop((second, again, sixes));
+        assert_eq!(crowd.lock().by_client.len(), 0);
+    }
+
+    #[test]
+    fn those_who_have_most_make_room_first() {
+        let crowd = Arc::new(Crowd::default());
+        let mut seats = Vec::new();
+        let mut sit = |client: &str, unused: bool| {
+            let pulse = Arc::new(if unused { Pulse::long_unused() } else { Pulse::new() });
+            let mut seat = crowd.enter(ip(client), usize::MAX).expect("a seat");
+            drop(seat.watch(&pulse));
+            seats.push(seat);
+        };
+        (0..SHED_MAX + 10).for_each(|_| sit("10.0.0.1", true));
+        (0..5).for_each(|_| sit("10.0.0.2", true));
+        (0..5).for_each(|_| sit("10.0.0.3", false));
+        assert_eq!(crowd.make_room(), u64::try_from(SHED_MAX).expect("few"));
+        let told = |client: &str| {
+            let state = crowd.lock();
+            let told = state.open.values().filter(|open| open.client == ip(client));
+            // A permit that is there says that it was told.
+            told.filter(|open| {
+                let mut notified = std::pin::pin!(open.told.notified());
+                notified.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+            })
+            .count()
+        };
+        assert_eq!((told("10.0.0.1"), told("10.0.0.2"), told("10.0.0.3")), (SHED_MAX, 0, 0));
+        drop(seats);
+        assert_eq!((crowd.make_room(), crowd.lock().open.len()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_has_more_than_the_bound_and_all_is_given_back(
+            steps in prop::collection::vec((0..5_u8, prop::bool::weighted(0.6), any::<prop::sample::Index>()), 0..200),
+        ) {
+            const MOST: usize = 3;
+            let crowd = Arc::new(Crowd::default());
+            let mut seats: Vec<(u8, Seat)> = Vec::new();
+            for (client, comes, which) in steps {
+                if comes {
+                    let has = seats.iter().filter(|(of, _)| *of == client).count();
+                    let seat = crowd.enter(Some(IpAddr::from([10, 0, 0, client])), MOST);
+                    prop_assert_eq!(seat.is_some(), has < MOST);
+                    seats.extend(seat.map(|seat| (client, seat)));
+                } else if !seats.is_empty() {
+                    seats.swap_remove(which.index(seats.len()));
+                }
+            }
+            seats.clear();
+            prop_assert_eq!(crowd.lock().by_client.len(), 0);
+        }
+    }
+}
