@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 
 /// Closed at once when there is no room: looking through all connections is then paid for by as many newcomers.
 const SHED_MAX: usize = 64;
+/// What a browser and a few others of its household open is nobody's part, however many clients there are.
+const PART_MIN: usize = 16;
 /// Slow uploads are looked for at most this often.
 const LOOK_EVERY_MS: u64 = 20;
 /// A connection that did something within this long is not closed for others.
@@ -77,6 +79,14 @@ impl Crowd {
             None => None,
         };
         Some(Seat { crowd: Arc::clone(self), client, number: None })
+    }
+
+    /// Whether a client has so much of a house with so many places that it gets no more at the cost of others.
+    pub(crate) fn has_its_part(&self, client: IpAddr, places: usize) -> bool {
+        let state = self.lock();
+        let part = places / state.by_client.len().max(1) / 2;
+        let load = state.by_client.get(&client_of(client));
+        load.is_some_and(|load| load.connections.load(Ordering::Relaxed) >= part.max(PART_MIN))
     }
 
     /// Tells those to close that nobody would miss. How many were told.
@@ -232,6 +242,18 @@ mod tests {
         assert!(crowd.enter(None, 0).is_some(), "who speaks for others is not counted");
         drop((second, again, sixes));
         assert_eq!(crowd.lock().by_client.len(), 0);
+    }
+
+    #[test]
+    fn who_has_much_of_a_full_house_gets_no_more() {
+        let crowd = Arc::new(Crowd::default());
+        let sit = |client: &str| crowd.enter(ip(client), usize::MAX).expect("a seat");
+        let has_part = |client: &str| crowd.has_its_part(ip(client).expect("an address"), 100);
+        let mut seats: Vec<Seat> = (0..24).map(|_| sit("10.0.0.1")).collect();
+        seats.push(sit("10.0.0.2"));
+        assert!(!has_part("10.0.0.1"), "half of its half would be 25");
+        seats.push(sit("10.0.0.1"));
+        assert!(has_part("10.0.0.1") && !has_part("10.0.0.2") && !has_part("10.0.0.3"));
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Gateway {
         let tls = Tls::new(Arc::clone(&ground.proofs)).expect("ring has everything TLS 1.2 and 1.3 need");
         let named = Arc::new(Swap::new(Named::default()));
         let outside = Arc::new(Ground::new(Arc::new(Outside), ground.limits.clone()));
-        let floor = Arc::new(Floor { ground, meters: connections, room, tls, named, trusted });
+        let floor = Arc::new(Floor { ground, meters: connections, room, places: most, tls, named, trusted });
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             floor,

@@ -78,6 +78,8 @@ pub(crate) struct Floor {
     pub(crate) ground: Arc<Ground>,
     pub(crate) meters: Arc<ConnectionMeters>,
     pub(crate) room: Arc<Semaphore>,
+    /// How many it has in all.
+    pub(crate) places: usize,
     pub(crate) tls: Tls,
     pub(crate) named: Arc<Swap<Named>>,
     /// Who may say for whom they speak.
@@ -156,6 +158,11 @@ async fn accept(
                 continue;
             }
         };
+        // Others would wait behind one that has much already, and comes again as soon as it is sent away.
+        if floor.room.available_permits() == 0 && floor.is_greedy(client.ip()) {
+            floor.meters.crowded.inc();
+            continue;
+        }
         let Some(place) = room(&floor).await else { return };
         let Some((start, mut seat)) = arrive(stream, client, Arc::clone(&target), &floor, secure, phase.clone()) else {
             continue;
@@ -194,6 +201,12 @@ async fn room(floor: &Floor) -> Option<OwnedSemaphorePermit> {
 }
 
 impl Floor {
+    /// Whether a client has its part of a full house already. A balancer has the parts of many.
+    fn is_greedy(&self, client: IpAddr) -> bool {
+        let trusted = self.trusted.as_ref().is_some_and(|trusted| trusted.admit(client));
+        !trusted && self.ground.crowd.has_its_part(client, self.places)
+    }
+
     /// A client's place for one more connection. `None` when it has as many as it may.
     fn seat(&self, client: Option<IpAddr>) -> Option<Seat> {
         let seat = self.ground.crowd.enter(client, self.ground.limits.connections_per_client_max);

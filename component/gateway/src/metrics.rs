@@ -250,7 +250,7 @@ impl ConnectionMeters {
             open: meter.gauge("bramble_gateway_connections", "Client connections open now.", &[]),
             crowded: meter.counter(
                 "bramble_gateway_connections_refused_total",
-                "Client connections closed at once because their client had as many as one may have.",
+                "Client connections closed at once because their client had as many as one may have, or its part of a full house.",
                 &[],
             ),
             shed: meter.counter(

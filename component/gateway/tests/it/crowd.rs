@@ -111,3 +111,20 @@ async fn a_client_has_only_so_many_requests_under_way() {
     third.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     until(|| bed.gateway.in_flight("a") == 1).await;
 }
+
+#[tokio::test]
+async fn in_a_full_house_who_has_most_of_it_gets_no_more() {
+    let mirror = Instance::mirror().await;
+    let bed = Bed::with(&[("a", &mirror)], Limits { connections_max: 20, ..Limits::default() }).await;
+    let mut taken = Vec::new();
+    for _ in 0..20 {
+        taken.push(bed.client().await);
+    }
+    until(|| bed.counted("bramble_gateway_connections", "connections ") == 20.0).await;
+    assert!(bed.client().await.rest().await.is_empty(), "it is closed at once");
+    assert_eq!(bed.counted(REFUSED, ""), 1.0);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stream = tokio::io::BufReader::new(socket.connect(bed.address).await.unwrap());
+    assert_eq!(Client { stream }.get("/").await.status, 200, "another client is served");
+}
