@@ -4,7 +4,7 @@ use crate::certificates;
 use crate::cli::UpArgs;
 use crate::config::{self, Node};
 use crate::handover::asking::{Answer, Asker, Asking};
-use crate::handover::{Gifts, Given, Inherited, Next, Opening, Refused, Staying, TakeError, Terms};
+use crate::handover::{Gifts, Given, Inherited, Next, Opening, Previous, Refused, Staying, TakeError, Terms};
 use crate::roles::{Lasting, Opened, Roles, STATE_PATIENCE};
 use crate::serve;
 use crate::state;
@@ -209,18 +209,18 @@ async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Re
             let inherited = held.filter_map(|(name, socket)| {
                 Some(gateway::Socket { address: name.parse().ok()?, protocol: Protocol::Tcp, socket })
             });
-            let lasting = lasting(node, listener, spawner, inherited.collect(), None)?;
+            let lasting = lasting(node, listener, spawner, inherited.collect(), Previous::default())?;
             let roles = Roles::begin(&lasting, Opened::open(&lasting, Duration::ZERO).await?, None).await?;
             announce(&lasting);
             work(lasting, roles, Held { lock, asking, program }, signals).await
         }
         Start::Over(inherited) => {
             let (given, opening) = inherited.open()?.receive().await?.talk();
-            let Given { lock, api, asking, sockets, ready } = given;
-            let (previous, _talking) = opening.previous();
+            let Given { lock, api, asking, sockets, ready, older } = given;
+            let previous = opening.previous();
             let taken = async {
                 let asking = Asking::inherit(asking).map_err(failed)?;
-                let lasting = lasting(node, api.into(), spawner, sockets, Some(previous.clone()))?;
+                let lasting = lasting(node, api.into(), spawner, sockets, previous.clone())?;
                 let opened = Opened::open(&lasting, STATE_PATIENCE).await?;
                 if !opened.ready(&ready, READY_AGAIN_MAX).await {
                     tracing::warn!("not every instance that was ready before is ready for this process");
@@ -240,6 +240,7 @@ async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Re
             // Its end without a word would be the end of the task that serves.
             let _ = serving.await;
             opening.serving().await;
+            previous.add_older(older);
             announce(&lasting);
             work(lasting, roles, held, signals).await
         }
@@ -257,7 +258,7 @@ fn lasting(
     api: TcpListener,
     spawner: Arc<sandbox::SpawnerClient>,
     inherited: Vec<gateway::Socket>,
-    previous: Option<crate::handover::Previous>,
+    previous: Previous,
 ) -> Result<Lasting, BootError> {
     let path = node.data.display().to_string();
     let failed = |source| BootError::Data { path: path.clone(), source };
@@ -335,6 +336,7 @@ async fn hand_over(lasting: &Lasting, roles: Roles, held: &Held, terms: &Terms) 
         Err(refused) => return Ok(Handed::Back(Box::new(roles), refused)),
     };
     tracing::info!(pid = next.pid, version = next.version, "the new process is prepared");
+    lasting.previous.bound().await;
     let (ready, sockets) = (roles.ready(), lasting.gateway.sockets().await);
     roles.release().await;
     let gifts = Gifts { lock: &held.lock, api: &lasting.api, asking: &held.asking, sockets, ready };
@@ -387,20 +389,18 @@ async fn leave(
     tracing::info!(pid = next.pid, version = next.version, connections, "another process serves; this one finishes");
     drop((held, api, telemetry, spawner));
     let staying = Staying { gateway: Arc::clone(&gateway), previous: previous.clone() };
+    // Those before this one are told by the one that serves.
+    previous.release();
     let finishing = async {
         let left = gateway.finish(terms.requests(), terms.tunnels()).await;
         if left.requests + left.tunnels > 0 {
             let gateway::Left { requests, tunnels } = left;
             tracing::warn!(requests, tunnels, "connections whose time was up were cut");
         }
-        // What that one still finishes is told through this process.
-        if let Some(previous) = &previous {
-            previous.ended().await;
-        }
     };
     tokio::select! {
         () = finishing => tracing::info!("everything under way is finished"),
-        () = next.attend_all(&staying) => {}
+        () = next.attend_all(&staying) => tracing::warn!("too many processes finish: this one ends with what it has"),
         _ = signals.interrupt.recv() => {}
         _ = signals.terminate.recv() => {}
     }

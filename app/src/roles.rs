@@ -5,7 +5,8 @@
 
 use crate::api;
 use crate::boot::BootError;
-use crate::certificates::Keeper;
+use crate::certificates::public::Worker;
+use crate::certificates::{Keeper, Shown};
 use crate::config::{self, Node};
 use crate::handover::Previous;
 use crate::seen;
@@ -56,8 +57,8 @@ pub struct Lasting {
     pub telemetry: Arc<Telemetry>,
     pub logs: PathBuf,
     pub gateway: Arc<Gateway>,
-    /// The process before this one, if this one has taken over from it.
-    pub previous: Option<Previous>,
+    /// Processes before this one that finish what they had.
+    pub previous: Previous,
 }
 
 /// The state of record and this machine's instances.
@@ -153,7 +154,7 @@ impl Roles {
         let Lasting { node, id, token, meter, telemetry, gateway, .. } = lasting;
         let Opened { space, group, soft, view, agent, images, .. } = &opened;
         let unserved = serve::Unserved::default();
-        let (keeper, certificates) = Keeper::open(&node.data)?;
+        let (keeping, certificates) = keep_certificates(lasting, view)?;
         let front = serve::Front {
             http: node.http,
             https: node.https,
@@ -169,12 +170,12 @@ impl Roles {
             space.measure(meter),
             group.measure(meter, "control"),
         ];
-        let tasks = vec![
+        let mut tasks = vec![
             world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
-            world::task::spawn("certificates", keeper.run(view.clone())),
             world::task::spawn("serve", serve),
             world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry))),
         ];
+        tasks.extend(keeping);
         let (closing, closes) = watch::channel(false);
         let router = api::router(api::Parts {
             token: token.clone(),
@@ -217,6 +218,28 @@ impl Roles {
         }
         opened.release().await;
     }
+}
+
+/// Starts whoever has certificates ready, and asks a public authority if there is one. What there is already is shown
+/// when this returns: the first client would find nothing otherwise.
+fn keep_certificates(lasting: &Lasting, view: &View) -> Result<(Vec<Task>, watch::Receiver<Shown>), BootError> {
+    let node = &lasting.node;
+    let (mut worker, mut asking) = (None, None);
+    if let Some(wanted) = node.acme.clone() {
+        let (opened, asked) = Worker::open(&node.data, wanted, Arc::clone(&lasting.gateway), &lasting.meter)?;
+        (worker, asking) = (Some(opened), Some(asked));
+    }
+    let (mut keeper, certificates) = Keeper::open(&node.data, asking)?;
+    let snapshot = view.borrow().clone();
+    keeper.begin(&snapshot);
+    let mut tasks = Vec::new();
+    if let Some(mut worker) = worker {
+        worker.begin();
+        keeper.begin(&snapshot);
+        tasks.push(world::task::spawn("public certificates", worker.run()));
+    }
+    tasks.push(world::task::spawn("certificates", keeper.run(view.clone())));
+    Ok((tasks, certificates))
 }
 
 /// The API at its socket.
@@ -300,9 +323,7 @@ fn hooks(lasting: &Lasting) -> Hooks {
             let (gateway, previous) = (Arc::clone(&gateway), previous.clone());
             async move {
                 gateway.drained(&instance).await;
-                if let Some(previous) = previous {
-                    previous.drained(&instance).await;
-                }
+                previous.drained(&instance).await;
             }
             .boxed()
         }),

@@ -69,8 +69,8 @@ pub struct Front {
     pub https: Option<SocketAddr>,
     pub certificates: watch::Receiver<Shown>,
     pub unserved: Unserved,
-    /// The process before this one, which has to know where instances are as long as it has requests.
-    pub previous: Option<Previous>,
+    /// Processes before this one, which have to know where instances are as long as they have requests.
+    pub previous: Previous,
     /// Told when the first table is served.
     pub serving: Option<oneshot::Sender<()>>,
 }
@@ -103,9 +103,7 @@ pub async fn run(gateway: Arc<Gateway>, agent: Arc<Agent>, mut view: View, mut f
             failing.set(applied.failed.len() as f64);
             retry = !applied.failed.is_empty();
             *front.unserved.lock().unwrap_or_else(PoisonError::into_inner) = applied.failed.into_iter().collect();
-            if let Some(previous) = &front.previous {
-                previous.tell(&wanted.services);
-            }
+            front.previous.tell(&wanted.services);
             if let Some(serving) = front.serving.take() {
                 // Whoever waited may have given up.
                 let _ = serving.send(());

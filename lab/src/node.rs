@@ -120,6 +120,11 @@ impl Node {
         self.upgraded(&asked)
     }
 
+    /// This process serves now.
+    pub fn adopt(&mut self, pid: u32) {
+        self.successor = Some(pid);
+    }
+
     /// The command that asks for an upgrade.
     pub fn upgrade_asked(&self, program: Option<&Path>, more: &[&str]) -> Command {
         let mut command = Command::new(binary("bramble"));

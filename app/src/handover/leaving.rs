@@ -93,7 +93,7 @@ pub struct Gifts<'a> {
 #[derive(Clone)]
 pub struct Staying {
     pub gateway: Arc<Gateway>,
-    pub previous: Option<Previous>,
+    pub previous: Previous,
 }
 
 impl Next {
@@ -146,7 +146,9 @@ impl Next {
         let failed = |source| Refused::Channel { step: "to hand over", source };
         let Gifts { lock, api, asking, sockets, ready } = gifts;
         send_sockets(&self.channel, &sockets).await.map_err(failed)?;
-        let fds = [lock.as_fd(), api.as_fd(), asking.as_fd()];
+        let older = staying.previous.channels();
+        let mut fds = vec![lock.as_fd(), api.as_fd(), asking.as_fd()];
+        fds.extend(older.iter().map(|channel| channel.as_fd()));
         self.channel.send(&ToNext::Take { ready }, &fds).await.map_err(failed)?;
         self.until("opened the state of record and found its instances", staying, |told| {
             matches!(told, ToPrevious::Opened)
@@ -193,18 +195,14 @@ impl Next {
             ToPrevious::Endpoints { services } => {
                 let services = read(services);
                 staying.gateway.follow(&services);
-                if let Some(previous) = &staying.previous {
-                    previous.tell(&services);
-                }
+                staying.previous.tell(&services);
             }
             ToPrevious::Leaves { instance } => {
                 self.leaving.retain(|task| !task.is_finished());
                 let (channel, staying) = (Arc::clone(&self.channel), staying.clone());
                 self.leaving.push(world::task::spawn("leaving instance", async move {
                     staying.gateway.drained(&instance).await;
-                    if let Some(previous) = &staying.previous {
-                        previous.drained(&instance).await;
-                    }
+                    staying.previous.drained(&instance).await;
                     if let Err(error) = channel.send(&ToNext::Drained { instance }, &[]).await {
                         tracing::debug!(%error, "nobody asks any more whether an instance is free");
                     }
@@ -213,34 +211,38 @@ impl Next {
             other @ (ToPrevious::Prepared { .. }
             | ToPrevious::Failed { .. }
             | ToPrevious::Opened
-            | ToPrevious::Serving) => return Err(unexpected(&other)),
+            | ToPrevious::Serving
+            | ToPrevious::End) => return Err(unexpected(&other)),
         }
         Ok(())
     }
 
-    /// Answers the new process for as long as it asks. Dropped, nothing is lost.
+    /// Answers whoever serves, this process or one after it, until that says that it is enough.
     pub async fn attend_all(&mut self, staying: &Staying) {
+        let mut reaped = false;
         loop {
             let told = tokio::select! {
                 told = self.channel.receive::<ToPrevious>() => told,
-                ended = self.child.wait() => {
-                    tracing::warn!(pid = self.pid, ?ended, "the new process has ended; requests under way here are finished");
-                    return std::future::pending().await;
+                // It may have given its place to another one, which talks to us in the same way.
+                ended = self.child.wait(), if !reaped => {
+                    tracing::info!(pid = self.pid, ?ended, "the process that was started here has ended");
+                    reaped = true;
+                    continue;
                 }
             };
             match told {
+                Ok(Some((ToPrevious::End, _))) => return,
                 Ok(Some((told, _))) => {
                     if let Err(error) = self.attend(told, staying) {
-                        tracing::warn!(%error, "the new process said something strange");
+                        tracing::warn!(%error, "the process that serves said something strange");
                     }
                 }
                 Ok(None) => {
-                    let ended = self.child.wait().await;
-                    tracing::warn!(pid = self.pid, ?ended, "the new process has ended");
+                    tracing::warn!("nobody serves any more; what is under way here is finished");
                     return std::future::pending().await;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the new process cannot be heard any more");
+                    tracing::warn!(%error, "the process that serves cannot be heard any more");
                     return std::future::pending().await;
                 }
             }

@@ -40,7 +40,8 @@ enum ToNext {
     Sockets {
         names: Vec<(Protocol, SocketAddr)>,
     },
-    /// With the lock of the data folder, the API's socket, and the one at which upgrades are asked for.
+    /// With the lock of the data folder, the API's socket, the one at which upgrades are asked for, and the channels to
+    /// processes that took their leave before.
     Take {
         ready: Vec<String>,
     },
@@ -72,6 +73,8 @@ enum ToPrevious {
     Leaves {
         instance: String,
     },
+    /// Too many finish what they had, and this one has been at it for longest.
+    End,
 }
 
 /// Endpoints by service, as the gateway knows them.

@@ -5,12 +5,14 @@ use sandbox::Channel;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use world::task::Task;
 
 /// Instances asked about and not answered yet: more are stopped by no rollout at a time.
 const QUESTIONS_MAX: usize = 256;
+/// Processes that finish at a time, each with some 40 MiB: before one more, the oldest is ended with what it has.
+const OLDER_MAX: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
@@ -40,6 +42,8 @@ pub struct Taken {
     pub sockets: Vec<gateway::Socket>,
     /// Instances that were ready.
     pub ready: Vec<String>,
+    /// Channels to processes that finish what they had before the one that gives.
+    pub older: Vec<OwnedFd>,
     channel: Channel,
 }
 
@@ -82,8 +86,12 @@ impl Taking {
                     }));
                 }
                 (ToNext::Take { ready }, fds) => {
-                    let [lock, api, asking] = <[OwnedFd; 3]>::try_from(fds).map_err(|_few| TakeError::Incomplete)?;
-                    return Ok(Taken { lock, api, asking, sockets, ready, channel: self.channel });
+                    let mut fds = fds.into_iter();
+                    let (Some(lock), Some(api), Some(asking)) = (fds.next(), fds.next(), fds.next()) else {
+                        return Err(TakeError::Incomplete);
+                    };
+                    let older = fds.collect();
+                    return Ok(Taken { lock, api, asking, sockets, ready, older, channel: self.channel });
                 }
                 (ToNext::Go | ToNext::Drained { .. }, _) => return Err(TakeError::Incomplete),
             }
@@ -94,8 +102,8 @@ impl Taking {
 impl Taken {
     /// Takes the conversation out, for the time after everything has been given.
     pub fn talk(self) -> (Given, Opening) {
-        let Taken { lock, api, asking, sockets, ready, channel } = self;
-        (Given { lock, api, asking, sockets, ready }, Opening { channel: Arc::new(channel) })
+        let Taken { lock, api, asking, sockets, ready, older, channel } = self;
+        (Given { lock, api, asking, sockets, ready, older }, Opening { channel: Arc::new(channel) })
     }
 }
 
@@ -106,6 +114,7 @@ pub struct Given {
     pub asking: OwnedFd,
     pub sockets: Vec<gateway::Socket>,
     pub ready: Vec<String>,
+    pub older: Vec<OwnedFd>,
 }
 
 /// The conversation while the new process opens what it was given.
@@ -114,24 +123,21 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// The old process as whoever has to ask it about instances sees it: from now on it may be asked. Its task ends
-    /// with the old process.
-    pub fn previous(&self) -> (Previous, Task) {
-        let (services, told) = watch::channel(None);
-        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
-        let (go, _) = watch::channel(false);
-        let previous = Previous { services: Arc::new(services), questions, go };
-        let task =
-            world::task::spawn("previous process", talk(Arc::clone(&self.channel), told, asked, previous.go.clone()));
-        (previous, task)
+    /// The old process as whoever has to ask it about instances sees it: from now on it may be asked.
+    pub fn previous(&self) -> Previous {
+        let previous = Previous::default();
+        previous.add(Arc::clone(&self.channel));
+        previous
     }
 
     /// Says that this process could serve, and waits until it may. An old process that has died lets it.
     pub async fn opened(&self, previous: &Previous) {
         self.say(&ToPrevious::Opened).await;
-        let mut go = previous.go.subscribe();
-        // The sender is `previous` itself.
-        let _ = go.wait_for(|go| *go).await;
+        let newest = previous.all().last().map(|one| one.go.subscribe());
+        if let Some(mut go) = newest {
+            // Its end without a word lets it too.
+            let _ = go.wait_for(|go| *go).await;
+        }
     }
 
     /// Says that it serves.
@@ -151,33 +157,89 @@ impl Opening {
     }
 }
 
-/// The process before this one, which finishes what is under way there.
-#[derive(Clone)]
+/// The processes before this one that finish what is under way there, the oldest first.
+#[derive(Clone, Default)]
 pub struct Previous {
-    services: Arc<watch::Sender<Option<Services>>>,
+    all: Arc<Mutex<Vec<One>>>,
+}
+
+struct One {
+    channel: Arc<Channel>,
+    services: watch::Sender<Option<Services>>,
     questions: mpsc::Sender<(String, oneshot::Sender<()>)>,
     /// This process may serve: it was told so, or nobody else does.
     go: watch::Sender<bool>,
+    /// Ends with that process.
+    _talking: Task,
 }
 
 impl Previous {
-    /// Tells which endpoints there are. Only the newest matters.
-    pub fn tell(&self, services: &Services) {
-        self.services.send_replace(Some(services.clone()));
+    /// Talks to one more. Needs a runtime.
+    pub fn add(&self, channel: Arc<Channel>) {
+        let (services, told) = watch::channel(None);
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let (go, _) = watch::channel(false);
+        let work = talk(Arc::clone(&channel), told, asked, go.clone());
+        let talking = world::task::spawn("previous process", work);
+        self.all().push(One { channel, services, questions, go, _talking: talking });
     }
 
-    /// Waits until nothing is under way at an instance there. At once, when that process is gone.
-    pub async fn drained(&self, instance: &str) {
-        let (tell, told) = oneshot::channel();
-        if self.questions.send((instance.to_owned(), tell)).await.is_ok() {
-            // Dropped unanswered: that process is gone, and with it what was under way.
-            let _ = told.await;
+    /// Talks to those that were given by a process which did so before.
+    pub fn add_older(&self, older: Vec<OwnedFd>) {
+        for channel in older {
+            match Channel::new(channel) {
+                Ok(channel) => self.add(Arc::new(channel)),
+                Err(error) => tracing::warn!(%error, "an older process will not hear of instances any more"),
+            }
         }
     }
 
-    /// Waits until that process is gone.
-    pub async fn ended(&self) {
-        self.questions.closed().await;
+    /// Tells which endpoints there are. Only the newest matters.
+    pub fn tell(&self, services: &Services) {
+        for one in self.all().iter() {
+            one.services.send_replace(Some(services.clone()));
+        }
+    }
+
+    /// Waits until nothing is under way at an instance there. At once, when those processes are gone.
+    pub async fn drained(&self, instance: &str) {
+        let questions: Vec<_> = self.all().iter().map(|one| one.questions.clone()).collect();
+        for questions in questions {
+            let (tell, told) = oneshot::channel();
+            if questions.send((instance.to_owned(), tell)).await.is_ok() {
+                // Dropped unanswered: that process is gone, and with it what was under way.
+                let _ = told.await;
+            }
+        }
+    }
+
+    /// Channels to those that are there, for the process that takes this one's place.
+    pub fn channels(&self) -> Vec<Arc<Channel>> {
+        self.all().iter().map(|one| Arc::clone(&one.channel)).collect()
+    }
+
+    /// Leaves the talking to the process that has this one's place.
+    pub fn release(&self) {
+        self.all().clear();
+    }
+
+    /// Has the oldest of too many end now.
+    pub async fn bound(&self) {
+        let oldest = {
+            let all = self.all();
+            (all.len() >= OLDER_MAX).then(|| all.first().map(|one| Arc::clone(&one.channel))).flatten()
+        };
+        if let Some(channel) = oldest
+            && let Err(error) = channel.send(&ToPrevious::End, &[]).await
+        {
+            tracing::debug!(%error, "the oldest process has ended already");
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<One>> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| !one.questions.is_closed());
+        all
     }
 }
 

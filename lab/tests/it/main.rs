@@ -16,3 +16,4 @@ mod routes;
 mod surviving;
 mod tls;
 mod together;
+mod upgrade;

@@ -4,13 +4,19 @@ use crate::channel;
 use crate::sys;
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tokio::io::unix::AsyncFd;
 
 /// Messages with file descriptors to and from another process of ours.
 #[derive(Debug)]
 pub struct Channel {
     socket: AsyncFd<OwnedFd>,
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.get_ref().as_fd()
+    }
 }
 
 impl Channel {
