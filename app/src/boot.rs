@@ -1,52 +1,44 @@
 //! Boot and shutdown of a node: a list, and the same list backwards.
 
-use crate::api;
 use crate::certificates;
-use crate::certificates::public::Worker;
 use crate::cli::UpArgs;
 use crate::config::{self, Node};
-use crate::seen;
+use crate::handover::asking::{Answer, Asker, Asking};
+use crate::handover::{Gifts, Given, Inherited, Next, Opening, Previous, Refused, Staying, TakeError, Terms};
+use crate::roles::{Lasting, Opened, Roles, STATE_PATIENCE};
 use crate::serve;
 use crate::state;
-use containers::{Agent, Hooks};
-use control::stacks::Stacks;
-use control::{Soft, Space, planner, view};
-use futures::FutureExt;
+use containers::Boxes;
 use gateway::Gateway;
-use images::{Ownership, Store};
-use meter::Registration;
-use replication::Group;
-use sandbox::{BoxSpec, Ids, Root, Spawner, SpawnerClient, Trust};
-use std::collections::BTreeSet;
+use meter::Meter;
+use sandbox::Spawner;
+use std::fs::File;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use telemetry::Telemetry;
-use telemetry::logs::Keep;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use world::task::Task;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use wire::spec::Protocol;
 
-/// Where a root agent's containers have their users: 65,536 of them from here, below what `useradd` hands out for
-/// subordinate ids by default and above every login.
-const IDS_FIRST: u32 = 100_000;
-const IDS_COUNT: u32 = 65_536;
 /// How long requests may take to end when the node stops.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// How long all instances together may take to stop on Ctrl-C.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
-/// How often the bounds of logs are told to whoever prunes them.
-const KEEP_LOGS_EVERY: Duration = Duration::from_secs(10);
+/// How long instances that were ready may take to be ready again for the process that takes over: half of what a request
+/// is held. Those that are not by then would not be for the old process either.
+const READY_AGAIN_MAX: Duration = Duration::from_secs(5);
+/// Between tries to take up again what a new process failed to take over. Clients are served meanwhile.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Worker threads: the node shares its machine with what it runs; its own work is waiting.
 const THREADS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
-enum BootError {
+pub enum BootError {
     #[error(transparent)]
     Config(#[from] config::ConfigError),
     #[error("use {path} for data: {source}")]
@@ -67,8 +59,12 @@ enum BootError {
     State(#[from] state::StateError),
     #[error(transparent)]
     Certificates(#[from] certificates::OpenError),
+    #[error("find out which program this is: {0}")]
+    Program(std::io::Error),
     #[error("start the runtime: {0}")]
     Runtime(std::io::Error),
+    #[error("take over from a running node")]
+    Take(#[from] TakeError),
 }
 
 impl BootError {
@@ -79,7 +75,12 @@ impl BootError {
             BootError::Locked { .. } => "stop it first, or name another folder with --data DIR".to_owned(),
             BootError::Listen { .. } => "another program may hold it: choose another with --api ADDR".to_owned(),
             BootError::Space(error) => error.hint().to_owned(),
-            BootError::Spawner(_) | BootError::Images(_) | BootError::Agent(_) | BootError::Runtime(_) => String::new(),
+            BootError::Take(_) => "this is how `bramble upgrade` starts a binary; run that instead".to_owned(),
+            BootError::Spawner(_)
+            | BootError::Program(_)
+            | BootError::Images(_)
+            | BootError::Agent(_)
+            | BootError::Runtime(_) => String::new(),
             BootError::State(error) => error.hint().to_owned(),
             BootError::Certificates(_) => "move the folder away to have a new authority made, or restore it".to_owned(),
         }
@@ -104,6 +105,9 @@ pub fn up(args: &UpArgs) -> ExitCode {
 }
 
 fn start(args: &UpArgs) -> Result<(), BootError> {
+    let inherited = args.take_over.then(Inherited::from_stdin).transpose()?;
+    // Read now: by the time of an upgrade another file has this one's name.
+    let program = config::program().map_err(BootError::Program)?;
     let node = config::node(args)?;
     let path = node.data.display().to_string();
     let failed = |source| BootError::Data { path: path.clone(), source };
@@ -111,7 +115,10 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
     std::fs::set_permissions(&node.data, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
     let data = node.data.canonicalize().map_err(failed)?;
     let node = Node { data, ..node };
-    let _lock = lock(&node.data, &path)?;
+    let start = match inherited {
+        Some(inherited) => Start::Over(inherited),
+        None => Start::Fresh(lock(&node.data, &path)?),
+    };
     // Before the runtime: a process with threads cannot be forked.
     let spawner = Spawner::start().map_err(BootError::Spawner)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
@@ -121,14 +128,22 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
         .enable_all()
         .build()
         .map_err(BootError::Runtime)?;
-    let ended = runtime.block_on(run(node, spawner));
+    let ended = runtime.block_on(Box::pin(run(node, program, spawner, start)));
     // What still waits for a disk or a child is not worth waiting for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
+/// How a process comes to be the node.
+enum Start {
+    /// With the lock of the data folder.
+    Fresh(File),
+    /// As the next of a process that goes on until this one serves.
+    Over(Inherited),
+}
+
 /// One bramble per data folder, for as long as the file is open.
-fn lock(data: &Path, path: &str) -> Result<std::fs::File, BootError> {
+fn lock(data: &Path, path: &str) -> Result<File, BootError> {
     let failed = |source| BootError::Data { path: path.to_owned(), source };
     let file =
         std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(data.join("lock")).map_err(failed)?;
@@ -155,46 +170,248 @@ fn kept_word(path: &Path, length: usize) -> std::io::Result<String> {
     Ok(word)
 }
 
-/// The parts of a running node, in the order they were started.
-struct Running {
-    space: Space,
-    group: Group,
-    soft: Soft,
-    agent: Arc<Agent>,
-    gateway: Arc<Gateway>,
-    tasks: Vec<Task>,
-    _series: Vec<Registration>,
+/// What makes this process the node: nobody else has them.
+struct Held {
+    lock: File,
+    asking: Asking,
+    program: PathBuf,
 }
 
-async fn run(node: Node, spawner: Spawner) -> Result<(), BootError> {
+/// What a person, or a process, may want of a running node.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    upgrade: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Result<(), BootError> {
+    let signals = Signals::new().map_err(BootError::Runtime)?;
+    let spawner = Arc::new(spawner.client().map_err(BootError::Spawner)?);
+    let path = node.data.display().to_string();
+    let failed = |source| BootError::Data { path: path.clone(), source };
+    match start {
+        Start::Fresh(lock) => {
+            let listener =
+                TcpListener::bind(node.api).map_err(|source| BootError::Listen { address: node.api, source })?;
+            let asking = Asking::listen(&node.data).map_err(failed)?;
+            // The sockets of a node that was killed wait in the boxes they lead to, with whoever is connecting meanwhile.
+            let held = containers::held(&node.data).await.into_iter();
+            let inherited = held.filter_map(|(name, socket)| {
+                Some(gateway::Socket { address: name.parse().ok()?, protocol: Protocol::Tcp, socket })
+            });
+            let lasting = lasting(node, listener, spawner, inherited.collect(), Previous::default())?;
+            let roles = Roles::begin(&lasting, Opened::open(&lasting, Duration::ZERO).await?, None).await?;
+            announce(&lasting);
+            work(lasting, roles, Held { lock, asking, program }, signals).await
+        }
+        Start::Over(inherited) => {
+            let (given, opening) = inherited.open()?.receive().await?.talk();
+            let Given { lock, api, asking, sockets, ready, older } = given;
+            let previous = opening.previous();
+            let taken = async {
+                let asking = Asking::inherit(asking).map_err(failed)?;
+                let lasting = lasting(node, api.into(), spawner, sockets, previous.clone())?;
+                let opened = Opened::open(&lasting, STATE_PATIENCE).await?;
+                if !opened.ready(&ready, READY_AGAIN_MAX).await {
+                    tracing::warn!("not every instance that was ready before is ready for this process");
+                }
+                Ok((lasting, opened, Held { lock: lock.into(), asking, program }))
+            };
+            let (lasting, opened, held) = match taken.await {
+                Ok(taken) => taken,
+                Err(error) => return Err(give_back(&opening, error).await),
+            };
+            opening.opened(&previous).await;
+            let (served, serving) = oneshot::channel();
+            let roles = match Roles::begin(&lasting, opened, Some(served)).await {
+                Ok(roles) => roles,
+                Err(error) => return Err(give_back(&opening, error).await),
+            };
+            // Its end without a word would be the end of the task that serves.
+            let _ = serving.await;
+            opening.serving().await;
+            previous.add_older(older);
+            announce(&lasting);
+            work(lasting, roles, held, signals).await
+        }
+    }
+}
+
+/// Tells the process that goes on instead why.
+async fn give_back(opening: &Opening, error: BootError) -> BootError {
+    opening.failed(wire::diagnostic::chain(&error)).await;
+    error
+}
+
+fn lasting(
+    node: Node,
+    api: TcpListener,
+    spawner: Arc<sandbox::SpawnerClient>,
+    inherited: Vec<gateway::Socket>,
+    previous: Previous,
+) -> Result<Lasting, BootError> {
     let path = node.data.display().to_string();
     let failed = |source| BootError::Data { path: path.clone(), source };
     let token = kept_word(&node.data.join("token"), 32).map_err(failed)?;
     let id = kept_word(&node.data.join("node-id"), 12).map_err(failed)?;
-    let listener =
-        TcpListener::bind(node.api).await.map_err(|source| BootError::Listen { address: node.api, source })?;
-    let api = listener.local_addr().map_err(|source| BootError::Listen { address: node.api, source })?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(BootError::Runtime)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(BootError::Runtime)?;
-
-    let (running, router) = assemble(&node, &id, &token, spawner).await?;
-    let server = world::task::spawn("api", async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "the API ended");
-        }
-    });
-    announce(&node, api, &token);
-    let stop_instances = tokio::select! {
-        _ = interrupt.recv() => true,
-        _ = terminate.recv() => false,
+    let logs = logs_folder(&node.data)?;
+    let meter = Meter::new();
+    let telemetry = Arc::new(Telemetry::start(telemetry::Settings::new(&node.data, &logs), meter.clone()));
+    let boxes = Boxes::new(&node.data);
+    let settings = gateway::Settings {
+        udp: Some(Arc::new(serve::Datagrams(Arc::clone(&boxes)))),
+        inherited,
+        trusted: node.trusted.clone(),
+        ..gateway::Settings::default()
     };
-    drop(server);
-    close(running, stop_instances, &mut interrupt).await;
+    let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));
+    Ok(Lasting { node, id, token, api, spawner, boxes, meter, telemetry, logs, gateway, previous })
+}
+
+/// Until somebody ends the node, or another process has its place.
+async fn work(lasting: Lasting, mut roles: Roles, held: Held, mut signals: Signals) -> Result<(), BootError> {
+    let failures = lasting.meter.counter(
+        "bramble_upgrade_failures_total",
+        "Upgrades that the new process failed to take over: the node went on as it was.",
+        &[],
+    );
+    loop {
+        let asker = tokio::select! {
+            _ = signals.interrupt.recv() => {
+                close(lasting, roles, true, &mut signals.interrupt).await;
+                return Ok(());
+            }
+            _ = signals.terminate.recv() => {
+                close(lasting, roles, false, &mut signals.interrupt).await;
+                return Ok(());
+            }
+            _ = signals.upgrade.recv() => None,
+            asker = held.asking.next() => match asker {
+                Ok(asker) => Some(asker),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot hear who asks for an upgrade");
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                    continue;
+                }
+            }
+        };
+        let terms = asker.as_ref().map_or_else(Terms::default, |asker| asker.terms.clone());
+        match Box::pin(hand_over(&lasting, roles, &held, &terms)).await? {
+            Handed::Over(next) => return leave(lasting, held, next, asker, &terms, signals).await,
+            Handed::Back(back, refused) => {
+                roles = *back;
+                failures.inc();
+                let reason = wire::diagnostic::chain(&refused);
+                tracing::error!(reason, "the upgrade failed and this process goes on");
+                if let Some(asker) = asker {
+                    asker.answer(&Answer::Refused { reason }).await;
+                }
+            }
+        }
+    }
+}
+
+/// What became of an upgrade.
+enum Handed {
+    Over(Box<Next>),
+    Back(Box<Roles>, Refused),
+}
+
+/// Has a new process take everything over. Whatever it does, this one can go on as before until that one serves.
+async fn hand_over(lasting: &Lasting, roles: Roles, held: &Held, terms: &Terms) -> Result<Handed, BootError> {
+    let program = terms.program.clone().unwrap_or_else(|| held.program.clone());
+    tracing::info!(program = %program.display(), "an upgrade begins");
+    let mut next = match Next::prepare(terms, program, config::arguments_to_take_over()).await {
+        Ok(next) => next,
+        Err(refused) => return Ok(Handed::Back(Box::new(roles), refused)),
+    };
+    tracing::info!(pid = next.pid, version = next.version, "the new process is prepared");
+    lasting.previous.bound().await;
+    let (ready, sockets) = (roles.ready(), lasting.gateway.sockets().await);
+    roles.release().await;
+    let gifts = Gifts { lock: &held.lock, api: &lasting.api, asking: &held.asking, sockets, ready };
+    let staying = Staying { gateway: Arc::clone(&lasting.gateway), previous: lasting.previous.clone() };
+    let refused = match next.take(gifts, &staying).await {
+        Ok(()) => return Ok(Handed::Over(Box::new(next))),
+        Err(refused) => refused,
+    };
+    next.end().await;
+    let mut said = false;
+    loop {
+        let began = match Opened::open(lasting, STATE_PATIENCE).await {
+            Ok(opened) => Roles::begin(lasting, opened, None).await,
+            Err(error) => Err(error),
+        };
+        match began {
+            Ok(roles) => return Ok(Handed::Back(Box::new(roles), refused)),
+            Err(error) => {
+                if !said {
+                    let error = wire::diagnostic::chain(&error);
+                    tracing::error!(
+                        error,
+                        "cannot take up again yet what the new process was given; clients are served"
+                    );
+                }
+                said = true;
+                tokio::time::sleep(REOPEN_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The end of a process whose place another one has: what is under way is finished.
+async fn leave(
+    lasting: Lasting,
+    held: Held,
+    mut next: Box<Next>,
+    asker: Option<Asker>,
+    terms: &Terms,
+    mut signals: Signals,
+) -> Result<(), BootError> {
+    let Lasting { api, telemetry, gateway, previous, spawner, .. } = lasting;
+    gateway.leave().await;
+    let connections = gateway.connections();
+    if let Some(asker) = asker {
+        let (previous_version, previous_pid) = (env!("CARGO_PKG_VERSION").to_owned(), std::process::id());
+        let (version, pid) = (next.version.clone(), next.pid);
+        asker.answer(&Answer::Serves { version, pid, previous_version, previous_pid, connections }).await;
+    }
+    tracing::info!(pid = next.pid, version = next.version, connections, "another process serves; this one finishes");
+    drop((held, api, telemetry, spawner));
+    let staying = Staying { gateway: Arc::clone(&gateway), previous: previous.clone() };
+    // Those before this one are told by the one that serves.
+    previous.release();
+    let finishing = async {
+        let left = gateway.finish(terms.requests(), terms.tunnels()).await;
+        if left.requests + left.tunnels > 0 {
+            let gateway::Left { requests, tunnels } = left;
+            tracing::warn!(requests, tunnels, "connections whose time was up were cut");
+        }
+    };
+    tokio::select! {
+        () = finishing => tracing::info!("everything under way is finished"),
+        () = next.attend_all(&staying) => tracing::warn!("too many processes finish: this one ends with what it has"),
+        _ = signals.interrupt.recv() => {}
+        _ = signals.terminate.recv() => {}
+    }
+    gateway.close(Duration::ZERO).await;
     Ok(())
 }
 
 /// What a person, or a script that reads standard output, needs to go on.
-fn announce(node: &Node, api: SocketAddr, token: &str) {
+fn announce(lasting: &Lasting) {
+    let Lasting { node, token, api, .. } = lasting;
+    let api = api.local_addr().unwrap_or(node.api);
     let host = if api.ip().is_unspecified() { format!("127.0.0.1:{}", api.port()) } else { api.to_string() };
     let mut out = std::io::stdout().lock();
     let lines = format!(
@@ -214,216 +431,15 @@ fn logs_folder(data: &Path) -> Result<PathBuf, BootError> {
     }
 }
 
-async fn assemble(node: &Node, id: &str, token: &str, spawner: Spawner) -> Result<(Running, axum::Router), BootError> {
-    let meter = meter::Meter::new();
-    let logs_dir = logs_folder(&node.data)?;
-    let (space, group) = state::open(&node.data, id).await?;
-    let soft = Soft::new();
-    let (view, view_task) = view::follow(space.clone(), soft.clone()).await?;
-    let telemetry = Arc::new(Telemetry::start(telemetry::Settings::new(&node.data, &logs_dir), meter.clone()));
-
-    let spawner = spawner.client().map_err(BootError::Spawner)?;
-    let (images, ids) = image_store(node, &spawner).await?;
-
-    let drain: Arc<OnceLock<Arc<Gateway>>> = Arc::new(OnceLock::new());
-    let agent = Agent::start(containers::Parts {
-        node: id.to_owned(),
-        data: node.data.clone(),
-        logs: logs_dir,
-        ids,
-        view: view.clone(),
-        soft: soft.clone(),
-        spawner,
-        images: images.clone(),
-        meter: meter.clone(),
-        hooks: hooks(&drain, &telemetry),
-    })
-    .await?;
-    let agent = Arc::new(agent);
-    let gateway = start_gateway(node, &agent, &meter).await;
-    let _ = drain.set(Arc::clone(&gateway));
-
-    let unserved = serve::Unserved::default();
-    let (keeping, certificates) = keep_certificates(node, &gateway, &view, &meter)?;
-    let front = serve::Front {
-        http: node.http,
-        https: node.https,
-        certificates: certificates.clone(),
-        unserved: Arc::clone(&unserved),
-    };
-    let serving = serve::run(Arc::clone(&gateway), Arc::clone(&agent), view.clone(), front, meter.clone());
-    let series = vec![
-        seen::services(&meter, view.clone()),
-        seen::certificates(&meter, certificates.clone()),
-        space.measure(&meter),
-        group.measure(&meter, "control"),
-    ];
-    report_node(node, id, &soft)?;
-    let mut tasks = vec![
-        view_task,
-        world::task::spawn("serve", serving),
-        world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(&telemetry))),
-        world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
-    ];
-    tasks.extend(keeping);
-    let router = api::router(api::Parts {
-        token: token.to_owned(),
-        node: id.to_owned(),
-        space: space.clone(),
-        soft: soft.clone(),
-        stacks: Stacks::new(space.clone()),
-        view,
-        agent: Arc::clone(&agent),
-        images,
-        telemetry,
-        meter,
-        edge: serve::Edge { http: node.http, https: node.https, unserved },
-        gateway: Arc::clone(&gateway),
-        certificates,
-    });
-    Ok((Running { space, group, soft, agent, gateway, tasks, _series: series }, router))
-}
-
-/// Starts whoever has certificates ready, and asks a public authority if there is one.
-fn keep_certificates(
-    node: &Node,
-    gateway: &Arc<Gateway>,
-    view: &view::View,
-    meter: &meter::Meter,
-) -> Result<(Vec<Task>, watch::Receiver<certificates::Shown>), BootError> {
-    let (mut tasks, mut asking) = (Vec::new(), None);
-    if let Some(wanted) = node.acme.clone() {
-        let (worker, asked) = Worker::open(&node.data, wanted, Arc::clone(gateway), meter)?;
-        tasks.push(world::task::spawn("public certificates", worker.run()));
-        asking = Some(asked);
-    }
-    let (keeper, certificates) = certificates::Keeper::open(&node.data, asking)?;
-    tasks.push(world::task::spawn("certificates", keeper.run(view.clone())));
-    Ok((tasks, certificates))
-}
-
-async fn start_gateway(node: &Node, agent: &Arc<Agent>, meter: &meter::Meter) -> Arc<Gateway> {
-    let datagrams: Arc<dyn gateway::UdpDialer> = Arc::new(serve::Datagrams(Arc::clone(agent)));
-    // The sockets of a node that was killed wait in the boxes they lead to, with whoever is connecting meanwhile.
-    let held = containers::held(&node.data).await;
-    let inherited = held.into_iter().filter_map(|(name, socket)| Some((name.parse().ok()?, socket))).collect();
-    let trusted = node.trusted.clone();
-    let settings = gateway::Settings { udp: Some(datagrams), inherited, trusted, ..gateway::Settings::default() };
-    Arc::new(Gateway::start(settings, agent.dialer(), meter.clone()))
-}
-
-/// The image store, and how users inside images map to users of this machine: both follow from who runs the node.
-async fn image_store(node: &Node, spawner: &SpawnerClient) -> Result<(Store, Ids), BootError> {
-    let is_root = rustix::process::geteuid().is_root();
-    // What root unpacks keeps the image's numbers: boxes see layers through mounts that translate them.
-    let ownership = if is_root { Ownership::Keep } else { Ownership::Mine };
-    let ids =
-        if is_root { Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT } } else { subordinate(spawner).await };
-    let store_config = images::Config {
-        ownership,
-        mirrors: node.mirrors.clone(),
-        credentials: node.credentials.clone(),
-        ..images::Config::default()
-    };
-    let images = Store::open(&node.data.join("images"), store_config).await?;
-    Ok((images, ids))
-}
-
-/// The users an ordinary user's containers have: those of /etc/subuid, if a box with them can be built here.
-async fn subordinate(spawner: &SpawnerClient) -> Ids {
-    let Some((outside_start, others)) = config::subordinate_ids() else { return Ids::Single };
-    // User 0 is this user and takes none of the range.
-    let ids = Ids::Range { outside_start, count: others.saturating_add(1).min(IDS_COUNT) };
-    let mut trial = BoxSpec::new("trial", Trust::Service, Root::Host);
-    trial.ids = ids;
-    match spawner.park(&trial).await {
-        Ok(_built) => ids,
-        Err(error) => {
-            let error = wire::diagnostic::chain(&error);
-            tracing::warn!(error, "the range of users in /etc/subuid cannot be used: containers have a single user");
-            Ids::Single
-        }
-    }
-}
-
-/// The gateway starts after the agent it dials through, so the agent learns of it late.
-fn hooks(gateway: &Arc<OnceLock<Arc<Gateway>>>, telemetry: &Arc<Telemetry>) -> Hooks {
-    let (gateway, logs) = (Arc::clone(gateway), telemetry.logs().clone());
-    Hooks {
-        drained: Arc::new(move |instance: String| {
-            let gateway = gateway.get().cloned();
-            async move {
-                if let Some(gateway) = gateway {
-                    gateway.drained(&instance).await;
-                }
-            }
-            .boxed()
-        }),
-        note: Arc::new(move |instance, text| {
-            if let Err(error) = logs.note(&instance.stack, &instance.service, &instance.id, text) {
-                tracing::debug!(instance = instance.id, %error, "cannot note");
-            }
-        }),
-    }
-}
-
-/// Tells everybody what this machine is.
-fn report_node(node: &Node, id: &str, soft: &Soft) -> Result<(), BootError> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
-    let kibibytes: u64 = total.trim().trim_end_matches(" kB").parse().unwrap_or(0);
-    let uname = rustix::system::uname();
-    let reported = wire::resource::Node {
-        id: id.to_owned(),
-        hostname: uname.nodename().to_string_lossy().into_owned(),
-        os: "linux".to_owned(),
-        arch: std::env::consts::ARCH.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
-        memory_bytes: kibibytes * 1024,
-        labels: node.labels.clone(),
-        role: "manager".to_owned(),
-        drained: false,
-        started_ms: world::clock::unix_ms(),
-        limits: sandbox::capabilities().lacks,
-    };
-    soft.put_json(wire::resource::key::node(id), &reported)?;
-    Ok(())
-}
-
-/// Tells telemetry which logs belong to what, and which processes are ours.
-async fn keep_logs(mut view: view::View, telemetry: Arc<Telemetry>) {
-    loop {
-        let snapshot = view.borrow_and_update().clone();
-        let keep = snapshot.services().map(|(stack, name, service)| {
-            let live: BTreeSet<String> =
-                snapshot.instances_of(stack, name).map(|instance| instance.id.clone()).collect();
-            let (stack, service_name) = (stack.to_owned(), name.to_owned());
-            Keep { stack, service: service_name, size_bytes_max: service.log_size_bytes_max, live }
-        });
-        telemetry.keep_logs(keep.collect());
-        telemetry.watch_shims(snapshot.statuses.values().filter_map(|status| status.pid).collect());
-        tokio::time::sleep(KEEP_LOGS_EVERY).await;
-        if view.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// The boot list backwards. On Ctrl-C instances stop too; on SIGTERM they go on, for the next bramble to find.
-async fn close(running: Running, stop_instances: bool, interrupt: &mut tokio::signal::unix::Signal) {
-    let Running { space, group, soft, agent, gateway, tasks, _series } = running;
+async fn close(lasting: Lasting, roles: Roles, stop_instances: bool, interrupt: &mut Signal) {
     if stop_instances {
         eprintln!("stopping instances; press Ctrl-C again to leave them running");
         tokio::select! {
-            () = agent.stop_all(STOP_DEADLINE) => {}
+            () = roles.agent().stop_all(STOP_DEADLINE) => {}
             _ = interrupt.recv() => eprintln!("instances go on running; the next `bramble up` finds them"),
         }
     }
-    drop(tasks);
-    gateway.close(CLOSE_GRACE).await;
-    drop(agent);
-    soft.close();
-    space.close();
-    group.close().await;
+    roles.release().await;
+    lasting.gateway.close(CLOSE_GRACE).await;
 }

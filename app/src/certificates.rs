@@ -83,6 +83,11 @@ impl Keeper {
         Ok((Keeper { folder, authority, own, issued, refused, changes, public, shown }, seen))
     }
 
+    /// Shows what there is for `snapshot`: before the first client is served, who would find nothing otherwise.
+    pub fn begin(&mut self, snapshot: &Snapshot) {
+        self.look(names(snapshot));
+    }
+
     /// Runs until the view ends. Owner: the boot list.
     pub async fn run(mut self, mut view: View) {
         loop {

@@ -8,6 +8,7 @@ use base64::Engine;
 use images::Credentials;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,9 @@ use std::path::{Path, PathBuf};
 pub const API_DEFAULT: &str = "127.0.0.1:7700";
 /// Where host names are served unless said otherwise: high, so that it works without root.
 pub const HTTP_DEFAULT: &str = "0.0.0.0:7780";
+
+/// Says that the process before has standard input: see [`crate::handover`].
+const TAKE_OVER: &str = "--take-over";
 
 /// How this node runs.
 #[derive(Debug, Clone)]
@@ -80,6 +84,25 @@ pub fn variables() -> BTreeMap<String, String> {
     #[expect(clippy::disallowed_methods, reason = "this is the reader of the environment")]
     let all = std::env::vars_os();
     all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+/// Where this program was started from.
+pub fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// What this process was started with, for the process that takes over from it.
+pub fn arguments_to_take_over() -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if !arguments.iter().any(|argument| argument == TAKE_OVER) {
+        arguments.push(TAKE_OVER.into());
+    }
+    arguments
+}
+
+/// The folder of the node that a command is about.
+pub fn data_folder(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    data(given)
 }
 
 /// What `tracing` shows: `BRAMBLE_LOG` in tracing's own syntax.

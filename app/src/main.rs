@@ -5,6 +5,8 @@ mod boot;
 mod certificates;
 mod cli;
 mod config;
+mod handover;
+mod roles;
 mod seen;
 mod serve;
 mod state;

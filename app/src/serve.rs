@@ -3,7 +3,8 @@
 //! The gateway knows no stacks and control knows no sockets; this is where they meet.
 
 use crate::certificates::Shown;
-use containers::Agent;
+use crate::handover::Previous;
+use containers::{Agent, Boxes};
 use control::view::{Snapshot, View};
 use gateway::{Endpoint, Gateway, Listener, ListenerKind, Passage, Route, Speaks, Table, UdpDialer, UdpDialing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::UdpSocket;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use wire::resource::Wanted;
 use wire::spec::{Port, Protocol, Redirect, Rules, Service};
 
@@ -68,6 +69,10 @@ pub struct Front {
     pub https: Option<SocketAddr>,
     pub certificates: watch::Receiver<Shown>,
     pub unserved: Unserved,
+    /// Processes before this one, which have to know where instances are as long as they have requests.
+    pub previous: Previous,
+    /// Told when the first table is served.
+    pub serving: Option<oneshot::Sender<()>>,
 }
 
 /// Keeps the gateway's table as the view says. Owner: the boot list. May be dropped anywhere.
@@ -98,6 +103,11 @@ pub async fn run(gateway: Arc<Gateway>, agent: Arc<Agent>, mut view: View, mut f
             failing.set(applied.failed.len() as f64);
             retry = !applied.failed.is_empty();
             *front.unserved.lock().unwrap_or_else(PoisonError::into_inner) = applied.failed.into_iter().collect();
+            front.previous.tell(&wanted.services);
+            if let Some(serving) = front.serving.take() {
+                // Whoever waited may have given up.
+                let _ = serving.send(());
+            }
             last = Some(wanted);
         }
         if ports_changed || agent.running().iter().any(|(_, pid)| !holding.contains_key(pid)) {
@@ -120,7 +130,10 @@ type Holding = BTreeMap<u32, BTreeSet<SocketAddr>>;
 async fn hold(gateway: &Gateway, agent: &Agent, view: &View, holding: &mut Holding) {
     let running = agent.running();
     holding.retain(|pid, _| running.iter().any(|(_, running)| running == pid));
-    let sockets = gateway.sockets().await;
+    // Not those of datagrams: what arrives meanwhile is lost with or without them.
+    let is_tcp = |one: &gateway::Socket| one.protocol == Protocol::Tcp;
+    let sockets = gateway.sockets().await.into_iter().filter(is_tcp).map(|one| (one.address, one.socket));
+    let sockets: Vec<_> = sockets.collect();
     let snapshot = view.borrow().clone();
     for (instance, pid) in running {
         let service = snapshot.service(&instance.stack, &instance.service);
@@ -232,7 +245,7 @@ fn with_tls_only(route: &wire::spec::Route, https: Option<SocketAddr>) -> Option
 }
 
 /// Published UDP ports: sockets made inside an instance's box, connected to its port.
-pub struct Datagrams(pub Arc<Agent>);
+pub struct Datagrams(pub Arc<Boxes>);
 
 impl UdpDialer for Datagrams {
     fn dial<'a>(&'a self, instance: &'a str, port: u16, client: SocketAddr) -> UdpDialing<'a> {

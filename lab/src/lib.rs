@@ -8,9 +8,11 @@ pub mod cores;
 pub mod http;
 pub mod image;
 pub mod load;
+pub mod mixed;
 pub mod node;
 pub mod pebble;
 pub mod process;
+pub mod program;
 pub mod registry;
 pub mod wait;
 

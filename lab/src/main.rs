@@ -6,11 +6,13 @@ mod bench;
 
 use bench::Options;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const USAGE: &str = "usage: lab bench [NAME…] [--minutes N]
        lab attack [NAME…] [--short]
+       lab mixed [--minutes N]
   NAME         which measurements or attacks; all of them if none is named
-  --minutes N  how long `idle` looks (default 10)
+  --minutes N  how long `idle` looks (default 10), or the load of `mixed` lasts (default 30)
   --short      a few attackers for a few seconds";
 
 fn main() -> ExitCode {
@@ -20,7 +22,9 @@ fn main() -> ExitCode {
         Some("attack") => return attack(arguments),
         Some(attack::ATTACKED) => return attack::serve(arguments.next()),
         Some(attack::SERVED) => return attack::serve_alone(),
+        Some("mixed") => return mixed(arguments),
         Some(bench::GATEWAY_ALONE) => return bench::serve_alone(arguments),
+        Some(lab::program::PROGRAM) => return lab::program::run(arguments),
         Some(_) | None => {
             eprintln!("{USAGE}");
             bench::list();
@@ -56,6 +60,31 @@ fn attack(arguments: impl Iterator<Item = String>) -> ExitCode {
         }
     }
     if attack::run(&names, short) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The drill of everything at once.
+fn mixed(mut arguments: impl Iterator<Item = String>) -> ExitCode {
+    const MINUTES: f64 = 30.0;
+    const PAUSE: Duration = Duration::from_secs(5);
+    let mut minutes = MINUTES;
+    while let Some(argument) = arguments.next() {
+        match (argument.as_str(), arguments.next().and_then(|number| number.parse().ok())) {
+            ("--minutes", Some(number)) => minutes = number,
+            _ => return wrong("mixed takes --minutes and a number"),
+        }
+    }
+    let plan = lab::mixed::Plan { seconds: minutes * 60.0, pause: PAUSE };
+    let outcome = lab::mixed::run(plan, |line| println!("{line}"));
+    println!(
+        "{} requests, {} changes, {} of which could not be made",
+        outcome.requests,
+        outcome.changes,
+        outcome.stuck.len()
+    );
+    for line in outcome.excused.iter().map(|line| format!("excused: {line}")) {
+        println!("{line}");
+    }
+    if outcome.failures.is_empty() && outcome.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn wrong(message: &str) -> ExitCode {

@@ -26,6 +26,8 @@ pub struct Node {
     data: PathBuf,
     _folder: Option<tempfile::TempDir>,
     child: Option<Child>,
+    /// The process that has taken over from the one that was started.
+    successor: Option<u32>,
     pub api: SocketAddr,
     pub http: SocketAddr,
 }
@@ -69,7 +71,7 @@ impl Node {
         };
         let port = |number| SocketAddr::from((Ipv4Addr::LOCALHOST, number));
         let (api, http) = (port(free_port()), port(free_port()));
-        let mut node = Node { settings, data, _folder: folder, child: None, api, http };
+        let mut node = Node { settings, data, _folder: folder, child: None, successor: None, api, http };
         node.launch();
         node
     }
@@ -107,8 +109,43 @@ impl Node {
         self.child = Some(command.spawn().expect("the binary starts"));
     }
 
+    /// The process that serves.
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it was started").id()
+        self.successor.unwrap_or_else(|| self.child.as_ref().expect("it was started").id())
+    }
+
+    /// Has another process of `binary`, or of the node's own, take over: what the command line said.
+    pub fn upgrade(&mut self, binary: Option<&Path>, more: &[&str]) -> Result<Value, String> {
+        let asked = self.upgrade_asked(binary, more).output().expect("the binary runs");
+        self.upgraded(&asked)
+    }
+
+    /// This process serves now.
+    pub fn adopt(&mut self, pid: u32) {
+        self.successor = Some(pid);
+    }
+
+    /// The command that asks for an upgrade.
+    pub fn upgrade_asked(&self, program: Option<&Path>, more: &[&str]) -> Command {
+        let mut command = Command::new(binary("bramble"));
+        command.arg("upgrade").arg("--data").arg(&self.data).args(more).arg("--json").stdin(Stdio::null());
+        if let Some(program) = program {
+            command.arg("--binary").arg(program);
+        }
+        command
+    }
+
+    /// Takes in what an upgrade said: which process serves now.
+    pub fn upgraded(&mut self, said: &Output) -> Result<Value, String> {
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let failed = || format!("{text} {}", String::from_utf8_lossy(&said.stderr));
+        if !said.status.success() {
+            return Err(failed());
+        }
+        let answer: Value = serde_json::from_str(&text).map_err(|_| failed())?;
+        let pid = answer["Serves"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        self.successor = Some(pid.ok_or_else(failed)?);
+        Ok(answer["Serves"].clone())
     }
 
     /// What the node said on standard error.
@@ -118,26 +155,33 @@ impl Node {
 
     /// `kill -9`: no goodbye. What it started goes on.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().expect("our own child can be killed");
-            child.wait().expect("our own child can be waited for");
+        self.end(Signal::KILL);
+    }
+
+    /// Sends a signal to the process that serves and to those that finish what they had, and waits for their ends.
+    fn end(&mut self, signal: Signal) {
+        let Some(mut child) = self.child.take() else { return };
+        if let Some(pid) = self.successor.take() {
+            process::signal(pid, signal);
+            wait::until("the process that serves has ended", 60, || (!process::runs(pid)).then_some(()));
+        }
+        process::signal(child.id(), signal);
+        child.wait().expect("our own child can be waited for");
+        // Those in between.
+        for pid in process::of_data(&self.data).into_iter().filter(|pid| process::command_line(*pid).contains(" up ")) {
+            process::signal(pid, signal);
+            wait::until("a process before it has ended", 60, || (!process::runs(pid)).then_some(()));
         }
     }
 
     /// SIGTERM: it ends in order, its instances go on.
     pub fn terminate(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            process::signal(child.id(), Signal::TERM);
-            child.wait().expect("our own child can be waited for");
-        }
+        self.end(Signal::TERM);
     }
 
     /// Ctrl-C: it stops its instances and ends.
     pub fn interrupt(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            process::signal(child.id(), Signal::INT);
-            child.wait().expect("our own child can be waited for");
-        }
+        self.end(Signal::INT);
     }
 
     pub fn token(&self) -> String {
@@ -238,9 +282,14 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
+            if let Some(successor) = self.successor {
+                process::signal(successor, Signal::INT);
+            }
             process::signal(child.id(), Signal::INT);
             let deadline = world::clock::monotonic() + Duration::from_secs(20);
-            while world::clock::monotonic() < deadline && matches!(child.try_wait(), Ok(None)) {
+            while world::clock::monotonic() < deadline
+                && (matches!(child.try_wait(), Ok(None)) || self.successor.is_some_and(process::runs))
+            {
                 std::thread::sleep(Duration::from_millis(20));
             }
             let _ = child.kill();

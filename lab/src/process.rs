@@ -45,6 +45,12 @@ pub fn with_children(roots: &[u32]) -> Vec<u32> {
     }
 }
 
+/// Whether it has not ended; what only waits to be reaped has.
+pub fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rfind(')').is_some_and(|end| !stat[end..].starts_with(") Z") && !stat[end..].starts_with(") X"))
+}
+
 fn parent(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold anything, so what counts starts after its closing parenthesis.

@@ -77,10 +77,14 @@ async fn report(app: App, reference: Reference, lines: mpsc::Sender<PullProgress
     let (progress, mut seen) = watch::channel(images::Progress::default());
     let pull = app.images.pull(&reference, images::Pull::Always, progress);
     tokio::pin!(pull);
+    let closed = app.closed();
+    tokio::pin!(closed);
     let mut watching = true;
     let pulled = loop {
         tokio::select! {
             pulled = &mut pull => break pulled,
+            // The node is being replaced: the next one finds what is here already.
+            () = &mut closed => return,
             changed = seen.changed(), if watching => {
                 watching = changed.is_ok();
                 let line = line(&seen.borrow());

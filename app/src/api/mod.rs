@@ -49,6 +49,19 @@ pub struct Parts {
     pub edge: Edge,
     pub gateway: Arc<gateway::Gateway>,
     pub certificates: tokio::sync::watch::Receiver<Shown>,
+    /// The API closes: what is streamed ends, so that whoever reads it asks again.
+    pub closing: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Parts {
+    /// Ends when the API closes.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut closing = self.closing.clone();
+        async move {
+            // Its sender gone is as good as told.
+            let _ = closing.wait_for(|closing| *closing).await;
+        }
+    }
 }
 
 pub(crate) type App = Arc<Parts>;

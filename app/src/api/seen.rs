@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use control::stacks::ApplyError;
-use futures::stream;
+use futures::{StreamExt, stream};
 use serde::Deserialize;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -126,13 +126,14 @@ pub(super) async fn logs(
             return Err(missing());
         }
         let follow = logs.follow(&stack, &service, query).map_err(refusal)?;
-        Body::from_stream(stream::unfold(follow, |mut follow| async move {
+        let lines = stream::unfold(follow, |mut follow| async move {
             let bytes = match tokio::time::timeout(KEEP_ALIVE, follow.next()).await {
                 Ok(line) => encoded(&line?),
                 Err(_) => b"\n".to_vec(),
             };
             Some((Ok::<Bytes, Infallible>(Bytes::from(bytes)), follow))
-        }))
+        });
+        Body::from_stream(lines.take_until(Box::pin(app.closed())))
     } else {
         let lines = logs.query(&stack, &service, query).await.map_err(refusal)?;
         // A service that was removed may have left something to read.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use control::view::{Snapshot, View};
 use control::{Watch, WatchError};
-use futures::stream;
+use futures::{StreamExt, stream};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,7 @@ pub(super) async fn changes(State(app): State<App>) -> Response {
         };
         Some((Ok::<Bytes, Infallible>(line), (sources, None)))
     });
+    let lines = lines.take_until(Box::pin(app.closed()));
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 

@@ -99,6 +99,12 @@ impl Worker {
         Ok((worker, Asking { names, obtained: seen, challenge, private }))
     }
 
+    /// Tells what there is already for the names that were asked for.
+    pub fn begin(&mut self) {
+        let names = self.names.borrow().clone();
+        self.gather(&names);
+    }
+
     /// Runs until nobody asks any more. Owner: the boot list. May be dropped: an order under way is gone on with by
     /// the next one.
     pub async fn run(mut self) {

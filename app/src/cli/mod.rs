@@ -13,6 +13,7 @@ mod route;
 mod service;
 mod shown;
 mod stack;
+mod upgrade;
 
 use clap::{Args, Parser, Subcommand};
 use failure::Failure;
@@ -72,6 +73,8 @@ pub enum Command {
     /// Certificates for TLS
     #[command(subcommand)]
     Certificate(certificate::Verb),
+    /// Have another binary, or another process of the same, take over from this machine's node; nobody notices
+    Upgrade(upgrade::Arguments),
     /// Print a completion script for a shell
     Completion(completion::Arguments),
 }
@@ -102,6 +105,9 @@ pub struct UpArgs {
     /// Where images of a registry are looked for first, as docker.io=http://localhost:5000; may be repeated
     #[arg(long, value_name = "REGISTRY=URL")]
     pub mirror: Vec<String>,
+    /// Take over from the running node at standard input: how `bramble upgrade` starts a binary
+    #[arg(long, hide = true)]
+    pub take_over: bool,
 }
 
 /// Certificates from a public authority.
@@ -158,6 +164,7 @@ async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure>
         Command::Route(verb) => route::run(remote, verb).await,
         Command::Gateway(verb) => gateway::run(remote, verb).await,
         Command::Certificate(verb) => certificate::run(remote, verb).await,
+        Command::Upgrade(arguments) => upgrade::run(remote, arguments).await,
         Command::Completion(arguments) => Ok(completion::run(&arguments)),
     }
 }

@@ -27,7 +27,9 @@ pub mod spec;
 mod sys;
 
 pub use capabilities::{Capabilities, capabilities};
-pub use client::{ConnectError, Found, Parked, RequestError, RunError, Shim, SpawnerClient, StartError, forget};
+pub use client::{
+    Channel, ConnectError, Found, Parked, RequestError, RunError, Shim, SpawnerClient, StartError, forget,
+};
 pub use protocol::{ExecResult, ExitRecord, NetworkReport, Outcome, RunLimits, SocketKind, Usage, Verdict};
 pub use spawner::Spawner;
 pub use spec::{BoxSpec, Command, File, Ids, Limits, Mount, MountSource, Network, Root, ShimStart, Trust, User};

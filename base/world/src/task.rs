@@ -38,6 +38,16 @@ impl<T> Task<T> {
         }
     }
 
+    /// Ends the work at its next await, and waits until it has let go of everything it held.
+    pub async fn cancel(mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.abort();
+            if handle.await.is_err_and(|error| error.is_panic()) {
+                tracing::error!(task = self.name, "task panicked");
+            }
+        }
+    }
+
     /// Whether the work has ended.
     pub fn is_finished(&self) -> bool {
         self.handle.as_ref().is_none_or(JoinHandle::is_finished)

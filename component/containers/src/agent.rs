@@ -1,6 +1,6 @@
 //! The agent itself: one life per instance of this node, orders from the view, an end for what no record names.
 
-use crate::dial::LocalDialer;
+use crate::boxes::Boxes;
 use crate::error::StartupError;
 use crate::life::{self, Life, Order};
 use crate::shared::{Hooks, Shared, make_folder};
@@ -13,16 +13,30 @@ use std::fs::Permissions;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use wire::api::Usage;
 use wire::resource::Wanted;
-use world::net::Dialer;
 use world::task::Task;
 
 /// How long a box nobody knows may take to die before we go on without it.
 const ORPHAN_KILL_MAX: Duration = Duration::from_secs(5);
+
+/// Shims being started at once: what one spawner does in a second or two.
+pub(crate) const STARTS_MAX: usize = 256;
+/// How long those may take when the agent leaves.
+const START_MAX: Duration = Duration::from_secs(5);
+
+/// How the agent is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    NotYet,
+    /// With every box.
+    Stop,
+    /// Without touching one.
+    Leave,
+}
 
 /// What the agent is given.
 pub struct Parts {
@@ -36,7 +50,8 @@ pub struct Parts {
     pub ids: Ids,
     pub view: View,
     pub soft: Soft,
-    pub spawner: SpawnerClient,
+    pub spawner: Arc<SpawnerClient>,
+    pub boxes: Arc<Boxes>,
     pub images: images::Store,
     pub meter: meter::Meter,
     pub hooks: Hooks,
@@ -45,9 +60,10 @@ pub struct Parts {
 /// The running agent. Dropped, its tasks end and the boxes go on.
 pub struct Agent {
     shared: Arc<Shared>,
-    stop_all: watch::Sender<bool>,
+    orders: watch::Sender<Ending>,
     stopped: watch::Receiver<bool>,
-    _tasks: Vec<Task>,
+    usage: Task,
+    reconciling: Task,
     _series: meter::Registration,
 }
 
@@ -71,36 +87,36 @@ impl Agent {
             images: parts.images,
             meter: parts.meter,
             hooks: parts.hooks,
-            live: Mutex::new(BTreeMap::new()),
-            pools: Mutex::new(BTreeMap::new()),
+            boxes: parts.boxes,
+            starts: Arc::new(Semaphore::new(STARTS_MAX)),
         });
         let _ = life::pull_failures(&shared.meter);
         let known: BTreeSet<String> = shared.view.borrow().instances.keys().cloned().collect();
         end_orphans(&shared, &known).await?;
-        let (stop_all, stopping) = watch::channel(false);
+        let (orders, ordered) = watch::channel(Ending::NotYet);
         let (tell, stopped) = watch::channel(false);
         let attending = Arc::clone(&shared);
-        let tasks = vec![
-            world::task::spawn("agent", async move {
-                reconcile(attending, stopping).await;
-                tell.send_replace(true);
-            }),
-            world::task::spawn("usage", usage::sample(Arc::clone(&shared))),
-        ];
+        let reconciling = world::task::spawn("agent", async move {
+            reconcile(attending, ordered).await;
+            tell.send_replace(true);
+        });
+        let usage = world::task::spawn("usage", usage::sample(Arc::clone(&shared)));
         let series = usage::register(&shared);
-        Ok(Agent { shared, stop_all, stopped, _tasks: tasks, _series: series })
+        Ok(Agent { shared, orders, stopped, usage, reconciling, _series: series })
     }
 
-    /// Connections into instances of this node.
-    pub fn dialer(&self) -> Arc<dyn Dialer> {
-        Arc::new(LocalDialer { shared: Arc::clone(&self.shared) })
-    }
-
-    /// A datagram socket inside an instance, for published UDP ports.
-    pub async fn datagrams(&self, instance: &str) -> std::io::Result<std::os::fd::OwnedFd> {
-        let shim = self.shared.shim(instance);
-        let missing = || std::io::Error::new(std::io::ErrorKind::NotConnected, "the instance does not run here");
-        shim.ok_or_else(missing)?.socket(sandbox::SocketKind::Udp4).await
+    /// Lets go of every box as it is, for the next agent to find, and ends. What was asked of the spawner has been done
+    /// by then; connections that were made go on.
+    pub async fn leave(self) {
+        let Agent { shared, orders, stopped: _, usage, reconciling, _series } = self;
+        orders.send_replace(Ending::Leave);
+        let _ended = reconciling.join().await;
+        usage.cancel().await;
+        let all = u32::try_from(STARTS_MAX).unwrap_or(u32::MAX);
+        if tokio::time::timeout(START_MAX, shared.starts.acquire_many(all)).await.is_err() {
+            tracing::warn!("a box that is being built takes long, and is left to be found");
+        }
+        shared.boxes.unattended();
     }
 
     /// What an instance used when it was last looked at.
@@ -141,7 +157,7 @@ impl Agent {
 
     /// Stops every box, each within its grace. What is wanted stays wanted: the next agent starts it again.
     pub async fn stop_all(&self, deadline: Duration) {
-        self.stop_all.send_replace(true);
+        self.orders.send_replace(Ending::Stop);
         let mut stopped = self.stopped.clone();
         if tokio::time::timeout(deadline, stopped.wait_for(|stopped| *stopped)).await.is_err() {
             tracing::warn!("some instances did not stop in time and go on running");
@@ -161,19 +177,28 @@ pub async fn held(data: &Path) -> Vec<(String, OwnedFd)> {
 }
 
 /// One life per instance; orders follow the view.
-async fn reconcile(shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+async fn reconcile(shared: Arc<Shared>, mut ordered: watch::Receiver<Ending>) {
     let mut view = shared.view.clone();
     let mut lives: BTreeMap<String, (watch::Sender<Order>, Task)> = BTreeMap::new();
     loop {
         let snapshot = view.borrow_and_update().clone();
-        let ending = *stopping.borrow_and_update();
-        follow(&shared, &snapshot, &mut lives, ending);
-        if ending {
-            break;
+        let ending = *ordered.borrow_and_update();
+        match ending {
+            Ending::NotYet => follow(&shared, &snapshot, &mut lives, false),
+            Ending::Stop => {
+                follow(&shared, &snapshot, &mut lives, true);
+                break;
+            }
+            Ending::Leave => {
+                for (_, (_, task)) in lives {
+                    task.cancel().await;
+                }
+                return;
+            }
         }
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
-            _ = stopping.changed() => {}
+            _ = ordered.changed() => {}
         }
     }
     for (_, (orders, task)) in lives {

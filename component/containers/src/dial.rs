@@ -1,6 +1,6 @@
 //! Connections into an instance: a socket made inside its network namespace, connected from out here.
 
-use crate::shared::Shared;
+use crate::boxes::Boxes;
 use sandbox::SocketKind;
 use std::io;
 use std::net::SocketAddr;
@@ -9,26 +9,34 @@ use tokio::net::{TcpSocket, TcpStream};
 use world::net::{Dialer, Dialing};
 
 pub(crate) struct LocalDialer {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) boxes: Arc<Boxes>,
 }
 
 impl Dialer for LocalDialer {
     fn dial<'a>(&'a self, instance: &'a str, port: u16, client: Option<SocketAddr>) -> Dialing<'a> {
         Box::pin(async move {
-            let shim = self.shared.shim(instance);
-            let shim =
-                shim.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the instance does not run here"))?;
-            let socket = shim.socket(SocketKind::Tcp4).await?;
-            let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
-            // Every IPv4 address is local in there, so the program sees its client's own. Loopback stays loopback.
-            if let Some(SocketAddr::V4(client)) = client
-                && !client.ip().is_loopback()
-            {
-                let _ = socket.bind(SocketAddr::new((*client.ip()).into(), 0));
+            let dialled = self.connect(instance, port, client).await;
+            if dialled.is_err() {
+                self.boxes.mistrust(instance);
             }
-            let stream: TcpStream = socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
+            dialled
         })
+    }
+}
+
+impl LocalDialer {
+    async fn connect(&self, instance: &str, port: u16, client: Option<SocketAddr>) -> io::Result<TcpStream> {
+        let shim = self.boxes.shim(instance).await?;
+        let socket = shim.socket(SocketKind::Tcp4).await?;
+        let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+        // Every IPv4 address is local in there, so the program sees its client's own. Loopback stays loopback.
+        if let Some(SocketAddr::V4(client)) = client
+            && !client.ip().is_loopback()
+        {
+            let _ = socket.bind(SocketAddr::new((*client.ip()).into(), 0));
+        }
+        let stream: TcpStream = socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 }

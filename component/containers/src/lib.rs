@@ -7,6 +7,7 @@
 
 mod agent;
 mod blueprint;
+mod boxes;
 mod dial;
 mod door;
 mod erase;
@@ -19,5 +20,6 @@ mod shared;
 mod usage;
 
 pub use agent::{Agent, Parts, held};
+pub use boxes::Boxes;
 pub use error::{BuildError, StartupError};
 pub use shared::Hooks;

@@ -16,7 +16,7 @@ use images::{Image, Pull, Reference};
 use sandbox::{ExitRecord, Found, Shim, ShimStart};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use wire::diagnostic::chain;
 use wire::resource::{Exit, Health, Instance, Phase, Status, key};
 use wire::spec::{Expose, Protocol, PullPolicy};
@@ -157,9 +157,25 @@ impl Life {
             spec,
             command,
         };
-        let shim = self.shared.spawner.start(start).await?;
+        let shim = self.asked(start).await?;
         self.status.started_ms = world::clock::unix_ms();
         Ok(shim)
+    }
+
+    /// Has the spawner start a shim. What was asked of it is done, whether or not anybody waits: an agent that leaves
+    /// can so wait until nothing of the kind is under way.
+    async fn asked(&self, start: ShimStart) -> Result<Shim, BuildError> {
+        let spawner = Arc::clone(&self.shared.spawner);
+        let place = Arc::clone(&self.shared.starts).acquire_owned().await.expect("the agent's places are never closed");
+        let (tell, told) = oneshot::channel();
+        let asking = async move {
+            let started = spawner.start(start).await;
+            drop(place);
+            // Nobody waits when the instance has other orders; the box is found through its folder.
+            let _ = tell.send(started);
+        };
+        world::task::spawn("start", asking).detach();
+        Ok(told.await.expect("asking the spawner does not panic")?)
     }
 
     async fn learn_image(&mut self) -> Result<(), BuildError> {

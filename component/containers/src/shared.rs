@@ -1,12 +1,14 @@
 //! What all instances of this machine share: folders, the view, the spawner, the image store, hooks to the rest.
 
+use crate::boxes::Boxes;
 use control::Soft;
 use control::view::View;
 use futures::future::BoxFuture;
 use sandbox::{Ids, Shim, SpawnerClient};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
+use tokio::sync::Semaphore;
 use wire::api::Usage;
 use wire::resource::Instance;
 
@@ -30,12 +32,13 @@ pub(crate) struct Shared {
     pub(crate) ids: Ids,
     pub(crate) view: View,
     pub(crate) soft: Soft,
-    pub(crate) spawner: SpawnerClient,
+    pub(crate) spawner: Arc<SpawnerClient>,
     pub(crate) images: images::Store,
     pub(crate) meter: meter::Meter,
     pub(crate) hooks: Hooks,
-    pub(crate) live: Mutex<BTreeMap<String, Live>>,
-    pub(crate) pools: Mutex<BTreeMap<String, balancer::Pool>>,
+    pub(crate) boxes: Arc<Boxes>,
+    /// Shims being started, each with one: whoever leaves waits for all.
+    pub(crate) starts: Arc<Semaphore>,
 }
 
 /// An instance whose box runs.
@@ -49,9 +52,8 @@ pub(crate) struct Live {
 }
 
 impl Shared {
-    /// Where a box's socket and records are. Short, since a socket's path may have 107 bytes only.
     pub(crate) fn run_dir(&self, instance: &str) -> PathBuf {
-        self.data.join("run").join(instance)
+        self.boxes.run_dir(instance)
     }
 
     /// What a box writes to its root, kept over restarts of the instance.
@@ -68,16 +70,11 @@ impl Shared {
     }
 
     pub(crate) fn live(&self) -> MutexGuard<'_, BTreeMap<String, Live>> {
-        // A panic while the lock was held left whole entries behind: each change of the map is one call.
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn pools(&self) -> MutexGuard<'_, BTreeMap<String, balancer::Pool>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+        self.boxes.live()
     }
 
     pub(crate) fn shim(&self, instance: &str) -> Option<Arc<Shim>> {
-        self.live().get(instance).map(|live| Arc::clone(&live.shim))
+        self.boxes.attended(instance)
     }
 }
 

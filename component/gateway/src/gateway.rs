@@ -12,7 +12,7 @@ use crate::proof::Proofs;
 use crate::route::Router;
 use crate::rule::Addresses;
 use crate::rule::Shelf;
-use crate::settings::{Settings, UdpDialer, affordable};
+use crate::settings::{Settings, Socket, UdpDialer, affordable};
 use crate::swap::Swap;
 use crate::table::{Applied, Listener, ListenerKind, Route, Table};
 use crate::tls::Tls;
@@ -21,7 +21,6 @@ use balancer::Breaker;
 use meter::Meter;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -40,7 +39,7 @@ type Upstreams = BTreeMap<(String, u16), Arc<Upstream>>;
 
 /// Serves published ports and host names. Dropped, it cuts everything off; see [`Gateway::close`].
 pub struct Gateway {
-    floor: Arc<Floor>,
+    pub(crate) floor: Arc<Floor>,
     meter: Meter,
     unrouted: Arc<ServiceMeters>,
     /// For hosts that are no services.
@@ -48,19 +47,19 @@ pub struct Gateway {
     upstreams: Arc<Mutex<Upstreams>>,
     shelf: Shelf,
     /// Held while a table is applied, so that two do not mix.
-    state: tokio::sync::Mutex<State>,
+    pub(crate) state: tokio::sync::Mutex<State>,
     _sweeper: Task,
 }
 
-struct State {
-    listeners: HashMap<Key, Listening>,
+pub(crate) struct State {
+    pub(crate) listeners: HashMap<Key, Listening>,
     /// Of listeners that are gone: for the connections that remain.
-    retired: Vec<watch::Sender<Phase>>,
-    inherited: Vec<(SocketAddr, OwnedFd)>,
+    pub(crate) retired: Vec<watch::Sender<Phase>>,
+    inherited: Vec<Socket>,
     udp: Option<Arc<dyn UdpDialer>>,
     /// Of the last table.
     routes: Vec<Route>,
-    closed: bool,
+    pub(crate) closed: bool,
 }
 
 /// What the gateway knows of an instance at one port, for people.
@@ -96,9 +95,9 @@ impl State {
 
 /// What makes a listener the same one in the next table. Free ports are told apart by what they serve.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
+pub(crate) struct Key {
     address: SocketAddr,
-    protocol: Protocol,
+    pub(crate) protocol: Protocol,
     free_port_of: Option<ListenerKind>,
     tls: bool,
 }
@@ -206,6 +205,8 @@ impl Gateway {
                 Err(reason) => applied.failed.push((listener.address, reason)),
             }
         }
+        // What nobody wants any more must not look open.
+        state.inherited.clear();
         applied
     }
 
@@ -214,13 +215,13 @@ impl Gateway {
         self.floor.ground.proofs.set(proofs);
     }
 
-    /// Every listening TCP socket once more, by the address that was wanted: given to [`Settings::inherited`] of the
+    /// Every published socket once more, by the address that was wanted: given to [`Settings::inherited`] of the
     /// next gateway, no client finds the port closed in between.
-    pub async fn sockets(&self) -> Vec<(SocketAddr, OwnedFd)> {
+    pub async fn sockets(&self) -> Vec<Socket> {
         let state = self.state.lock().await;
         let kept = state.listeners.iter().filter_map(|(key, listening)| {
-            let socket = listening.kept.as_ref()?.try_clone().ok()?;
-            Some((key.address, socket))
+            let socket = listening.kept.try_clone().ok()?;
+            Some(Socket { address: key.address, protocol: key.protocol, socket })
         });
         kept.collect()
     }
@@ -325,8 +326,9 @@ impl Gateway {
     }
 
     fn listen(&self, state: &mut State, key: &Key, target: Target) -> Result<Listening, String> {
-        let held = state.inherited.iter().position(|(address, _)| *address == key.address);
-        let held = held.map(|at| state.inherited.swap_remove(at).1);
+        let is_its = |one: &Socket| (one.address, one.protocol) == (key.address, key.protocol);
+        let held = state.inherited.iter().position(is_its);
+        let held = held.map(|at| state.inherited.swap_remove(at).socket);
         let floor = Arc::clone(&self.floor);
         let listening = match (key.protocol, &state.udp) {
             (Protocol::Tcp, _) => held
@@ -342,7 +344,7 @@ impl Gateway {
         listening.map_err(|error| listener::explain(key.address, &error))
     }
 
-    fn all_upstreams(&self) -> Vec<Arc<Upstream>> {
+    pub(crate) fn all_upstreams(&self) -> Vec<Arc<Upstream>> {
         self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }

@@ -27,6 +27,7 @@ mod handshake;
 mod header;
 mod hello;
 mod http1;
+mod leave;
 mod link;
 mod listener;
 mod metrics;
@@ -57,8 +58,9 @@ mod upstream;
 pub use balancer::Breaker;
 pub use explain::{Fate, Question};
 pub use gateway::{EndpointSeen, Gateway};
+pub use leave::Left;
 pub use proof::Proofs;
-pub use settings::{Limits, Settings, UdpDialer, UdpDialing};
+pub use settings::{Limits, Settings, Socket, UdpDialer, UdpDialing};
 pub use table::{Applied, Endpoint, Listener, ListenerKind, Passage, Route, Speaks, Table};
 
 /// What would become of a request at each of `routes`, in their order.

@@ -47,10 +47,22 @@ const UNPRIVILEGED_PORT_MIN: u16 = 1_024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
+    /// Another gateway accepts at the same socket. Who has connected here is still answered once, and told that it was
+    /// the last time: a client that had its request on the way would see it fail otherwise.
+    Leave,
     /// Requests under way are finished, then connections close. Tunnels go on.
     Drain,
+    /// Requests have had their time. Tunnels go on.
+    Tunnels,
     /// Everything ends now.
     Cut,
+}
+
+impl Phase {
+    /// Whether somebody who has connected but said nothing yet may still do so.
+    pub(crate) fn may_begin(self) -> bool {
+        matches!(self, Phase::Open | Phase::Leave)
+    }
 }
 
 /// What a listener serves.
@@ -91,9 +103,8 @@ pub(crate) struct Listening {
     pub(crate) got: SocketAddr,
     pub(crate) target: Arc<Swap<Target>>,
     pub(crate) phase: watch::Sender<Phase>,
-    /// The socket once more, for whoever keeps it while this process is replaced. Datagram sockets are not kept: what
-    /// arrives meanwhile is lost with or without them.
-    pub(crate) kept: Option<OwnedFd>,
+    /// The socket once more, for whoever keeps it while this process is replaced.
+    pub(crate) kept: OwnedFd,
     accepting: Task,
 }
 
@@ -101,7 +112,7 @@ impl Listening {
     /// Starts to accept at `socket`.
     pub(crate) fn start(socket: TcpListener, target: Target, floor: Arc<Floor>, secure: bool) -> io::Result<Listening> {
         let got = socket.local_addr()?;
-        let kept = Some(socket.as_fd().try_clone_to_owned()?);
+        let kept = socket.as_fd().try_clone_to_owned()?;
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
         let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, secure, watched));
@@ -117,11 +128,19 @@ impl Listening {
         dialer: Arc<dyn UdpDialer>,
     ) -> io::Result<Listening> {
         let got = socket.local_addr()?;
+        let kept = socket.as_fd().try_clone_to_owned()?;
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
-        let serving = while_open(watched, udp::serve(socket, Arc::clone(&target), Arc::clone(&floor.ground), dialer));
+        let ground = Arc::clone(&floor.ground);
+        let serving = udp::serve(socket, Arc::clone(&target), ground, dialer, watched);
         let accepting = world::task::spawn("gateway udp port", serving);
-        Ok(Listening { got, target, phase, kept: None, accepting })
+        Ok(Listening { got, target, phase, kept, accepting })
+    }
+
+    /// Stops accepting while another gateway goes on at the same socket. The task ends by itself.
+    pub(crate) fn leave(self) -> (watch::Sender<Phase>, Task) {
+        self.phase.send_replace(Phase::Leave);
+        (self.phase, self.accepting)
     }
 
     /// Stops accepting. The sender tells the connections that remain how to end, and that they have; the task

@@ -81,7 +81,7 @@ pub(crate) async fn serve(mut arrival: Arrival, port: Published) {
     let mut search = Search::new(Arc::clone(&upstream), started);
     let mut phase = arrival.phase.clone();
     // Neither side has said anything yet: such a connection need not outlive its listener.
-    let ending = phase.wait_for(|phase| *phase != Phase::Open);
+    let ending = phase.wait_for(|phase| !phase.may_begin());
     let spoken = async {
         match speaks {
             Speaks::Http => Spoken::Http(None),

@@ -41,6 +41,8 @@ pub(crate) struct Pulse {
     uploading: AtomicBool,
     /// Streams under way.
     streams: AtomicUsize,
+    /// Those of them that carry bytes both ways for as long as they like.
+    tunnels: AtomicUsize,
     /// The last read found nothing, the last write found no room.
     read_waits: AtomicBool,
     write_waits: AtomicBool,
@@ -56,6 +58,7 @@ impl Pulse {
             late: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
+            tunnels: AtomicUsize::new(0),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
         }
@@ -91,6 +94,18 @@ impl Pulse {
     pub(crate) fn stream_ends(&self) {
         self.streams.fetch_sub(1, Ordering::Relaxed);
         self.moved_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn tunnel_begins(&self) {
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn tunnel_ends(&self) {
+        self.tunnels.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_tunnels(&self) -> bool {
+        self.tunnels.load(Ordering::Relaxed) > 0
     }
 
     /// Some of a request's head is there.

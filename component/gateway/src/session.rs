@@ -163,8 +163,8 @@ pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire, mut phase: wa
             changed = phase.changed() => match (changed.is_ok(), *phase.borrow()) {
                 // The answer under way says that it is the last.
                 (true, Phase::Drain) if !session.pulse.is_idle() => continue,
-                (true, Phase::Open) => continue,
-                (true, Phase::Drain | Phase::Cut) | (false, _) => return,
+                (true, Phase::Open | Phase::Leave) => continue,
+                (true, Phase::Drain | Phase::Tunnels | Phase::Cut) | (false, _) => return,
             },
         };
         match after {

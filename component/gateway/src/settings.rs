@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use wire::spec::Protocol;
 
 /// Client connections at once, if there are descriptors for them. Each costs two and some KiB.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -83,11 +84,19 @@ pub trait UdpDialer: Send + Sync {
     fn dial<'a>(&'a self, instance: &'a str, port: u16, client: SocketAddr) -> UdpDialing<'a>;
 }
 
+/// A socket that is served at already, by the address it was wanted at.
+#[derive(Debug)]
+pub struct Socket {
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub socket: OwnedFd,
+}
+
 /// What the gateway is started with.
 #[derive(Default)]
 pub struct Settings {
-    /// Listening sockets held from before, by the address they were wanted at: taken over instead of bound.
-    pub inherited: Vec<(SocketAddr, OwnedFd)>,
+    /// Sockets held from before: taken over instead of bound. Those that the first table does not name are closed.
+    pub inherited: Vec<Socket>,
     /// Without it, published UDP ports are refused.
     pub udp: Option<Arc<dyn UdpDialer>>,
     /// Addresses and networks of balancers in front of us, which may say for whom they speak: by the PROXY protocol, or by

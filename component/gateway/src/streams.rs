@@ -23,7 +23,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::thread::LocalKey;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Requests at once on one connection: nginx's and the recommendation's (RFC 9113, section 6.5.2) lower bound.
 const STREAMS_MAX: u32 = 128;
@@ -56,7 +56,11 @@ pub(crate) async fn serve(session: Arc<Session>, stream: ClientStream, mut phase
     session.pulse.multiplexes();
     let limits = session.ground.limits.clone();
     let streams = phase.clone();
+    let begun = Notify::new();
+    // Only a connection that has begun can be told in order that it ends; one that has not would just be cut off.
+    let mut leaving = *phase.borrow_and_update() == Phase::Leave;
     let service = service_fn(|request| {
+        begun.notify_one();
         let (session, phase) = (Arc::clone(&session), streams.clone());
         Reused::new(answer(session, request, phase))
     });
@@ -90,10 +94,17 @@ pub(crate) async fn serve(session: Arc<Session>, stream: ClientStream, mut phase
                     return;
                 }
             },
+            // The client is told, and what it had on the way by then is answered (RFC 9113, section 6.8).
+            () = begun.notified(), if leaving => {
+                leaving = false;
+                connection.as_mut().graceful_shutdown();
+            }
             changed = phase.changed() => match (changed.is_ok(), *phase.borrow()) {
                 (true, Phase::Open) => {}
+                (true, Phase::Leave) => leaving = true,
                 (true, Phase::Drain) => connection.as_mut().graceful_shutdown(),
-                (true, Phase::Cut) | (false, _) => return,
+                (true, Phase::Tunnels) if session.pulse.has_tunnels() => {}
+                (true, Phase::Tunnels | Phase::Cut) | (false, _) => return,
             },
         }
     }
@@ -126,9 +137,12 @@ async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: wa
             mut response = answering.as_mut() => {
                 let Some(switch) = stream.take_switch() else { return Ok(response.map(|body| body.holding(place))) };
                 header::to_websocket_answer(&mut response);
+                let pulse = Arc::clone(&session.pulse);
                 // It ends with the stream, and so with its connection.
                 let tunnel = async move {
+                    pulse.tunnel_begins();
                     session::join_stream(switch, phase).await;
+                    pulse.tunnel_ends();
                     drop(place);
                 };
                 world::task::spawn("gateway stream", tunnel).detach();

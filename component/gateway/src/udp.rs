@@ -4,7 +4,7 @@
 //! does not fit a bound is dropped, as UDP allows. A flow whose instance drains moves to another one, because
 //! nothing tells when a flow without an end is over.
 
-use crate::listener::{Target, TargetKind};
+use crate::listener::{Phase, Target, TargetKind};
 use crate::metrics::Failure;
 use crate::search::Search;
 use crate::settings::UdpDialer;
@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use world::task::Task;
 
 /// The largest datagram there is.
@@ -51,19 +51,30 @@ impl Port {
     }
 }
 
-/// Serves a published UDP port until dropped.
+/// Serves a published UDP port until `phase` says that it is to end. When another gateway goes on at the same socket,
+/// what was asked here is still answered from here.
 pub(crate) async fn serve(
     socket: UdpSocket,
     target: Arc<Swap<Target>>,
     ground: Arc<Ground>,
     dialer: Arc<dyn UdpDialer>,
+    mut phase: watch::Receiver<Phase>,
 ) {
     let port = Arc::new(Port { socket, target, ground, dialer });
     let flows_max = port.ground.limits.flows_max;
     let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
-        let (length, client) = match port.socket.recv_from(&mut buffer).await {
+        let received = tokio::select! {
+            received = port.socket.recv_from(&mut buffer) => received,
+            ended = ending(&mut phase) => {
+                if ended == Phase::Leave {
+                    tokio::time::sleep(LINGER).await;
+                }
+                return;
+            }
+        };
+        let (length, client) = match received {
             Ok(received) => received,
             Err(error) => {
                 tracing::debug!(%error, "cannot receive from a UDP port");
@@ -89,6 +100,11 @@ pub(crate) async fn serve(
             port.dropped();
         }
     }
+}
+
+async fn ending(phase: &mut watch::Receiver<Phase>) -> Phase {
+    // Whoever could say is gone.
+    phase.wait_for(|phase| *phase != Phase::Open).await.map_or(Phase::Cut, |phase| *phase)
 }
 
 /// Carries one client's datagrams until it is silent for too long. Owner: the port's table of flows.

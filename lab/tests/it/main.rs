@@ -18,3 +18,4 @@ mod routes;
 mod surviving;
 mod tls;
 mod together;
+mod upgrade;

@@ -8,6 +8,7 @@ mod error;
 mod parked;
 mod shim;
 
+pub use channel::Channel;
 pub use error::{ConnectError, RequestError, RunError, StartError};
 pub use parked::Parked;
 pub use shim::{Found, Shim};
@@ -16,7 +17,6 @@ use crate::channel::pair;
 use crate::protocol::{NetworkReport, Outcome, Report, RunLimits, SpawnRequest};
 use crate::shim::record::Folder;
 use crate::spec::{BoxSpec, Command, ShimStart};
-use channel::Channel;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

@@ -2,6 +2,7 @@
 
 use super::Opening;
 use super::route::{Route, route};
+use crate::boxes::Boxes;
 use crate::dial::LocalDialer;
 use crate::shared::Shared;
 use balancer::{Endpoint, Outcome};
@@ -44,7 +45,7 @@ pub(super) async fn serve(opening: Arc<Opening>, listener: OwnedFd) {
                 let opening = Arc::clone(&opening);
                 // Ends when either side closes; the box's end closes its side.
                 world::task::spawn("door-connection", async move {
-                    connection(&opening, stream).await;
+                    connection(opening, stream).await;
                     drop(permit);
                 })
                 .detach();
@@ -57,14 +58,18 @@ pub(super) async fn serve(opening: Arc<Opening>, listener: OwnedFd) {
     }
 }
 
-async fn connection(opening: &Opening, mut inside: TcpStream) {
+async fn connection(opening: Arc<Opening>, mut inside: TcpStream) {
     let Ok(to) = rustix::net::sockopt::ip_original_dst(&inside) else { return };
     let snapshot = opening.shared.view.borrow().clone();
     let name = opening.name_of(*to.ip());
     match route(&snapshot, &opening.instance, to, name.as_deref()) {
         Route::Service { stack, service } => to_service(opening, inside, &stack, &service, to.port()).await,
         Route::Outside => match outside(to).await {
-            Ok(mut stream) => copy(&mut inside, &mut stream).await,
+            Ok(mut stream) => {
+                // It may outlive the agent.
+                drop((opening, snapshot));
+                copy(&mut inside, &mut stream).await;
+            }
             Err(error) => {
                 tracing::debug!(instance = opening.instance.id, %to, %error, "egress failed");
                 reset(&inside);
@@ -83,13 +88,16 @@ async fn outside(to: SocketAddrV4) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn to_service(opening: &Opening, mut inside: TcpStream, stack: &str, service: &str, port: u16) {
+async fn to_service(opening: Arc<Opening>, mut inside: TcpStream, stack: &str, service: &str, port: u16) {
     let _ = inside.set_nodelay(true);
     let client = inside.peer_addr().ok();
     match dial(&opening.shared, stack, service, port, client).await {
         Ok((instance, mut stream)) => {
+            let boxes = Arc::clone(&opening.shared.boxes);
+            // It may outlive the agent.
+            drop(opening);
             copy(&mut inside, &mut stream).await;
-            finished(&opening.shared, stack, service, &instance, Outcome::ClientGone);
+            finished(&boxes, stack, service, &instance, Outcome::ClientGone);
         }
         Err(error) => {
             let shared = &opening.shared;
@@ -110,7 +118,7 @@ pub(super) async fn dial(
     port: u16,
     client: Option<SocketAddr>,
 ) -> std::io::Result<(String, TcpStream)> {
-    let dialer = LocalDialer { shared: Arc::clone(shared) };
+    let dialer = LocalDialer { boxes: Arc::clone(&shared.boxes) };
     let mut failed = Vec::new();
     let mut last = std::io::Error::new(std::io::ErrorKind::NotConnected, "no instance is ready");
     // The client's address inside its own box means nothing in the other one unless it is a loopback address.
@@ -119,11 +127,11 @@ pub(super) async fn dial(
         let Some(instance) = pick(shared, stack, service, &failed).await else { break };
         match dialer.dial(&instance, port, client).await {
             Ok(stream) => {
-                works(shared, stack, service, &instance);
+                works(&shared.boxes, stack, service, &instance);
                 return Ok((instance, stream));
             }
             Err(error) => {
-                finished(shared, stack, service, &instance, Outcome::ConnectFailed);
+                finished(&shared.boxes, stack, service, &instance, Outcome::ConnectFailed);
                 failed.push(Arc::from(instance));
                 last = error;
             }
@@ -138,7 +146,7 @@ async fn pick(shared: &Shared, stack: &str, service: &str, failed: &[Arc<str>]) 
     loop {
         let snapshot = view.borrow_and_update().clone();
         {
-            let mut pools = shared.pools();
+            let mut pools = shared.boxes.pools();
             let pool = pools.entry(format!("{stack}/{service}")).or_default();
             let now_ms = world::clock::unix_ms();
             pool.update(now_ms, endpoints(&snapshot, stack, service));
@@ -151,7 +159,7 @@ async fn pick(shared: &Shared, stack: &str, service: &str, failed: &[Arc<str>]) 
             return None;
         }
         let left = deadline.saturating_duration_since(world::clock::monotonic());
-        if tokio::time::timeout(left, view.changed()).await.is_err() {
+        if !tokio::time::timeout(left, view.changed()).await.is_ok_and(|changed| changed.is_ok()) {
             return None;
         }
     }
@@ -171,14 +179,14 @@ fn endpoints(snapshot: &Snapshot, stack: &str, service: &str) -> Vec<Endpoint> {
 }
 
 /// Says that an instance takes connections: how one ends will say nothing about it.
-fn works(shared: &Shared, stack: &str, service: &str, instance: &str) {
-    if let Some(pool) = shared.pools().get_mut(&format!("{stack}/{service}")) {
+fn works(boxes: &Boxes, stack: &str, service: &str, instance: &str) {
+    if let Some(pool) = boxes.pools().get_mut(&format!("{stack}/{service}")) {
         pool.answered(instance, world::clock::unix_ms());
     }
 }
 
-fn finished(shared: &Shared, stack: &str, service: &str, instance: &str, outcome: Outcome) {
-    if let Some(pool) = shared.pools().get_mut(&format!("{stack}/{service}")) {
+fn finished(boxes: &Boxes, stack: &str, service: &str, instance: &str, outcome: Outcome) {
+    if let Some(pool) = boxes.pools().get_mut(&format!("{stack}/{service}")) {
         pool.done(instance, world::clock::unix_ms(), outcome);
     }
 }

@@ -375,7 +375,10 @@ async fn a_socket_held_elsewhere_is_taken_over() {
     let address = held.local_addr().unwrap();
     // A client that connected while nobody accepted.
     let mut client = Client::connect(address).await;
-    let settings = gateway::Settings { inherited: vec![(address, held.into())], ..gateway::Settings::default() };
+    let settings = gateway::Settings {
+        inherited: vec![gateway::Socket { address, protocol: wire::spec::Protocol::Tcp, socket: held.into() }],
+        ..gateway::Settings::default()
+    };
     let a = Instance::named("a").await;
     let doors = Arc::new(crate::bed::Doors::default());
     doors.set("a", a.address);

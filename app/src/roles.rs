@@ -1,0 +1,379 @@
+//! What a node does besides serving clients: the state of record, the agent, the planner, the API.
+//!
+//! These are opened and let go as a whole, more than once in a process: a node that is being replaced lets go of them for
+//! the new one, and takes them up again if that fails. What lasts meanwhile is [`Lasting`].
+
+use crate::api;
+use crate::boot::BootError;
+use crate::certificates::public::Worker;
+use crate::certificates::{Keeper, Shown};
+use crate::config::{self, Node};
+use crate::handover::Previous;
+use crate::seen;
+use crate::serve;
+use crate::state;
+use containers::{Agent, Boxes, Hooks};
+use control::stacks::Stacks;
+use control::view::View;
+use control::{Soft, Space, planner, view};
+use futures::FutureExt;
+use gateway::Gateway;
+use images::{Ownership, Store};
+use meter::{Meter, Registration};
+use replication::Group;
+use sandbox::{BoxSpec, Ids, Root, SpawnerClient, Trust};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use telemetry::Telemetry;
+use telemetry::logs::Keep;
+use tokio::sync::{oneshot, watch};
+use wire::resource::Wanted;
+use world::task::Task;
+
+/// Where a root agent's containers have their users: 65,536 of them from here, below what `useradd` hands out for
+/// subordinate ids by default and above every login.
+const IDS_FIRST: u32 = 100_000;
+const IDS_COUNT: u32 = 65_536;
+/// How often the bounds of logs are told to whoever prunes them.
+const KEEP_LOGS_EVERY: Duration = Duration::from_secs(10);
+/// How long calls of the API may take to end when the node gives up its roles. Their answers are small.
+const API_GRACE: Duration = Duration::from_secs(3);
+/// Between tries to open the state of record while another process lets go of it.
+const STATE_PAUSE: Duration = Duration::from_millis(5);
+/// How long letting go takes at most: a write to a slow disk, and the tasks that waited for it.
+pub const STATE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a process has for as long as it runs.
+pub struct Lasting {
+    pub node: Node,
+    pub id: String,
+    pub token: String,
+    pub api: std::net::TcpListener,
+    pub spawner: Arc<SpawnerClient>,
+    pub boxes: Arc<Boxes>,
+    pub meter: Meter,
+    pub telemetry: Arc<Telemetry>,
+    pub logs: PathBuf,
+    pub gateway: Arc<Gateway>,
+    /// Processes before this one that finish what they had.
+    pub previous: Previous,
+}
+
+/// The state of record and this machine's instances.
+pub struct Opened {
+    space: Space,
+    group: Group,
+    soft: Soft,
+    pub view: View,
+    view_task: Task,
+    agent: Arc<Agent>,
+    images: Store,
+}
+
+/// All of it, at work.
+pub struct Roles {
+    opened: Opened,
+    server: Server,
+    tasks: Vec<Task>,
+    series: Vec<Registration>,
+}
+
+impl Opened {
+    /// Opens what is there. Another process, or an earlier time of this one, may take up to `patience` to let go of it.
+    pub async fn open(lasting: &Lasting, patience: Duration) -> Result<Opened, BootError> {
+        let Lasting { node, id, meter, .. } = lasting;
+        let until = world::clock::monotonic() + patience;
+        let (space, group) = loop {
+            match state::open(&node.data, id).await {
+                Ok(opened) => break opened,
+                Err(error) if world::clock::monotonic() >= until => return Err(error.into()),
+                Err(error) => {
+                    tracing::debug!(error = wire::diagnostic::chain(&error), "the state of record is not free yet");
+                    tokio::time::sleep(STATE_PAUSE).await;
+                }
+            }
+        };
+        let soft = Soft::new();
+        let (view, view_task) = view::follow(space.clone(), soft.clone()).await?;
+        let (images, ids) = image_store(node, &lasting.spawner).await?;
+        let agent = Agent::start(containers::Parts {
+            node: id.clone(),
+            data: node.data.clone(),
+            logs: lasting.logs.clone(),
+            ids,
+            view: view.clone(),
+            soft: soft.clone(),
+            spawner: Arc::clone(&lasting.spawner),
+            boxes: Arc::clone(&lasting.boxes),
+            images: images.clone(),
+            meter: meter.clone(),
+            hooks: hooks(lasting),
+        })
+        .await?;
+        report_node(node, id, &soft)?;
+        Ok(Opened { space, group, soft, view, view_task, agent: Arc::new(agent), images })
+    }
+
+    /// Waits until these instances are ready, as far as they are still to run. False: not within `patience`.
+    pub async fn ready(&self, instances: &[String], patience: Duration) -> bool {
+        let mut view = self.view.clone();
+        let all_ready = view.wait_for(|snapshot| {
+            instances.iter().all(|id| {
+                let wanted = snapshot.instances.get(id).is_some_and(|instance| instance.wanted == Wanted::Running);
+                !wanted || snapshot.statuses.get(id).is_some_and(|status| status.ready)
+            })
+        });
+        tokio::time::timeout(patience, all_ready).await.is_ok_and(|ready| ready.is_ok())
+    }
+
+    /// Lets go of everything, boxes as they are.
+    pub async fn release(self) {
+        let Opened { space, group, soft, view, view_task, agent, images } = self;
+        drop((view, images));
+        match Arc::try_unwrap(agent) {
+            Ok(agent) => agent.leave().await,
+            // A call of the API that does not end; dropped, it ends at its next step.
+            Err(_shared) => tracing::warn!("the agent is still being asked something"),
+        }
+        soft.close();
+        space.close();
+        view_task.cancel().await;
+        group.close().await;
+    }
+}
+
+impl Roles {
+    /// Serves clients, plans, and answers the API. `serving` is told when clients are served.
+    pub async fn begin(
+        lasting: &Lasting,
+        opened: Opened,
+        serving: Option<oneshot::Sender<()>>,
+    ) -> Result<Roles, BootError> {
+        let Lasting { node, id, token, meter, telemetry, gateway, .. } = lasting;
+        let Opened { space, group, soft, view, agent, images, .. } = &opened;
+        let unserved = serve::Unserved::default();
+        let (keeping, certificates) = keep_certificates(lasting, view)?;
+        let front = serve::Front {
+            http: node.http,
+            https: node.https,
+            certificates: certificates.clone(),
+            unserved: Arc::clone(&unserved),
+            previous: lasting.previous.clone(),
+            serving,
+        };
+        let serve = serve::run(Arc::clone(gateway), Arc::clone(agent), view.clone(), front, meter.clone());
+        let series = vec![
+            seen::services(meter, view.clone()),
+            seen::certificates(meter, certificates.clone()),
+            space.measure(meter),
+            group.measure(meter, "control"),
+        ];
+        let mut tasks = vec![
+            world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
+            world::task::spawn("serve", serve),
+            world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry))),
+        ];
+        tasks.extend(keeping);
+        let (closing, closes) = watch::channel(false);
+        let router = api::router(api::Parts {
+            token: token.clone(),
+            node: id.clone(),
+            space: space.clone(),
+            soft: soft.clone(),
+            stacks: Stacks::new(space.clone()),
+            view: view.clone(),
+            agent: Arc::clone(agent),
+            images: images.clone(),
+            telemetry: Arc::clone(telemetry),
+            meter: meter.clone(),
+            edge: serve::Edge { http: node.http, https: node.https, unserved },
+            gateway: Arc::clone(gateway),
+            certificates,
+            closing: closes,
+        });
+        let server = Server::start(&lasting.api, router, closing)?;
+        Ok(Roles { opened, server, tasks, series })
+    }
+
+    /// Instances that get requests.
+    pub fn ready(&self) -> Vec<String> {
+        let snapshot = self.opened.view.borrow().clone();
+        let ready = snapshot.statuses.iter().filter(|(_, status)| status.ready);
+        ready.map(|(id, _)| id.clone()).collect()
+    }
+
+    pub fn agent(&self) -> &Agent {
+        &self.opened.agent
+    }
+
+    /// The list backwards. Instances run on, and the gateway serves them as it last knew them.
+    pub async fn release(self) {
+        let Roles { opened, server, tasks, series } = self;
+        server.close().await;
+        drop(series);
+        for task in tasks {
+            task.cancel().await;
+        }
+        opened.release().await;
+    }
+}
+
+/// Starts whoever has certificates ready, and asks a public authority if there is one. What there is already is shown
+/// when this returns: the first client would find nothing otherwise.
+fn keep_certificates(lasting: &Lasting, view: &View) -> Result<(Vec<Task>, watch::Receiver<Shown>), BootError> {
+    let node = &lasting.node;
+    let (mut worker, mut asking) = (None, None);
+    if let Some(wanted) = node.acme.clone() {
+        let (opened, asked) = Worker::open(&node.data, wanted, Arc::clone(&lasting.gateway), &lasting.meter)?;
+        (worker, asking) = (Some(opened), Some(asked));
+    }
+    let (mut keeper, certificates) = Keeper::open(&node.data, asking)?;
+    let snapshot = view.borrow().clone();
+    keeper.begin(&snapshot);
+    let mut tasks = Vec::new();
+    if let Some(mut worker) = worker {
+        worker.begin();
+        keeper.begin(&snapshot);
+        tasks.push(world::task::spawn("public certificates", worker.run()));
+    }
+    tasks.push(world::task::spawn("certificates", keeper.run(view.clone())));
+    Ok((tasks, certificates))
+}
+
+/// The API at its socket.
+struct Server {
+    closing: watch::Sender<bool>,
+    task: Task,
+}
+
+impl Server {
+    fn start(
+        socket: &std::net::TcpListener,
+        router: axum::Router,
+        closing: watch::Sender<bool>,
+    ) -> Result<Server, BootError> {
+        let listener = socket.try_clone().and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(socket)
+        });
+        let listener = listener.map_err(BootError::Runtime)?;
+        let mut told = closing.subscribe();
+        let task = world::task::spawn("api", async move {
+            let closed = async move {
+                // Its sender gone is as good as told.
+                let _ = told.wait_for(|closing| *closing).await;
+            };
+            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(closed).await {
+                tracing::error!(%error, "the API ended");
+            }
+        });
+        Ok(Server { closing, task })
+    }
+
+    /// Answers what was asked and ends what is streamed. Who connects now waits for whoever serves next.
+    async fn close(self) {
+        self.closing.send_replace(true);
+        if tokio::time::timeout(API_GRACE, self.task.join()).await.is_err() {
+            tracing::warn!("calls of the API did not end in time");
+        }
+    }
+}
+
+/// The image store, and how users inside images map to users of this machine: both follow from who runs the node.
+async fn image_store(node: &Node, spawner: &SpawnerClient) -> Result<(Store, Ids), BootError> {
+    let is_root = rustix::process::geteuid().is_root();
+    // What root unpacks keeps the image's numbers: boxes see layers through mounts that translate them.
+    let ownership = if is_root { Ownership::Keep } else { Ownership::Mine };
+    let ids =
+        if is_root { Ids::Range { outside_start: IDS_FIRST, count: IDS_COUNT } } else { subordinate(spawner).await };
+    let store_config = images::Config {
+        ownership,
+        mirrors: node.mirrors.clone(),
+        credentials: node.credentials.clone(),
+        ..images::Config::default()
+    };
+    let images = Store::open(&node.data.join("images"), store_config).await?;
+    Ok((images, ids))
+}
+
+/// The users an ordinary user's containers have: those of /etc/subuid, if a box with them can be built here.
+async fn subordinate(spawner: &SpawnerClient) -> Ids {
+    let Some((outside_start, others)) = config::subordinate_ids() else { return Ids::Single };
+    // User 0 is this user and takes none of the range.
+    let ids = Ids::Range { outside_start, count: others.saturating_add(1).min(IDS_COUNT) };
+    let mut trial = BoxSpec::new("trial", Trust::Service, Root::Host);
+    trial.ids = ids;
+    match spawner.park(&trial).await {
+        Ok(_built) => ids,
+        Err(error) => {
+            let error = wire::diagnostic::chain(&error);
+            tracing::warn!(error, "the range of users in /etc/subuid cannot be used: containers have a single user");
+            Ids::Single
+        }
+    }
+}
+
+fn hooks(lasting: &Lasting) -> Hooks {
+    let (gateway, previous) = (Arc::clone(&lasting.gateway), lasting.previous.clone());
+    let logs = lasting.telemetry.logs().clone();
+    Hooks {
+        drained: Arc::new(move |instance: String| {
+            let (gateway, previous) = (Arc::clone(&gateway), previous.clone());
+            async move {
+                gateway.drained(&instance).await;
+                previous.drained(&instance).await;
+            }
+            .boxed()
+        }),
+        note: Arc::new(move |instance, text| {
+            if let Err(error) = logs.note(&instance.stack, &instance.service, &instance.id, text) {
+                tracing::debug!(instance = instance.id, %error, "cannot note");
+            }
+        }),
+    }
+}
+
+/// Tells everybody what this machine is.
+fn report_node(node: &Node, id: &str, soft: &Soft) -> Result<(), BootError> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+    let kibibytes: u64 = total.trim().trim_end_matches(" kB").parse().unwrap_or(0);
+    let uname = rustix::system::uname();
+    let reported = wire::resource::Node {
+        id: id.to_owned(),
+        hostname: uname.nodename().to_string_lossy().into_owned(),
+        os: "linux".to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
+        memory_bytes: kibibytes * 1024,
+        labels: node.labels.clone(),
+        role: "manager".to_owned(),
+        drained: false,
+        started_ms: world::clock::unix_ms(),
+        limits: sandbox::capabilities().lacks,
+    };
+    soft.put_json(wire::resource::key::node(id), &reported)?;
+    Ok(())
+}
+
+/// Tells telemetry which logs belong to what, and which processes are ours.
+async fn keep_logs(mut view: view::View, telemetry: Arc<Telemetry>) {
+    loop {
+        let snapshot = view.borrow_and_update().clone();
+        let keep = snapshot.services().map(|(stack, name, service)| {
+            let live: BTreeSet<String> =
+                snapshot.instances_of(stack, name).map(|instance| instance.id.clone()).collect();
+            let (stack, service_name) = (stack.to_owned(), name.to_owned());
+            Keep { stack, service: service_name, size_bytes_max: service.log_size_bytes_max, live }
+        });
+        telemetry.keep_logs(keep.collect());
+        telemetry.watch_shims(snapshot.statuses.values().filter_map(|status| status.pid).collect());
+        tokio::time::sleep(KEEP_LOGS_EVERY).await;
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! How a gateway ends whose place another one takes: at the same sockets, without a client that notices.
+//!
+//! Owns the order and the bounds of that end. The other gateway accepts already when this begins; connections made here
+//! are answered here. Does not know how the other one was started or given its sockets.
+
+use crate::gateway::Gateway;
+use crate::listener::Phase;
+use crate::table::Endpoint;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use wire::spec::Protocol;
+
+/// How long connections may take to close that are told to.
+const CUT_MOMENT: Duration = Duration::from_millis(500);
+
+/// Client connections that were cut, because their time was up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// At the end of the time for requests: in the middle of one, or still without one.
+    pub requests: usize,
+    /// At the end of the time for tunnels.
+    pub tunnels: usize,
+}
+
+impl Gateway {
+    /// Stops accepting; whoever has connected is answered once more, and told to connect again. Tables applied
+    /// afterwards are not served; [`Gateway::follow`] is how endpoints change from here on.
+    pub async fn leave(&self) {
+        let mut state = self.state.lock().await;
+        state.closed = true;
+        let listeners = std::mem::take(&mut state.listeners);
+        for (key, listening) in listeners {
+            let (phase, task) = listening.leave();
+            state.retired.push(phase);
+            match key.protocol {
+                Protocol::Tcp => drop(task.join().await),
+                // It answers what it was asked.
+                Protocol::Udp => task.detach(),
+            }
+        }
+    }
+
+    /// Takes in which endpoints there are: what is still under way may have to find another one.
+    pub fn follow(&self, services: &BTreeMap<String, Vec<Endpoint>>) {
+        for upstream in self.all_upstreams() {
+            upstream.update(services.get(&upstream.service).map_or(&[], Vec::as_slice));
+        }
+    }
+
+    /// Waits until nothing is under way any more: at most `requests` for what is no tunnel, and `tunnels` in all. What
+    /// is left then is cut. Call [`Gateway::leave`] before.
+    pub async fn finish(&self, requests: Duration, tunnels: Duration) -> Left {
+        let requests = requests.min(tunnels);
+        if self.ended_within(requests).await {
+            return Left::default();
+        }
+        let before = self.connections();
+        self.tell(Phase::Tunnels).await;
+        // Those that are cut end within a moment; what is left then has to be tunnels.
+        let ended = self.ended_within(CUT_MOMENT).await;
+        let cut = before.saturating_sub(self.connections());
+        if ended || self.ended_within(tunnels.saturating_sub(requests)).await {
+            return Left { requests: cut, tunnels: 0 };
+        }
+        let left = Left { requests: cut, tunnels: self.connections() };
+        self.tell(Phase::Cut).await;
+        left
+    }
+
+    /// Client connections there are.
+    pub fn connections(&self) -> usize {
+        self.floor.ground.limits.connections_max.saturating_sub(self.floor.room.available_permits())
+    }
+
+    async fn tell(&self, phase: Phase) {
+        for retired in &self.state.lock().await.retired {
+            retired.send_replace(phase);
+        }
+    }
+
+    async fn ended_within(&self, patience: Duration) -> bool {
+        let phases: Vec<watch::Sender<Phase>> = self.state.lock().await.retired.clone();
+        let ended = async {
+            for phase in &phases {
+                phase.closed().await;
+            }
+        };
+        tokio::time::timeout(patience, ended).await.is_ok()
+    }
+}
