@@ -13,8 +13,9 @@ const GROUND: [&str; 3] = ["wire", "world", "meter"];
 
 /// Dependencies that cost much to build or that only one crate may know, with the crates that may import them.
 /// Tests are free (dev-dependencies): nobody builds them into the product.
-const WRAPPERS: [(&str, &[&str]); 23] = [
+const WRAPPERS: [(&str, &[&str]); 24] = [
     ("redb", &["storage"]),
+    ("foyer", &["stash"]),
     ("rcgen", &["pki"]),
     ("x509-parser", &["pki"]),
     ("openraft", &["replication"]),
