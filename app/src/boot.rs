@@ -272,10 +272,19 @@ fn lasting(
         udp: Some(Arc::new(serve::Datagrams(Arc::clone(&boxes)))),
         inherited,
         trusted: node.trusted.clone(),
+        cache: cache(&node),
         ..gateway::Settings::default()
     };
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));
     Ok(Lasting { node, id, token, api, spawner, boxes, meter, telemetry, logs, gateway, previous })
+}
+
+/// Where the gateway keeps answers; nowhere without memory.
+fn cache(node: &Node) -> Option<gateway::CacheSettings> {
+    let bytes = |bytes: u64| usize::try_from(bytes).ok().filter(|bytes| *bytes > 0);
+    let disk = bytes(node.cache_disk_bytes).map(|bytes| (node.data.join("cache"), bytes));
+    let memory_bytes_max = bytes(node.cache_memory_bytes)?;
+    Some(gateway::CacheSettings { memory_bytes_max, disk, ..gateway::CacheSettings::default() })
 }
 
 /// Until somebody ends the node, or another process has its place.

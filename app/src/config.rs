@@ -19,6 +19,14 @@ pub const HTTP_DEFAULT: &str = "0.0.0.0:7780";
 
 /// Says that the process before has standard input: see [`crate::handover`].
 const TAKE_OVER: &str = "--take-over";
+/// For the pages and images that most requests are for.
+pub const CACHE_MEMORY_DEFAULT: &str = "64m";
+/// For the rest of a site, and over a restart.
+pub const CACHE_DISK_DEFAULT: &str = "1g";
+/// The cache's disk is written in blocks, of which it needs several.
+const CACHE_DISK_BYTES_MIN: u64 = 64 << 20;
+/// Memory that holds less than one large answer is none.
+const CACHE_MEMORY_BYTES_MIN: u64 = 16 << 20;
 
 /// How this node runs.
 #[derive(Debug, Clone)]
@@ -30,6 +38,8 @@ pub struct Node {
     /// Addresses and networks of balancers that may name their clients.
     pub trusted: Vec<String>,
     pub acme: Option<Acme>,
+    pub cache_memory_bytes: u64,
+    pub cache_disk_bytes: u64,
     pub labels: BTreeMap<String, String>,
     pub mirrors: BTreeMap<String, String>,
     pub credentials: BTreeMap<String, Credentials>,
@@ -56,6 +66,8 @@ pub enum ConfigError {
     Needs { what: &'static str, needed: &'static str, hint: &'static str },
     #[error("read {path} for {what}")]
     File { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{what} {given:?} is not a size, 0 or at least {at_least} MiB")]
+    Size { what: &'static str, given: String, at_least: u64 },
     #[error("{what} {given:?} has no `=`")]
     Pair { what: &'static str, given: String },
 }
@@ -68,6 +80,7 @@ impl ConfigError {
             ConfigError::Pair { .. } => "write it as name=value",
             ConfigError::Acme { hint, .. } | ConfigError::Needs { hint, .. } => hint,
             ConfigError::File { .. } => "name a file that this user may read",
+            ConfigError::Size { .. } => "write it as 512m or 2g; 0 is none",
             ConfigError::Network { .. } => "write it as 10.0.0.7, 10.0.0.0/8 or fd00::/8",
         }
     }
@@ -107,7 +120,7 @@ pub fn data_folder(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
 
 /// What `tracing` shows: `BRAMBLE_LOG` in tracing's own syntax.
 pub fn log_filter() -> String {
-    variable("BRAMBLE_LOG").unwrap_or_else(|| "info,openraft=warn".to_owned())
+    variable("BRAMBLE_LOG").unwrap_or_else(|| "info,openraft=warn,foyer=warn".to_owned())
 }
 
 pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
@@ -126,10 +139,30 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         https: args.https.as_deref().map(|given| address("--https", given)).transpose()?,
         trusted: args.trust.iter().map(network).collect::<Result<_, _>>()?,
         acme: acme::read(&args.acme, args.https.is_some())?,
+        cache_memory_bytes: size("--cache-memory", &args.cache_memory, CACHE_MEMORY_BYTES_MIN)?,
+        cache_disk_bytes: size("--cache-disk", &args.cache_disk, CACHE_DISK_BYTES_MIN)?,
         labels: args.label.iter().map(|given| pair("--label", given)).collect::<Result<_, _>>()?,
         mirrors: args.mirror.iter().map(|given| pair("--mirror", given)).collect::<Result<_, _>>()?,
         credentials: credentials(),
     })
+}
+
+/// Bytes with a binary unit: `64m`, `1g`.
+fn size(what: &'static str, given: &str, bytes_min: u64) -> Result<u64, ConfigError> {
+    let lower = given.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match lower.get(digits.len()..).unwrap_or_default() {
+        "" | "b" => Some(0),
+        "k" | "kb" | "kib" => Some(10),
+        "m" | "mb" | "mib" => Some(20),
+        "g" | "gb" | "gib" => Some(30),
+        "t" | "tb" | "tib" => Some(40),
+        _ => None,
+    };
+    let bytes = digits.parse::<u64>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+    let fits = |bytes: &u64| *bytes == 0 || (*bytes >= bytes_min && usize::try_from(*bytes).is_ok());
+    let wrong = || ConfigError::Size { what, given: given.to_owned(), at_least: bytes_min >> 20 };
+    bytes.filter(fits).ok_or_else(wrong)
 }
 
 fn is_network(given: &str) -> bool {
@@ -237,7 +270,20 @@ fn credentials() -> BTreeMap<String, Credentials> {
 
 #[cfg(test)]
 mod tests {
-    use super::range_of;
+    use super::{range_of, size};
+
+    #[test]
+    fn sizes_have_units_and_a_least() {
+        let check =
+            |given: &str, expected: Option<u64>| assert_eq!(size("--x", given, 1 << 20).ok(), expected, "{given}");
+        check("0", Some(0));
+        check("64m", Some(64 << 20));
+        check("1GiB", Some(1 << 30));
+        check("1048576", Some(1 << 20));
+        for wrong in ["", "m", "1k", "-1", "1.5g", "99999999999999t", "1x", "ü"] {
+            check(wrong, None);
+        }
+    }
 
     #[test]
     fn a_users_range_is_found_by_name_and_by_number() {

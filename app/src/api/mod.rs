@@ -5,6 +5,7 @@
 
 mod auth;
 mod bans;
+mod cache;
 mod certificates;
 mod images;
 mod instances;
@@ -94,6 +95,9 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/routes/test", post(routes::test))
         .route("/v1/gateway/bans", get(bans::list))
         .route("/v1/gateway/bans/{client}", delete(bans::lift))
+        .route("/v1/cache", get(cache::list))
+        .route("/v1/cache/stats", get(cache::stats))
+        .route("/v1/cache/purge", post(cache::purge))
         .route("/v1/certificates", get(certificates::list))
         .route("/v1/certificates/authority", get(certificates::authority))
         .route("/v1/images", get(images::list).delete(images::remove))

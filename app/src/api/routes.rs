@@ -127,5 +127,6 @@ fn notes(route: &Route) -> Vec<String> {
     note(!rules.error_pages.is_empty(), "pages");
     note(rules.head_bytes_max.is_some(), "head size");
     note(rules.ban.is_some(), "bans");
+    note(rules.cache.is_some(), "cache");
     notes
 }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 used wrongly. `--json` on every command prints what the API answered.
 
+mod cache;
 mod certificate;
 mod completion;
 mod failure;
@@ -70,6 +71,9 @@ pub enum Command {
     /// What the gateway does to clients
     #[command(subcommand)]
     Gateway(gateway::Verb),
+    /// Answers that the gateway keeps
+    #[command(subcommand)]
+    Cache(cache::Verb),
     /// Certificates for TLS
     #[command(subcommand)]
     Certificate(certificate::Verb),
@@ -99,6 +103,12 @@ pub struct UpArgs {
     pub trust: Vec<String>,
     #[command(flatten)]
     pub acme: AcmeArgs,
+    /// Memory for answers of routes with a cache; 0 for none at all
+    #[arg(long, value_name = "SIZE", default_value = crate::config::CACHE_MEMORY_DEFAULT)]
+    pub cache_memory: String,
+    /// Disk for them, in the data folder; 0, or 64m and more
+    #[arg(long, value_name = "SIZE", default_value = crate::config::CACHE_DISK_DEFAULT)]
+    pub cache_disk: String,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
@@ -163,6 +173,7 @@ async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure>
         Command::Image(verb) => image::run(remote, verb).await,
         Command::Route(verb) => route::run(remote, verb).await,
         Command::Gateway(verb) => gateway::run(remote, verb).await,
+        Command::Cache(verb) => cache::run(remote, verb).await,
         Command::Certificate(verb) => certificate::run(remote, verb).await,
         Command::Upgrade(arguments) => upgrade::run(remote, arguments).await,
         Command::Completion(arguments) => Ok(completion::run(&arguments)),

@@ -51,6 +51,11 @@ impl Remote {
         self.answer(Method::POST, path, Some(body)).await
     }
 
+    /// Like [`Remote::post`], when the answer has no body.
+    pub(crate) async fn post_only(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        self.send(Method::POST, path, Some(body), Some(ANSWER_DEADLINE)).await.map(drop)
+    }
+
     pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         self.answer(Method::PUT, path, Some(body)).await
     }

@@ -365,3 +365,73 @@ pub struct Alert {
     pub since_ms: u64,
     pub value: f64,
 }
+
+/// One answer that the gateway's cache keeps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CachedAnswer {
+    pub address: String,
+    /// `stack/service`.
+    pub service: String,
+    pub status: u16,
+    pub size_bytes: u64,
+    pub age_ms: u64,
+    /// How long it is still fresh; less than nothing when it is stale.
+    pub ttl_ms: i64,
+    /// How often it was given since it came or came back from disk.
+    pub hits: u64,
+    /// The headers that it varies by, with what they were.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub varies: String,
+}
+
+/// `GET /v1/cache`: the answers that were kept or came back from disk since the node started, those given most often
+/// first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CacheListing {
+    pub answers: Vec<CachedAnswer>,
+    /// There are more than were asked for.
+    pub more: bool,
+}
+
+/// `GET /v1/cache/stats`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CacheStats {
+    pub memory_bytes: u64,
+    pub memory_bytes_max: u64,
+    pub disk_bytes: u64,
+    /// 0 without a disk.
+    pub disk_bytes_max: u64,
+    /// The disk that was wanted cannot be used.
+    pub disk_lost: bool,
+    /// Answers that memory gave up for others since the node started.
+    pub evicted: u64,
+    pub services: Vec<CacheService>,
+}
+
+/// What became of the requests of one service since the node started.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CacheService {
+    pub service: String,
+    /// By result: `hit`, `stale`, `revalidated`, `miss`, `collapsed`, `uncacheable`, `bypass`.
+    pub requests: BTreeMap<String, u64>,
+    /// Bodies that were answered with what was kept.
+    pub served_bytes: u64,
+}
+
+/// `POST /v1/cache/purge`: exactly one is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CachePurge {
+    /// Without a query it is every query of that path; http and https are the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// `stack/service`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// That `cache-tag` or `surrogate-key` of the answer named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    pub all: bool,
+}

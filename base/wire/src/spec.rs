@@ -6,8 +6,8 @@
 mod route;
 
 pub use route::{
-    Aside, Ban, BasicAuth, ClientCertificates, Coding, Compress, Conditions, Cors, FRAMING_HEADERS, ForwardAuth, Hsts,
-    Mirror, ProxyProtocol, RateKey, RateLimit, Redirect, Route, Rules,
+    Aside, Ban, BasicAuth, Cache, ClientCertificates, Coding, Compress, Conditions, Cors, FRAMING_HEADERS, ForwardAuth,
+    Hsts, IgnoreQuery, Mirror, ProxyProtocol, RateKey, RateLimit, Redirect, Route, Rules,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 //! Owns the end of a request: the connection goes back to the unused ones if it is fit, the endpoint learns how
 //! it did, the request is counted. Holds at most one frame: a slow client slows the instance down.
 
+use crate::cache::KeptBody;
 use crate::crowd;
 use crate::http1::LineError;
 use crate::link::Link;
@@ -29,16 +30,26 @@ pub(crate) struct Record {
     started: Instant,
     /// Its place among those of its client.
     pub(crate) place: Option<crowd::Request>,
+    /// A client asked.
+    counts: bool,
 }
 
 impl Record {
     pub(crate) fn new(meters: Arc<ServiceMeters>, method: Method, started: Instant) -> Record {
-        Record { meters, status: 0, method, started, place: None }
+        Record { meters, status: 0, method, started, place: None, counts: true }
+    }
+
+    /// Of an answer that the cache takes, which is no client's request and was asked for just now.
+    pub(crate) fn of_cache(meters: Arc<ServiceMeters>, status: u16) -> Record {
+        Record { meters, status, method: Method::GET, started: world::clock::monotonic(), place: None, counts: false }
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if !self.counts {
+            return;
+        }
         let took = world::clock::monotonic().saturating_duration_since(self.started);
         self.meters.request(&self.method, self.status, took);
     }
@@ -143,6 +154,13 @@ pub(crate) enum AnswerBody {
     },
     /// An instance's, changed on the way.
     Reshaped(Box<Reshaped>),
+    /// From the cache.
+    Kept {
+        body: KeptBody,
+        record: Record,
+        pulse: Arc<Pulse>,
+        place: Option<Place>,
+    },
 }
 
 impl AnswerBody {
@@ -152,6 +170,10 @@ impl AnswerBody {
 
     pub(crate) fn from_instance(ending: Ending) -> AnswerBody {
         AnswerBody::Instance { ending, place: None }
+    }
+
+    pub(crate) fn from_cache(body: KeptBody, record: Record, pulse: Arc<Pulse>) -> AnswerBody {
+        AnswerBody::Kept { body, record, pulse, place: None }
     }
 
     /// Nothing more is to come from the instance: its connection is for others.
@@ -164,7 +186,9 @@ impl AnswerBody {
     /// Holds the stream's place until it is through.
     pub(crate) fn holding(mut self, taken: Place) -> AnswerBody {
         match &mut self {
-            AnswerBody::Own(_, place) | AnswerBody::Instance { place, .. } => *place = Some(taken),
+            AnswerBody::Own(_, place) | AnswerBody::Instance { place, .. } | AnswerBody::Kept { place, .. } => {
+                *place = Some(taken);
+            }
             AnswerBody::Reshaped(reshaped) => reshaped.place = Some(taken),
         }
         self
@@ -172,8 +196,10 @@ impl AnswerBody {
 
     /// Gives up what has not come yet: it is replaced.
     pub(crate) fn forgo(&mut self) {
-        if let AnswerBody::Instance { ending, .. } = self {
-            ending.forgo();
+        match self {
+            AnswerBody::Instance { ending, .. } => ending.forgo(),
+            AnswerBody::Kept { body, .. } => *body = KeptBody::Whole(Bytes::new()),
+            AnswerBody::Own(..) | AnswerBody::Reshaped(_) => {}
         }
     }
 }
@@ -188,6 +214,7 @@ impl Body for AnswerBody {
             AnswerBody::Own(bytes, _) if bytes.is_empty() => Poll::Ready(None),
             AnswerBody::Own(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             AnswerBody::Instance { ending, .. } => ending.poll_frame(cx),
+            AnswerBody::Kept { body, .. } => body.poll_frame(cx),
         }
     }
 
@@ -196,6 +223,7 @@ impl Body for AnswerBody {
             AnswerBody::Own(bytes, _) => bytes.is_empty(),
             AnswerBody::Instance { ending, .. } => ending.is_end_stream(),
             AnswerBody::Reshaped(reshaped) => reshaped.is_end_stream(),
+            AnswerBody::Kept { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -204,6 +232,7 @@ impl Body for AnswerBody {
             AnswerBody::Own(bytes, _) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             AnswerBody::Instance { ending, .. } => ending.size_hint(),
             AnswerBody::Reshaped(reshaped) => reshaped.size_hint(),
+            AnswerBody::Kept { body, .. } => body.size_hint(),
         }
     }
 }
@@ -211,10 +240,15 @@ impl Body for AnswerBody {
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         // The server asks no further once a body of known length is through.
-        if let AnswerBody::Instance { ending, .. } = self
-            && ending.is_end_stream()
-        {
-            ending.complete();
+        match self {
+            AnswerBody::Instance { ending, .. } if ending.is_end_stream() => ending.complete(),
+            AnswerBody::Kept { body, record, pulse, .. } => {
+                if !body.is_end_stream() {
+                    record.status = 0;
+                }
+                pulse.request_ends();
+            }
+            AnswerBody::Instance { .. } | AnswerBody::Own(..) | AnswerBody::Reshaped(_) => {}
         }
     }
 }

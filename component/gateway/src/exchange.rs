@@ -8,6 +8,7 @@ use crate::answer::{Refusal, echo};
 use crate::aside::Asides;
 use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending, Record};
+use crate::cache::{self, Inquiry, KeptBody};
 use crate::deadline;
 use crate::header::{self, ClientName};
 use crate::http1::{self, AnswerHead, Bad, LineError};
@@ -37,9 +38,9 @@ use tracing::{Instrument, Span};
 const SENDS_MAX: u32 = 3;
 
 /// A request on its way, with what is needed to send it again.
-struct Errand {
+pub(crate) struct Errand {
     upstream: Arc<Upstream>,
-    head: Parts,
+    pub(crate) head: Parts,
     body: RequestBody,
     /// May be sent twice: idempotent and without a body.
     repeatable: bool,
@@ -48,16 +49,47 @@ struct Errand {
     /// The client's end, and the protocol it wants instead of HTTP.
     upgrade: Option<(ClientEnd, HeaderValue)>,
     /// By the rules of its route, if that has any.
-    pass: Option<Arc<Pass>>,
+    pub(crate) pass: Option<Arc<Pass>>,
+    /// What the cache is to know of it, if the route has one.
+    cached: Option<Box<Inquiry>>,
     asides: Asides,
     started: Instant,
     /// When the client stops waiting, if it says so.
-    deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Errand {
+    /// Has it proven who asks, and others asked for leave: before anything else is done about it, and once.
+    pub(crate) async fn attend(&mut self, session: &Session) -> Result<(), Refusal> {
+        let Some(pass) = &self.pass else { return Ok(()) };
+        pass.prove().await.map_err(Refusal::Ruled)?;
+        let asides = std::mem::take(&mut self.asides);
+        asides.attend(pass, &mut self.head, &mut self.body, session.roll()[0]).await
+    }
+
+    /// The same once more, which may be asked for twice, for nobody who waits.
+    pub(crate) fn anew(&self) -> Errand {
+        Errand {
+            upstream: Arc::clone(&self.upstream),
+            head: self.head.clone(),
+            body: RequestBody::Empty,
+            repeatable: true,
+            many: false,
+            upgrade: None,
+            pass: self.pass.clone(),
+            cached: None,
+            asides: Asides::default(),
+            started: world::clock::monotonic(),
+            deadline: None,
+        }
+    }
 }
 
 /// What an instance answered.
-enum Answered {
+pub(crate) enum Answered {
     Message(Response<()>, Lease, Link),
+    /// By the cache.
+    Kept(Response<KeptBody>),
     /// The connection leaves HTTP; its ends are with the session.
     Switched(Response<AnswerBody>),
 }
@@ -84,12 +116,25 @@ pub(crate) async fn answer(
     };
     record.meters = Arc::clone(&errand.upstream.meters);
     let span = span(session, &errand);
-    match run_in_time(session, &mut errand).instrument(span).await {
+    let answered = match errand.cached.take() {
+        None => run_in_time(session, &mut errand).instrument(span).await,
+        // Apart: what most requests do not need would make all of them larger.
+        Some(inquiry) => Box::pin(cache::serve(session, &mut errand, *inquiry)).instrument(span).await,
+    };
+    match answered {
         Ok(Answered::Message(mut response, lease, link)) => {
             header::to_client(response.headers_mut());
             record.status = response.status().as_u16();
             let ending = Ending::new(lease, link, record, Arc::clone(&session.pulse));
             let response = response.map(|()| AnswerBody::from_instance(ending));
+            match &errand.pass {
+                Some(pass) => dress(pass, response),
+                None => response,
+            }
+        }
+        Ok(Answered::Kept(response)) => {
+            record.status = response.status().as_u16();
+            let response = response.map(|body| AnswerBody::from_cache(body, record, Arc::clone(&session.pulse)));
             match &errand.pass {
                 Some(pass) => dress(pass, response),
                 None => response,
@@ -163,6 +208,10 @@ fn admit(
     let came = Came { client, asked: &asked, head: &head, path: &path, body_bytes_min, started };
     let Way { upstream, prefix, pass, asides } = way(session, target, &came)?;
     target.policy.admit(upstream)?;
+    let is_plain = body.is_end_stream() && upgrade.is_none() && !header::is_grpc(&head.headers);
+    let rule = pass.as_ref().and_then(|pass| pass.rules.cache.as_ref()).zip(session.ground.cache.get());
+    let cached =
+        rule.map(|(rule, cache)| Box::new(Inquiry::new(cache, rule, (&asked, &head), client, upstream, is_plain)));
     if head.uri.authority().is_some() {
         head.headers.insert(HOST, asked.host.clone());
     }
@@ -199,6 +248,7 @@ fn admit(
         upgrade,
         pass,
         asides,
+        cached,
         started,
         deadline,
     })
@@ -258,7 +308,7 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
 }
 
 /// [`run`], no longer than the client waits.
-async fn run_in_time(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
+pub(crate) async fn run_in_time(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
     let deadline = errand.deadline;
     let upstream = Arc::clone(&errand.upstream);
     let mut running = pin!(run(session, errand));
@@ -275,13 +325,10 @@ async fn run_in_time(session: &Session, errand: &mut Errand) -> Result<Answered,
 
 /// Balancer and connection: sends the request until there is an answer or no more to try.
 async fn run(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
-    let Errand { upstream, head, body, upgrade, pass, asides, .. } = errand;
+    errand.attend(session).await?;
+    let Errand { upstream, head, body, upgrade, pass, .. } = errand;
     let (repeatable, many, started, deadline) = (errand.repeatable, errand.many, errand.started, errand.deadline);
     let upstream: &Arc<Upstream> = upstream;
-    if let Some(pass) = pass {
-        pass.prove().await.map_err(Refusal::Ruled)?;
-        asides.attend(pass, head, body, session.roll()[0]).await?;
-    }
     let patience = pass.as_ref().and_then(|pass| pass.rules.answer_deadline);
     let search = Search::new(Arc::clone(upstream), started);
     let mut connecting = Connecting { search, fresh: false, repeatable, many };

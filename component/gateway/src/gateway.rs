@@ -4,6 +4,7 @@
 //! change: no open connection and no request under way notices.
 
 use crate::aside::{self, Asides, Outside};
+use crate::cache::{Listed, Purge, Room};
 use crate::listener::{self, Aim, Floor, Listening, Phase, Target, TargetKind};
 use crate::metrics::{ConnectionMeters, ServiceMeters};
 use crate::named::Named;
@@ -116,16 +117,17 @@ impl Key {
 impl Gateway {
     /// Starts a gateway that serves nothing yet. Must be called within a Tokio runtime.
     pub fn start(settings: Settings, dialer: Arc<dyn Dialer>, meter: Meter) -> Gateway {
-        let Settings { inherited, udp, trusted, limits } = settings;
+        let Settings { inherited, udp, trusted, cache, limits } = settings;
         let trusted = Addresses::new(&trusted, &[]).map(Arc::new);
         let most = affordable(limits.connections_max);
         let room = Arc::new(Semaphore::new(most));
         let connections = Arc::new(ConnectionMeters::new(&meter, most));
-        let ground = Arc::new(Ground::new(dialer, limits));
+        let cache = Room::new(cache, &meter);
+        let ground = Arc::new(Ground::new(dialer, limits, cache));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
         let tls = Tls::new(Arc::clone(&ground.proofs)).expect("ring has everything TLS 1.2 and 1.3 need");
         let named = Arc::new(Swap::new(Named::default()));
-        let outside = Arc::new(Ground::new(Arc::new(Outside), ground.limits.clone()));
+        let outside = Arc::new(Ground::new(Arc::new(Outside), ground.limits.clone(), Room::new(None, &meter)));
         let floor = Arc::new(Floor { ground, meters: connections, room, places: most, tls, named, trusted });
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
@@ -166,6 +168,9 @@ impl Gateway {
         let (named, unusable) = Named::new(&table, &before, &self.floor.tls, upstream_of);
         self.floor.named.set(named);
         applied.unusable.extend(unusable);
+        if table.routes.iter().filter_map(|route| route.rules.as_ref()).any(|rules| rules.cache.is_some()) {
+            self.floor.ground.cache.open();
+        }
         self.shelf.sweep();
         let router = Arc::new(Router::new(&table.routes, |route| {
             let upstream = upstream_of(&route.service, route.port);
@@ -248,6 +253,31 @@ impl Gateway {
         upstream.map(|upstream| upstream.seen()).unwrap_or_default()
     }
 
+    /// What the cache takes; `None` without one.
+    pub fn cache_usage(&self) -> Option<stash::Usage> {
+        self.floor.ground.cache.get().map(|cache| cache.usage())
+    }
+
+    /// What lies in the cache, those answers first that were given most often.
+    pub fn cached(&self) -> Vec<Listed> {
+        self.floor.ground.cache.get().map(|cache| cache.list()).unwrap_or_default()
+    }
+
+    /// Forgets cached answers. When this returns, none of them is given again, and no power cut brings one back.
+    pub async fn purge(&self, what: &Purge) -> std::io::Result<()> {
+        match self.floor.ground.cache.get() {
+            Some(cache) => cache.purge(what).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until it is known what lies in the cache's folder.
+    pub async fn cache_opened(&self) {
+        if let Some(cache) = self.floor.ground.cache.get() {
+            cache.stash.opened().await;
+        }
+    }
+
     /// How many requests and connections an instance has.
     pub fn in_flight(&self, instance: &str) -> usize {
         self.all_upstreams().iter().map(|upstream| upstream.in_flight(instance)).sum()
@@ -288,6 +318,9 @@ impl Gateway {
         }
         for phase in &phases {
             phase.send_replace(Phase::Cut);
+        }
+        if let Some(cache) = self.floor.ground.cache.get() {
+            cache.stash.close().await;
         }
     }
 

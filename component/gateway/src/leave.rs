@@ -39,6 +39,11 @@ impl Gateway {
                 Protocol::Udp => task.detach(),
             }
         }
+        if let Some(cache) = self.floor.ground.cache.get() {
+            let stash = cache.stash.clone();
+            // The other gateway waits for the folder, and nobody for this; it ends within a bound of its own.
+            world::task::spawn("cache closing", async move { stash.close().await }).detach();
+        }
     }
 
     /// Takes in which endpoints there are: what is still under way may have to find another one.

@@ -15,6 +15,7 @@ mod aside;
 mod asked;
 mod body;
 mod budget;
+mod cache;
 mod caller;
 mod coding;
 mod crowd;
@@ -56,11 +57,13 @@ mod udp;
 mod upstream;
 
 pub use balancer::Breaker;
+pub use cache::{Listed, Purge};
 pub use explain::{Fate, Question};
 pub use gateway::{EndpointSeen, Gateway};
 pub use leave::Left;
 pub use proof::Proofs;
-pub use settings::{Limits, Settings, Socket, UdpDialer, UdpDialing};
+pub use settings::{CacheSettings, Limits, Settings, Socket, UdpDialer, UdpDialing};
+pub use stash::Usage as CacheUsage;
 pub use table::{Applied, Endpoint, Listener, ListenerKind, Passage, Route, Speaks, Table};
 
 /// What would become of a request at each of `routes`, in their order.

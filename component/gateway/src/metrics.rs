@@ -101,6 +101,10 @@ impl ServiceMeters {
         }
     }
 
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Counts a request that ended with `status`; 0 when the client left first.
     pub(crate) fn request(&self, method: &Method, status: u16, took: Duration) {
         let class = match status {

@@ -115,6 +115,25 @@ impl Session {
         *self.phase.borrow() != Phase::Open
     }
 
+    /// For what goes on when the client has left.
+    pub(crate) fn apart(&self) -> Session {
+        let [seed, ..] = self.roll();
+        Session {
+            ground: Arc::clone(&self.ground),
+            target: Arc::clone(&self.target),
+            pulse: Arc::new(Pulse::new()),
+            phase: self.phase.clone(),
+            client: self.client,
+            name: Arc::clone(&self.name),
+            caller: self.caller.clone(),
+            trusted: None,
+            load: None,
+            first: Mutex::new(None),
+            switch: Mutex::new(None),
+            dice: AtomicU64::new(seed),
+        }
+    }
+
     /// Takes the connection made ahead, if there is one.
     pub(crate) fn take_first(&self) -> Option<(Lease, TcpStream)> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).take()

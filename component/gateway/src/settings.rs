@@ -6,6 +6,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,10 @@ const IDLE_UPSTREAM_MAX: usize = 128;
 /// Unused connections are closed after this. Servers close theirs after 5 s (Node) to 75 s (nginx); one that
 /// did first costs a retry, never an error.
 const IDLE_UPSTREAM_DEADLINE: Duration = Duration::from_secs(30);
+/// The pages and images that most of a site's requests are for; the rest lies on disk.
+const CACHE_BYTES_MAX: usize = 64 << 20;
+/// A larger answer would push out hundreds of others.
+const CACHED_ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Clients of one published UDP port at once.
 const FLOWS_MAX: usize = 4_096;
 /// A UDP client that said and heard nothing for this long is forgotten (RFC 4787 asks for two minutes at least).
@@ -102,7 +107,25 @@ pub struct Settings {
     /// Addresses and networks of balancers in front of us, which may say for whom they speak: by the PROXY protocol, or by
     /// `x-forwarded-for` and `x-forwarded-proto`. What cannot be read trusts nobody.
     pub trusted: Vec<String>,
+    /// Without it, no route has a cache.
+    pub cache: Option<CacheSettings>,
     pub limits: Limits,
+}
+
+/// Where answers of routes with a cache are kept.
+#[derive(Debug, Clone)]
+pub struct CacheSettings {
+    pub memory_bytes_max: usize,
+    /// A folder and how much of it.
+    pub disk: Option<(PathBuf, usize)>,
+    /// No route may have larger ones kept.
+    pub answer_bytes_max: usize,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        CacheSettings { memory_bytes_max: CACHE_BYTES_MAX, disk: None, answer_bytes_max: CACHED_ANSWER_BYTES_MAX }
+    }
 }
 
 /// Bounds and deadlines; the reasons are with the defaults in this file.

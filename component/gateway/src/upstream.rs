@@ -4,6 +4,7 @@
 //! counted until its [`Lease`] ends, however it ends. Does not know requests: `exchange` and `tunnel` use it.
 
 use crate::budget::Budget;
+use crate::cache::Room;
 use crate::crowd::Crowd;
 use crate::gateway::EndpointSeen;
 use crate::link::{Link, Shared};
@@ -35,18 +36,20 @@ pub(crate) struct Ground {
     /// What public authorities are shown.
     pub(crate) proofs: Arc<proof::Shown>,
     pub(crate) crowd: Arc<Crowd>,
+    pub(crate) cache: Room,
     started: Instant,
     /// Told whenever an endpoint that gets nothing new has nothing left in flight.
     pub(crate) drained: Notify,
 }
 
 impl Ground {
-    pub(crate) fn new(dialer: Arc<dyn Dialer>, limits: Limits) -> Ground {
+    pub(crate) fn new(dialer: Arc<dyn Dialer>, limits: Limits, cache: Room) -> Ground {
         let proofs = Arc::new(proof::Shown::new());
         Ground {
             dialer,
             limits,
             proofs,
+            cache,
             crowd: Arc::default(),
             started: world::clock::monotonic(),
             drained: Notify::new(),

@@ -123,6 +123,32 @@ const BOARDS: &[Board] = &[
         ],
     },
     Board {
+        component: "cache",
+        title: "Cache",
+        about: &["service"],
+        panels: &[
+            panel("Requests of cached routes", Unit::PerSecond, &[line("bramble_cache_requests_total", "{result}")]),
+            panel("Answered without services", Unit::BytesPerSecond, &[line("bramble_cache_bytes_total", "{service}")]),
+        ],
+    },
+    Board {
+        component: "cache-node",
+        title: "What the cache takes",
+        about: &[],
+        panels: &[
+            panel("Memory", Unit::Bytes, &[line("bramble_cache_memory_bytes", "answers")]),
+            panel("Disk", Unit::BytesPerSecond, &[line("bramble_cache_disk_bytes_total", "{direction}")]),
+            panel(
+                "Given up and failed",
+                Unit::PerSecond,
+                &[
+                    line("bramble_cache_evictions_total", "given up for others"),
+                    line("bramble_cache_disk_errors_total", "the disk failed"),
+                ],
+            ),
+        ],
+    },
+    Board {
         component: "door",
         title: "Between services",
         about: &["service"],

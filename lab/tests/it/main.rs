@@ -4,6 +4,7 @@ mod acme;
 mod alerts;
 mod attacks;
 mod bad_input;
+mod cache;
 mod contract;
 mod deploying;
 mod disk_full;

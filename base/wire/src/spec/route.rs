@@ -123,6 +123,8 @@ pub struct Rules {
     pub head_bytes_max: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ban: Option<Ban>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
 }
 
 impl Rules {
@@ -307,6 +309,49 @@ pub struct Ban {
     pub times: u32,
     pub within_ms: u64,
     pub for_ms: u64,
+}
+
+/// Which answers the gateway keeps and gives again. What an answer says of it itself (RFC 9111) goes before this.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cache {
+    /// How long an answer is fresh that does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_ttl_ms: Option<u64>,
+    /// How long it is used after that while it is asked for anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_while_revalidate_ms: Option<u64>,
+    /// The same while the service fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stale_if_error_ms: Option<u64>,
+    /// Larger answers are not kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer_bytes_max: Option<u64>,
+    #[serde(skip_serializing_if = "IgnoreQuery::is_nothing")]
+    pub ignore_query: IgnoreQuery,
+    /// Headers of requests by which answers differ, in lower case.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vary: Vec<String>,
+    /// Keep answers that set cookies, cookies and all.
+    pub keep_cookies: bool,
+    /// Do as `cache-control` of requests says.
+    pub obey_clients: bool,
+}
+
+/// Which part of a query tells no answers apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IgnoreQuery {
+    #[default]
+    Nothing,
+    All,
+    Names(Vec<String>),
+}
+
+impl IgnoreQuery {
+    fn is_nothing(&self) -> bool {
+        *self == IgnoreQuery::Nothing
+    }
 }
 
 /// Headers that say where a message ends, whom it is for or what the connection is: nobody's to change.

@@ -21,6 +21,7 @@ mod path;
 mod rate;
 mod redirect;
 
+use crate::cache;
 use crate::caller::Caller;
 use crate::header::X_FORWARDED_CLIENT_CERT;
 use crate::metrics::ServiceMeters;
@@ -79,6 +80,7 @@ pub(crate) struct Rules {
     pub(crate) mirror: Option<Mirror>,
     head_bytes_max: Option<u64>,
     bans: Option<Bans>,
+    pub(crate) cache: Option<Arc<cache::Rule>>,
 }
 
 impl std::fmt::Debug for Rules {
@@ -132,10 +134,11 @@ impl std::fmt::Debug for Ruling {
 }
 
 impl Rules {
-    fn new(wanted: &wire::spec::Rules, service: &str, meters: &Arc<ServiceMeters>) -> Rules {
+    fn new(route: &Route, wanted: &wire::spec::Rules, meters: &Arc<ServiceMeters>) -> Rules {
+        let service = &route.service;
         let added = wanted.add_prefix.clone().map(path::Change::Add);
         Rules {
-            service: service.to_owned(),
+            service: service.clone(),
             meters: Arc::clone(meters),
             since: world::clock::monotonic(),
             addresses: Addresses::new(&wanted.allow, &wanted.deny),
@@ -157,6 +160,7 @@ impl Rules {
             mirror: wanted.mirror.clone(),
             head_bytes_max: wanted.head_bytes_max,
             bans: wanted.ban.as_ref().map(Bans::new),
+            cache: cache::Rule::new(route, wanted, meters.meter()).map(Arc::new),
         }
     }
 
@@ -313,6 +317,11 @@ impl Pass {
         self.to_client(response.headers_mut());
     }
 
+    /// The service is told who the client is.
+    pub(crate) fn tells_client(&self) -> bool {
+        self.certificate.is_some() || self.rules.leave.is_some()
+    }
+
     /// Changes the headers that the client gets.
     pub(crate) fn to_client(&self, headers: &mut HeaderMap) {
         if let Some(hsts) = self.rules.hsts.as_ref().filter(|_| self.secure) {
@@ -370,7 +379,7 @@ impl Shelf {
         if let Some(rules) = known.get(route) {
             return Some(Arc::clone(rules));
         }
-        let rules = Arc::new(Rules::new(wanted, &route.service, meters));
+        let rules = Arc::new(Rules::new(route, wanted, meters));
         known.insert(route.clone(), Arc::clone(&rules));
         Some(rules)
     }

@@ -7,6 +7,8 @@ mod aside;
 #[cfg(test)]
 mod bed;
 #[cfg(test)]
+mod cache;
+#[cfg(test)]
 mod change;
 #[cfg(test)]
 mod crowd;

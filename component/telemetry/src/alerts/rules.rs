@@ -19,6 +19,7 @@ pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     rules.extend(certificates());
     rules.extend(clients());
     rules.extend(machine());
+    rules.extend(cache());
     rules.extend(own(memory_budget_bytes));
     rules
 }
@@ -127,6 +128,33 @@ fn clients() -> Vec<Rule> {
             expression: Expression::Growth { of: Select::all("bramble_gateway_bans_total"), over_ms: 5 * MINUTE_MS },
             by: &["service"],
             holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+    ]
+}
+
+/// The gateway's cache, which works without its disk, but less well.
+fn cache() -> Vec<Rule> {
+    vec![
+        Rule {
+            name: "cache_disk_lost",
+            summary: "the disk of the gateway's cache cannot be used: see the node's log, and what lies at `cache` in its data folder",
+            expression: Expression::Latest { of: Select::all("bramble_cache_disk_lost"), within_ms: RECENT_MS },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "cache_disk_failing",
+            summary: "the disk of the gateway's cache failed {value} times in ten minutes: is it full or broken?",
+            expression: Expression::Growth {
+                of: Select::all("bramble_cache_disk_errors_total"),
+                over_ms: 10 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(3.0),
             for_ms: 0,
             unit: Unit::Count,
         },

@@ -254,6 +254,32 @@ fn a_certificate_file_that_is_none() {
 }
 
 #[test]
+fn a_cache_whose_disk_is_of_no_use() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_cache_disk_lost", &[], 1.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+cache_disk_lost()"]);
+    bed.set("bramble_cache_disk_lost", &[], 0.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-cache_disk_lost()"]);
+}
+
+#[test]
+fn a_cache_whose_disk_fails_again_and_again() {
+    let mut bed = Bed::built_in();
+    let errors = bed.meter.counter("bramble_cache_disk_errors_total", "E.", &[]);
+    bed.pass(STEP_MS);
+    errors.add(2);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), [] as [&str; 0], "a fault that passes is none");
+    errors.add(2);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+cache_disk_failing()"]);
+    bed.pass(10 * 60_000);
+    assert_eq!(bed.changed(), ["-cache_disk_failing()"]);
+}
+
+#[test]
 fn an_image_that_cannot_be_pulled() {
     let mut bed = Bed::built_in();
     bed.meter.counter("bramble_image_pull_failures_total", "F.", &[]).inc();

@@ -4,6 +4,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod asides;
+mod cache;
 mod cors;
 pub(crate) mod forms;
 mod guards;
@@ -59,6 +60,7 @@ pub(crate) fn route(
     let named = asides::read(leave, copies, around, &mut rules, findings);
     answers::read(&mut fields, around, &mut rules, findings);
     secrecy::read(&mut fields, &mut rules, around, findings);
+    rules.cache = fields.take("cache").and_then(|at| cache::read(&at, findings));
     route.rules = (rules != Rules::default()).then(|| Box::new(rules));
     let given = fields.take("port");
     fields.finish(&[], findings);

@@ -3,8 +3,8 @@
 use crate::support::{Case, errors, warnings, web_source};
 use std::collections::BTreeMap;
 use wire::spec::{
-    Aside, Ban, BasicAuth, Coding, Compress, Conditions, Cors, ForwardAuth, Mirror, RateKey, RateLimit, Redirect,
-    Route, Rules,
+    Aside, Ban, BasicAuth, Cache, Coding, Compress, Conditions, Cors, ForwardAuth, IgnoreQuery, Mirror, RateKey,
+    RateLimit, Redirect, Route, Rules,
 };
 
 const BCRYPT: &str = "$2y$05$P6wIgCSN38XRY0s63Vq8C.0CN8TgU2k.wT5jehAHTpNzA4oSI3.qa";
@@ -119,6 +119,25 @@ fn a_route_has_guards() {
         },
     );
     rules("maintenance: back at noon", Rules { maintenance: Some("back at noon".into()), ..Rules::default() });
+    let cache = |cache| Rules { cache: Some(cache), ..Rules::default() };
+    rules("cache: true", cache(Cache::default()));
+    assert_eq!(route("cache: false").rules, None);
+    rules("cache: {}", cache(Cache::default()));
+    rules("cache: {ignore_query: yes}", cache(Cache { ignore_query: IgnoreQuery::All, ..Cache::default() }));
+    rules(
+        "cache: {default_ttl: 1m, stale_while_revalidate: 10s, stale_if_error: 1h, max_bytes: 1m, ignore_query: [utm, ref], \
+         vary: Accept-Language, set_cookie: true, obey_clients: true}",
+        cache(Cache {
+            default_ttl_ms: Some(60_000),
+            stale_while_revalidate_ms: Some(10_000),
+            stale_if_error_ms: Some(3_600_000),
+            answer_bytes_max: Some(1 << 20),
+            ignore_query: IgnoreQuery::Names(list(&["utm", "ref"])),
+            vary: list(&["accept-language"]),
+            keep_cookies: true,
+            obey_clients: true,
+        }),
+    );
     let cors = Cors {
         origins: list(&["https://a.test"]),
         methods: list(&["PUT"]),
@@ -176,6 +195,17 @@ fn everything_wrong_is_said_at_once() {
         "strip_prefix: true\nreplace_path: /x",
         &["8:25 routes[0].replace_path: the whole path is replaced, so nothing is cut off or added"],
     );
+    refused(
+        "cache: {default_ttl: 2y, max_bytes: 9m, ignore_query: ['a=b'], vary: 'a b', ttl: 1}",
+        &[
+            "7:32 routes[0].cache.default_ttl: `2y` is not a duration",
+            "7:47 routes[0].cache.max_bytes: `9m` is not a size from 1 to 8m",
+            "7:66 routes[0].cache.ignore_query[0]: `a=b` is no name in a query",
+            "7:80 routes[0].cache.vary: `a b` is not the name of a header",
+            "7:87 routes[0].cache.ttl: unknown key `ttl`",
+        ],
+    );
+    refused("cache: 5m", &["7:18 routes[0].cache: `5m` is no cache"]);
     refused("basic_auth: {}", &["7:11 routes[0].basic_auth: nobody would be let in"]);
     refused("cors: {}", &["7:11 routes[0].cors: no page may read anything: there are no `origins`"]);
     refused(
