@@ -15,6 +15,8 @@ mod frames;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod leave;
+#[cfg(test)]
 mod many;
 #[cfg(test)]
 mod named;
