@@ -6,6 +6,7 @@
 pub mod arrivals;
 pub mod cores;
 pub mod http;
+pub mod ill;
 pub mod image;
 pub mod load;
 pub mod mixed;

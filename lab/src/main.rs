@@ -8,9 +8,13 @@ use bench::Options;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Looked at after instances fall ill.
+const ILL_SECONDS: usize = 15;
+
 const USAGE: &str = "usage: lab bench [NAME…] [--minutes N]
        lab attack [NAME…] [--short]
        lab mixed [--minutes N]
+       lab ill
   NAME         which measurements or attacks; all of them if none is named
   --minutes N  how long `idle` looks (default 10), or the load of `mixed` lasts (default 30)
   --short      a few attackers for a few seconds";
@@ -23,6 +27,10 @@ fn main() -> ExitCode {
         Some(attack::ATTACKED) => return attack::serve(arguments.next()),
         Some(attack::SERVED) => return attack::serve_alone(),
         Some("mixed") => return mixed(arguments),
+        Some("ill") => {
+            lab::ill::run(ILL_SECONDS, |line| println!("{line}"));
+            return ExitCode::SUCCESS;
+        }
         Some(bench::GATEWAY_ALONE) => return bench::serve_alone(arguments),
         Some(lab::program::PROGRAM) => return lab::program::run(arguments),
         Some(_) | None => {

@@ -26,6 +26,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub const PROGRAM: &str = "program";
 /// Where a service with this program is told what it suffers from.
 pub const MOODS: &str = "/moods";
+/// How long a `/paced` answer takes: long beside what a busy machine adds.
+const PACE: Duration = Duration::from_millis(20);
 /// Of a `/drip`: pieces, and the time between two.
 const PIECES: usize = 20;
 const PIECE_PAUSE: Duration = Duration::from_millis(100);
@@ -154,6 +156,10 @@ impl Program {
                     }
                 }
                 Response::new(Told::text(&bytes.to_string()))
+            }
+            "/paced" => {
+                tokio::time::sleep(PACE).await;
+                Response::new(Told::text(&format!("slot {}", self.slot)))
             }
             "/drip" => Response::new(Told::drip()),
             _ => Response::new(Told::text(&format!("slot {}", self.slot))),

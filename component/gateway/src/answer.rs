@@ -142,6 +142,21 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The same to a client of gRPC, which makes a status of its own of others' (504 would be "unavailable"): an answer
+    /// of nothing but trailers, where there is a status that says exactly this.
+    pub(crate) fn in_grpc(&self) -> Option<Response<Bytes>> {
+        const DEADLINE_EXCEEDED: HeaderValue = HeaderValue::from_static("4");
+        let Refusal::Deadline { .. } = self else { return None };
+        let mut response = Response::new(Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", DEADLINE_EXCEEDED);
+        headers.insert("grpc-message", HeaderValue::from_static("the deadline that the request named has passed"));
+        Some(response)
+    }
+}
+
 /// A refusal in words, for people and not to be kept.
 pub(crate) fn told(status: StatusCode, code: &str, message: &str, hint: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("{code}: {message}\n{hint}\n")));

@@ -144,7 +144,11 @@ pub(crate) async fn answer(
             record.status = response.status().as_u16();
             response
         }
-        Err(refusal) => refused(session, refusal, errand.pass.as_deref(), record),
+        Err(refusal) => {
+            let in_grpc = refusal.in_grpc().filter(|_| errand.many);
+            let response = refused(session, refusal, errand.pass.as_deref(), record);
+            in_grpc.map_or(response, |response| response.map(AnswerBody::own))
+        }
     }
 }
 

@@ -53,6 +53,8 @@ fn script(node: &Node, name: &str, text: &str) -> PathBuf {
 fn serves(node: &Node, port: u16, pids: &[u64]) {
     let answer = http::get(address(port), "/").expect("the port answers");
     assert_eq!(answer.status, 200, "{}", answer.text());
+    // Whoever attends them now has to find them first.
+    wait::until("all instances are found", 10, || (instances(node).len() == pids.len()).then_some(()));
     assert_eq!(instances(node), pids, "no instance was restarted\n{}", node.log());
 }
 
@@ -201,6 +203,17 @@ fn a_signal_replaces_a_node_too() {
     wait::until("the process before has ended", 20, || (!process::runs(before)).then_some(()));
     node.adopt(newest(&node, before).expect("another process has its place"));
     serves(&node, port, &pids);
+}
+
+#[test]
+fn ill_instances_among_ten_are_left_out() {
+    let seconds = lab::ill::run(8, |line| println!("{line}"));
+    // How late answers are is the machine's affair; errors are the balancer's.
+    let later = &seconds[3..];
+    let errors: usize = later.iter().map(|one| one.errors).sum();
+    let requests: usize = later.iter().map(|one| one.requests).sum();
+    assert!(requests > 500, "{seconds:?}");
+    assert!(errors * 200 < requests, "{errors} errors in {requests} requests: {seconds:?}");
 }
 
 #[test]

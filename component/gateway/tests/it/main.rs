@@ -17,6 +17,8 @@ mod frames;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod leave;
+#[cfg(test)]
 mod many;
 #[cfg(test)]
 mod named;

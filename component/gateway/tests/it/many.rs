@@ -358,6 +358,26 @@ async fn a_body_in_a_stream_is_cut_off_too() {
 }
 
 #[tokio::test]
+async fn a_deadline_of_grpc_that_passes_is_told_in_grpc() {
+    let silent = Instance::raw(|stream| async move {
+        let service = hyper::service::service_fn(|_: Request<Incoming>| {
+            std::future::pending::<Result<Response<Body>, Infallible>>()
+        });
+        let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        drop(serving.serve_connection(TokioIo::new(stream), service).await);
+    })
+    .await;
+    let world = Secure::new(&silent).await;
+    let mut client = world.many().await;
+    let request = Request::post("https://shop.test/echo.Echo/Say")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "50m");
+    let response = client.send(request.body(empty()).unwrap()).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["grpc-status"], "4");
+}
+
+#[tokio::test]
 async fn an_instance_without_http_2_is_said_to_be_broken() {
     let named = Instance::http(|_| async { Response::new(text("plain")) }).await;
     let world = Secure::new(&named).await;
