@@ -272,6 +272,9 @@ fn lasting(
         udp: Some(Arc::new(serve::Datagrams(Arc::clone(&boxes)))),
         inherited,
         trusted: node.trusted.clone(),
+        access: Some(Arc::new(serve::Ledger(telemetry.requests().clone()))),
+        access_log: Some(node.access_log),
+        zone: serve::zone(&node.labels),
         ..gateway::Settings::default()
     };
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));

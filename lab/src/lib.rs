@@ -7,6 +7,7 @@ pub mod arrivals;
 pub mod cores;
 pub mod http;
 pub mod image;
+pub mod leaving;
 pub mod load;
 pub mod mixed;
 pub mod node;

@@ -12,6 +12,7 @@ mod nodes;
 mod openapi;
 mod page;
 mod problem;
+mod requests;
 mod routes;
 mod seen;
 mod services;
@@ -94,6 +95,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/routes/test", post(routes::test))
         .route("/v1/gateway/bans", get(bans::list))
         .route("/v1/gateway/bans/{client}", delete(bans::lift))
+        .route("/v1/gateway/requests", get(requests::list))
         .route("/v1/certificates", get(certificates::list))
         .route("/v1/certificates/authority", get(certificates::authority))
         .route("/v1/images", get(images::list).delete(images::remove))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 39] = [
+const OPERATIONS: [Operation; 40] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -41,6 +41,13 @@ const OPERATIONS: [Operation; 39] = [
     Operation("post", "/v1/routes/test", "Where a request would go, and why.", "RouteQuestion", "RouteAnswer"),
     Operation("get", "/v1/gateway/bans", "Whom routes turn away for a while.", "", "BanState[]"),
     Operation("delete", "/v1/gateway/bans/{client}", "Lets an address in again.", "", "BanLifted"),
+    Operation(
+        "get",
+        "/v1/gateway/requests",
+        "Lines of the access log; ?service= &route= &instance= &client= &trace= &status= &slow_ms= &since_ms= &until_ms= &tail= &follow=.",
+        "",
+        "RequestRecord",
+    ),
     Operation("get", "/v1/certificates", "What the gateway shows over TLS.", "", "CertificateState[]"),
     Operation("get", "/v1/certificates/authority", "Whom to trust for the node's own.", "", "AuthorityCertificate"),
     Operation("get", "/v1/images", "All images.", "", "Image[]"),

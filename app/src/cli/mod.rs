@@ -67,7 +67,7 @@ pub enum Command {
     /// Which requests go to which service
     #[command(subcommand)]
     Route(route::Verb),
-    /// What the gateway does to clients
+    /// What came in at the front, and what the gateway does about clients
     #[command(subcommand)]
     Gateway(gateway::Verb),
     /// Certificates for TLS
@@ -99,6 +99,9 @@ pub struct UpArgs {
     pub trust: Vec<String>,
     #[command(flatten)]
     pub acme: AcmeArgs,
+    /// Which requests are logged beside failed and slow ones: off, errors, sampled(0.01), all [default: sampled(0.01)]
+    #[arg(long, value_name = "WHICH")]
+    pub access_log: Option<String>,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,

@@ -3,46 +3,20 @@
 //! Owns the end of a request: the connection goes back to the unused ones if it is fit, the endpoint learns how
 //! it did, the request is counted. Holds at most one frame: a slow client slows the instance down.
 
-use crate::crowd;
 use crate::http1::LineError;
 use crate::link::Link;
-use crate::metrics::{Failure, ServiceMeters};
+use crate::metrics::Failure;
 use crate::pulse::Pulse;
 use crate::reshape::Reshaped;
+use crate::seen::Record;
 use crate::streams::Place;
 use crate::upstream::Lease;
 use balancer::Outcome;
 use bytes::Bytes;
-use http::Method;
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
-
-/// Counts a request when it is over, however it ends.
-pub(crate) struct Record {
-    pub(crate) meters: Arc<ServiceMeters>,
-    /// 0 until there is an answer.
-    pub(crate) status: u16,
-    method: Method,
-    started: Instant,
-    /// Its place among those of its client.
-    pub(crate) place: Option<crowd::Request>,
-}
-
-impl Record {
-    pub(crate) fn new(meters: Arc<ServiceMeters>, method: Method, started: Instant) -> Record {
-        Record { meters, status: 0, method, started, place: None }
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let took = world::clock::monotonic().saturating_duration_since(self.started);
-        self.meters.request(&self.method, self.status, took);
-    }
-}
 
 /// What is to be settled when an answer is through.
 pub(crate) struct Ending {
@@ -56,11 +30,13 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) fn new(lease: Lease, link: Link, record: Record, pulse: Arc<Pulse>) -> Ending {
+    pub(crate) fn new(lease: Lease, link: Link, status: u16, mut record: Record, pulse: Arc<Pulse>) -> Ending {
         // Neither the wait for an endpoint nor the tries of others are this one's doing.
         let begun = record.started.max(lease.begun);
-        let took = world::clock::monotonic().saturating_duration_since(begun);
-        let outcome = match record.status {
+        let now = world::clock::monotonic();
+        let took = now.saturating_duration_since(begun);
+        record.answered(status, now);
+        let outcome = match status {
             500.. => Outcome::ServerError,
             _ => Outcome::Ok { latency_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) },
         };
@@ -80,7 +56,10 @@ impl Ending {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Ok(frame)) => {
+                self.record.sent(frame.data_ref().map_or(0, Bytes::len));
+                Poll::Ready(Some(Ok(frame)))
+            }
             None => {
                 self.complete();
                 Poll::Ready(None)
@@ -118,6 +97,7 @@ impl Ending {
     fn cut(&mut self) {
         if let Some((lease, _)) = self.parts.take() {
             self.record.meters.failure(Failure::Cut);
+            self.record.cut();
             lease.end(Outcome::ServerError);
         }
     }
@@ -127,7 +107,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         if self.parts.is_some() {
             // Neither complete nor cut: the client left in the middle.
-            self.record.status = 0;
+            self.record.left();
         }
         self.pulse.request_ends();
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns every bound of the gateway with its reason. The defaults are what is meant to run; tests shorten them.
 
+use crate::seen::AccessSink;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use wire::spec::AccessLog;
 use wire::spec::Protocol;
 
 /// Client connections at once, if there are descriptors for them. Each costs two and some KiB.
@@ -102,6 +104,12 @@ pub struct Settings {
     /// Addresses and networks of balancers in front of us, which may say for whom they speak: by the PROXY protocol, or by
     /// `x-forwarded-for` and `x-forwarded-proto`. What cannot be read trusts nobody.
     pub trusted: Vec<String>,
+    /// Where the gateway is: instances in the same zone are preferred.
+    pub zone: Option<Arc<str>>,
+    /// Where requests are told of. Without it there is no access log.
+    pub access: Option<Arc<dyn AccessSink>>,
+    /// Which of them, where a route does not say.
+    pub access_log: Option<AccessLog>,
     pub limits: Limits,
 }
 

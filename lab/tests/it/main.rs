@@ -13,6 +13,7 @@ mod lives;
 mod network;
 mod probe;
 mod protection;
+mod requests;
 mod rolling;
 mod routes;
 mod surviving;

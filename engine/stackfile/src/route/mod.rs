@@ -5,6 +5,7 @@
 pub(crate) mod answers;
 pub(crate) mod asides;
 mod cors;
+mod delivery;
 pub(crate) mod forms;
 mod guards;
 pub(crate) mod rewriting;
@@ -60,6 +61,7 @@ pub(crate) fn route(
     answers::read(&mut fields, around, &mut rules, findings);
     secrecy::read(&mut fields, &mut rules, around, findings);
     route.rules = (rules != Rules::default()).then(|| Box::new(rules));
+    route.delivery = delivery::read(&mut fields, findings);
     let given = fields.take("port");
     fields.finish(&[], findings);
     secrecy::check(&route, item, findings);
