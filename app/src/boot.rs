@@ -273,6 +273,9 @@ fn lasting(
         inherited,
         trusted: node.trusted.clone(),
         cache: cache(&node),
+        access: Some(Arc::new(serve::Ledger(telemetry.requests().clone()))),
+        access_log: Some(node.access_log),
+        zone: serve::zone(&node.labels),
         ..gateway::Settings::default()
     };
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));

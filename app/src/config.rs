@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use wire::spec::AccessLog;
 
 /// Where the API listens and is looked for, unless said otherwise.
 pub const API_DEFAULT: &str = "127.0.0.1:7700";
@@ -40,6 +41,8 @@ pub struct Node {
     pub acme: Option<Acme>,
     pub cache_memory_bytes: u64,
     pub cache_disk_bytes: u64,
+    /// Which requests are told of, where a route does not say.
+    pub access_log: AccessLog,
     pub labels: BTreeMap<String, String>,
     pub mirrors: BTreeMap<String, String>,
     pub credentials: BTreeMap<String, Credentials>,
@@ -56,6 +59,8 @@ pub struct Client {
 pub enum ConfigError {
     #[error("--trust {given:?} is not an address or a network such as 10.0.0.0/8")]
     Network { given: String },
+    #[error("--access-log {given:?} does not say which requests are logged")]
+    AccessLog { given: String },
     #[error("{what} {given:?} is not an address and a port")]
     Address { what: &'static str, given: String },
     #[error("no folder for data: neither --data nor XDG_DATA_HOME nor HOME is set")]
@@ -76,6 +81,7 @@ impl ConfigError {
     pub fn hint(&self) -> &'static str {
         match self {
             ConfigError::Address { .. } => "write it as 127.0.0.1:7700, [::1]:7700 or :7700",
+            ConfigError::AccessLog { .. } => "write off, errors, sampled(0.01) or all",
             ConfigError::NoData => "name one with --data DIR",
             ConfigError::Pair { .. } => "write it as name=value",
             ConfigError::Acme { hint, .. } | ConfigError::Needs { hint, .. } => hint,
@@ -137,6 +143,10 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         api: address("--api", &args.api)?,
         http: address("--http", &args.http)?,
         https: args.https.as_deref().map(|given| address("--https", given)).transpose()?,
+        access_log: match &args.access_log {
+            Some(given) => given.parse().map_err(|_| ConfigError::AccessLog { given: given.clone() })?,
+            None => AccessLog::DEFAULT,
+        },
         trusted: args.trust.iter().map(network).collect::<Result<_, _>>()?,
         acme: acme::read(&args.acme, args.https.is_some())?,
         cache_memory_bytes: size("--cache-memory", &args.cache_memory, CACHE_MEMORY_BYTES_MIN)?,

@@ -164,6 +164,7 @@ impl Roles {
             serving,
         };
         let serve = serve::run(Arc::clone(gateway), Arc::clone(agent), view.clone(), front, meter.clone());
+        let tell_load = serve::tell_load(Arc::clone(gateway), Arc::clone(telemetry), id.clone());
         let series = vec![
             seen::services(meter, view.clone()),
             seen::certificates(meter, certificates.clone()),
@@ -173,6 +174,7 @@ impl Roles {
         let mut tasks = vec![
             world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
             world::task::spawn("serve", serve),
+            world::task::spawn("tell-load", tell_load),
             world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry))),
         ];
         tasks.extend(keeping);

@@ -6,14 +6,19 @@ use crate::certificates::Shown;
 use crate::handover::Previous;
 use containers::{Agent, Boxes};
 use control::view::{Snapshot, View};
-use gateway::{Endpoint, Gateway, Listener, ListenerKind, Passage, Route, Speaks, Table, UdpDialer, UdpDialing};
+use gateway::{
+    AccessSink, Endpoint, Gateway, Listener, ListenerKind, Passage, Route, Speaks, Table, UdpDialer, UdpDialing,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use telemetry::Telemetry;
+use telemetry::requests::Requests;
 use tokio::net::UdpSocket;
 use tokio::sync::{oneshot, watch};
+use wire::api::RequestRecord;
 use wire::resource::Wanted;
 use wire::spec::{Port, Protocol, Redirect, Rules, Service};
 
@@ -191,6 +196,7 @@ fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Ta
                 conditions: route.conditions.clone(),
                 weight: route.weight,
                 rules: rules(stack, route, https),
+                delivery: route.delivery.clone(),
                 service: target.clone(),
                 port: route.port,
             });
@@ -210,7 +216,12 @@ fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Ta
         let endpoints = snapshot
             .instances_of(stack, name)
             .filter(|instance| snapshot.statuses.get(&instance.id).is_some_and(|status| status.ready))
-            .map(|instance| Endpoint { instance: instance.id.clone(), draining: instance.wanted == Wanted::Stopped });
+            .map(|instance| Endpoint {
+                instance: instance.id.clone(),
+                machine: instance.node.clone(),
+                zone: snapshot.machines.get(&instance.node).and_then(|machine| zone(&machine.node.labels)),
+                draining: instance.wanted == Wanted::Stopped,
+            });
         table.services.insert(target.clone(), endpoints.collect());
     }
     table
@@ -230,6 +241,28 @@ fn rules(stack: &str, route: &wire::spec::Route, https: Option<SocketAddr>) -> O
     Some(rules)
 }
 
+/// The label that says where a machine is, of a room or a site: what is near is asked first.
+const ZONE: &str = "zone";
+
+/// Where a machine with these labels is.
+pub fn zone(labels: &BTreeMap<String, String>) -> Option<Arc<str>> {
+    labels.get(ZONE).filter(|zone| !zone.is_empty()).map(|zone| Arc::from(zone.as_str()))
+}
+
+/// Between two looks at how busy this machine is.
+const LOAD_EVERY: Duration = Duration::from_secs(1);
+
+/// Tells the gateway how busy this machine, `node`, is. Owner: the boot list. May be dropped anywhere.
+pub async fn tell_load(gateway: Arc<Gateway>, telemetry: Arc<Telemetry>, node: String) {
+    loop {
+        let load = telemetry.load();
+        // Busy is not overloaded, and waiting programs are not always a busy machine: the worse of the two counts.
+        gateway.note_load(&node, load.cpu_busy.max(load.psi_cpu));
+        gateway.note_waiting(load.psi_cpu);
+        tokio::time::sleep(LOAD_EVERY).await;
+    }
+}
+
 /// The rules of a route; one for TLS only sends all others to where there is TLS, if this node has such a place.
 fn with_tls_only(route: &wire::spec::Route, https: Option<SocketAddr>) -> Option<Box<Rules>> {
     let mut rules = route.rules.clone();
@@ -242,6 +275,15 @@ fn with_tls_only(route: &wire::spec::Route, https: Option<SocketAddr>) -> Option
         rules.redirect.get_or_insert(Redirect { to, status: 308, plain_only });
     }
     rules
+}
+
+/// The gateway's access log is where all of telemetry is.
+pub struct Ledger(pub Requests);
+
+impl AccessSink for Ledger {
+    fn write(&self, records: &[RequestRecord]) {
+        self.0.append(records);
+    }
 }
 
 /// Published UDP ports: sockets made inside an instance's box, connected to its port.

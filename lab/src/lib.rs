@@ -8,6 +8,7 @@ pub mod cores;
 pub mod http;
 pub mod ill;
 pub mod image;
+pub mod leaving;
 pub mod load;
 pub mod mixed;
 pub mod node;

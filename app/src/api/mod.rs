@@ -13,6 +13,7 @@ mod nodes;
 mod openapi;
 mod page;
 mod problem;
+mod requests;
 mod routes;
 mod seen;
 mod services;
@@ -98,6 +99,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/cache", get(cache::list))
         .route("/v1/cache/stats", get(cache::stats))
         .route("/v1/cache/purge", post(cache::purge))
+        .route("/v1/gateway/requests", get(requests::list))
         .route("/v1/certificates", get(certificates::list))
         .route("/v1/certificates/authority", get(certificates::authority))
         .route("/v1/images", get(images::list).delete(images::remove))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 42] = [
+const OPERATIONS: [Operation; 43] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -44,6 +44,13 @@ const OPERATIONS: [Operation; 42] = [
     Operation("get", "/v1/cache", "Answers that are kept; ?of= a host or service, ?limit=.", "", "CacheListing"),
     Operation("get", "/v1/cache/stats", "How much is kept, and of how much use it was.", "", "CacheStats"),
     Operation("post", "/v1/cache/purge", "Forgets answers.", "CachePurge", ""),
+    Operation(
+        "get",
+        "/v1/gateway/requests",
+        "Lines of the access log; ?service= &route= &instance= &client= &trace= &status= &slow_ms= &since_ms= &until_ms= &tail= &follow=.",
+        "",
+        "RequestRecord",
+    ),
     Operation("get", "/v1/certificates", "What the gateway shows over TLS.", "", "CertificateState[]"),
     Operation("get", "/v1/certificates/authority", "Whom to trust for the node's own.", "", "AuthorityCertificate"),
     Operation("get", "/v1/images", "All images.", "", "Image[]"),

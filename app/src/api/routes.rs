@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use gateway::{Breaker, Fate, Question, Route};
 use wire::api::{EndpointState, RouteAnswer, RouteQuestion, RouteState, RouteTried};
+use wire::spec::{AccessLog, Balance};
 
 pub(super) async fn list(State(app): State<App>) -> Json<Vec<RouteState>> {
     let routes = app.gateway.routes().await;
@@ -73,6 +74,8 @@ fn state(app: &App, route: &Route) -> RouteState {
         in_flight: u64::try_from(one.in_flight).unwrap_or(u64::MAX),
         latency_ms: one.latency_ms,
         penalty_ms: one.penalty_ms,
+        load: one.load,
+        zone: one.zone.as_deref().unwrap_or_default().to_owned(),
         draining: one.draining,
     });
     RouteState {
@@ -105,6 +108,16 @@ fn notes(route: &Route) -> Vec<String> {
     note(route.priority != 0, format!("priority {}", route.priority));
     note(route.weight.is_some(), format!("weight {}", route.weight.unwrap_or_default()));
     note(route.strip_prefix, "strip".to_owned());
+    let delivery = route.delivery.as_deref().cloned().unwrap_or_default();
+    match &delivery.balance {
+        Some(Balance::Sticky(_)) => note(true, "sticky".to_owned()),
+        Some(Balance::Hash(_)) => note(true, "by hash".to_owned()),
+        None => {}
+    }
+    note(!delivery.priority_class.is_normal(), format!("{} priority", delivery.priority_class.word()));
+    note(delivery.hedge.is_some(), "hedged".to_owned());
+    note(delivery.in_flight_max.is_some(), format!("{} at once", delivery.in_flight_max.unwrap_or_default()));
+    note(delivery.access_log.is_some(), format!("log {}", delivery.access_log.unwrap_or(AccessLog::DEFAULT)));
     let Some(rules) = &route.rules else { return notes };
     let mut note = |said: bool, text: &str| {
         if said {

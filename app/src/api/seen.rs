@@ -5,23 +5,30 @@ use super::problem::{Query, Refusal};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use control::stacks::ApplyError;
 use futures::{StreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::time::Duration;
 use telemetry::logs::{Query as LogQuery, QueryError};
-use wire::api::{Alert, LogLine, Series};
+use wire::api::{Alert, Series};
 
 /// Lines shown when nobody says how many.
 const TAIL_DEFAULT: usize = 1_000;
 /// An empty line this often keeps a quiet log's connection open and finds clients that are gone.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-pub(super) async fn metrics(State(app): State<App>) -> Response {
+/// Prometheus' own text; OpenMetrics, with examples of traces, for those that ask for it, as Prometheus does.
+pub(super) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
+    let accepts = headers.get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+    if accepts.contains("application/openmetrics-text") {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        return ([(CONTENT_TYPE, kind)], app.meter.encode_open()).into_response();
+    }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.meter.encode()).into_response()
 }
 
@@ -145,13 +152,14 @@ pub(super) async fn logs(
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-fn encoded(line: &LogLine) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(line).expect("a log line is plain data");
+/// A line of JSON.
+pub(super) fn encoded(line: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(line).expect("what lines are made of is plain data");
     bytes.push(b'\n');
     bytes
 }
 
-fn refusal(error: QueryError) -> Refusal {
+pub(super) fn refusal(error: QueryError) -> Refusal {
     let (status, code) = if error.is_callers_fault() { (422, "B0701") } else { (503, "B0702") };
     let hint = error.hint();
     Refusal::new(status, code, error.to_string()).hint(hint)

@@ -68,7 +68,7 @@ pub enum Command {
     /// Which requests go to which service
     #[command(subcommand)]
     Route(route::Verb),
-    /// What the gateway does to clients
+    /// What came in at the front, and what the gateway does about clients
     #[command(subcommand)]
     Gateway(gateway::Verb),
     /// Answers that the gateway keeps
@@ -109,6 +109,9 @@ pub struct UpArgs {
     /// Disk for them, in the data folder; 0, or 64m and more
     #[arg(long, value_name = "SIZE", default_value = crate::config::CACHE_DISK_DEFAULT)]
     pub cache_disk: String,
+    /// Which requests are logged beside failed and slow ones: off, errors, sampled(0.01), all [default: sampled(0.01)]
+    #[arg(long, value_name = "WHICH")]
+    pub access_log: Option<String>,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,

@@ -86,7 +86,8 @@ fn written(services: &Services) -> BTreeMap<String, Vec<(String, bool)>> {
 }
 
 fn read(services: BTreeMap<String, Vec<(String, bool)>>) -> Services {
-    let endpoint = |(instance, draining)| Endpoint { instance, draining };
+    // Where they run decides who is asked first, and this process finishes what it has.
+    let endpoint = |(instance, draining)| Endpoint { instance, draining, ..Endpoint::default() };
     let read = services.into_iter().map(|(service, pairs)| (service, pairs.into_iter().map(endpoint).collect()));
     read.collect()
 }

@@ -1,9 +1,9 @@
 //! The three instruments. Owns the atomics; a handle is an `Arc`, so cloning is cheap and a handle keeps
 //! working (unread) after its series is forgotten. Knows no name and no label.
 
-use crate::sample::Value;
-use std::sync::Arc;
+use crate::sample::{Example, TRACE_BYTES_MAX, Value};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Bucket bounds for latencies: half a millisecond, where a local hop ends, to a minute, where people have
 /// left; each about twice the one before, so a quantile is off by a factor of two at worst.
@@ -61,12 +61,14 @@ struct Buckets {
     /// One per bound and one for what is above all of them. Not cumulative, so that an observation writes one.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
+    /// One for each count, once somebody gives the first: most histograms never have any.
+    examples: OnceLock<Box<[Mutex<Option<Example>>]>>,
 }
 
 impl Histogram {
     pub(crate) fn new(bounds: &'static [f64]) -> Histogram {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Histogram(Arc::new(Buckets { bounds, counts, sum: AtomicU64::new(0) }))
+        Histogram(Arc::new(Buckets { bounds, counts, sum: AtomicU64::new(0), examples: OnceLock::new() }))
     }
 
     /// Counts one value. NaN is no value and is not counted: it would make the sum useless for ever.
@@ -84,6 +86,18 @@ impl Histogram {
         self.observe(duration.as_secs_f64());
     }
 
+    /// Keeps the trace of one of the values counted, as an example of those near it, in place of the one before. Takes
+    /// a lock, so it is for the few that somebody can look up.
+    pub fn exemplify(&self, value: f64, trace: &str, now_ms: u64) {
+        if value.is_nan() || trace.len() > TRACE_BYTES_MAX {
+            return;
+        }
+        let at = self.0.bounds.partition_point(|bound| *bound < value);
+        let examples = self.0.examples.get_or_init(|| self.0.counts.iter().map(|_| Mutex::new(None)).collect());
+        let example = Example { trace: trace.to_owned(), value, time_ms: now_ms };
+        *examples[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(example);
+    }
+
     pub fn bounds(&self) -> &'static [f64] {
         self.0.bounds
     }
@@ -93,6 +107,9 @@ impl Histogram {
             bounds: self.0.bounds,
             counts: self.0.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
             sum: f64::from_bits(self.0.sum.load(Ordering::Relaxed)),
+            examples: self.0.examples.get().map_or_else(Vec::new, |examples| {
+                examples.iter().map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+            }),
         }
     }
 }

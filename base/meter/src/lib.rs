@@ -15,4 +15,4 @@ mod text;
 
 pub use instrument::{Counter, Gauge, Histogram, LATENCY_SECONDS, SIZE_BYTES};
 pub use meter::{Meter, Registration, SERIES_MAX};
-pub use sample::{Kind, LABEL_BYTES_MAX, Labels, Sample, Samples, Value};
+pub use sample::{Example, Kind, LABEL_BYTES_MAX, Labels, Sample, Samples, Value};

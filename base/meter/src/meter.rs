@@ -185,7 +185,13 @@ impl Meter {
 
     /// All of it in Prometheus' text format 0.0.4, content type `text/plain; version=0.0.4`.
     pub fn encode(&self) -> String {
-        text::encode(&self.samples())
+        text::encode(&self.samples(), text::Format::Plain)
+    }
+
+    /// All of it as OpenMetrics 1.0 has it, with exemplars, content type `application/openmetrics-text;
+    /// version=1.0.0; charset=utf-8`.
+    pub fn encode_open(&self) -> String {
+        text::encode(&self.samples(), text::Format::Open)
     }
 
     fn instrument(

@@ -6,6 +6,18 @@ use std::sync::Arc;
 /// as long as its series lives.
 pub const LABEL_BYTES_MAX: usize = 512;
 
+/// Longest trace id of an example: what an exemplar's labels may have in all, less the name of the one there is
+/// (OpenMetrics 1.0, "Exemplars").
+pub(crate) const TRACE_BYTES_MAX: usize = 128 - "trace_id".len();
+
+/// One of the values a histogram counted, with the trace that tells why it is what it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    pub trace: String,
+    pub value: f64,
+    pub time_ms: u64,
+}
+
 /// Label names and values, sorted by name.
 pub type Labels = Arc<[(&'static str, Arc<str>)]>;
 
@@ -26,6 +38,8 @@ pub enum Value {
         bounds: &'static [f64],
         counts: Vec<u64>,
         sum: f64,
+        /// Empty, or for each count the newest that there is.
+        examples: Vec<Option<Example>>,
     },
 }
 

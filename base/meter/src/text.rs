@@ -1,56 +1,94 @@
 //! Prometheus' text format, version 0.0.4
-//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Pure: samples in, text out.
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>), and OpenMetrics 1.0
+//! (<https://prometheus.io/docs/specs/om/open_metrics_spec/>), which has exemplars. Pure: samples in, text out.
 
-use crate::sample::{Kind, Sample, Value};
+use crate::sample::{Example, Kind, Sample, Value};
 use std::fmt::Write;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Plain,
+    Open,
+}
+
+/// What the names of OpenMetrics' counters end with, but not those of their families.
+const TOTAL: &str = "_total";
+
 /// Writes `samples`, which stand sorted by name. Names and label names are well formed already.
-pub(crate) fn encode(samples: &[Sample]) -> String {
+pub(crate) fn encode(samples: &[Sample], format: Format) -> String {
     let mut out = String::with_capacity(samples.len() * 96);
     let mut family = "";
     for sample in samples {
         if sample.name != family {
             family = sample.name;
-            head(&mut out, sample);
+            head(&mut out, sample, format);
         }
         match &sample.value {
-            Value::Counter(value) | Value::Gauge(value) => line(&mut out, sample, "", None, *value),
-            Value::Histogram { bounds, counts, sum } => histogram(&mut out, sample, bounds, counts, *sum),
+            Value::Counter(value) | Value::Gauge(value) => {
+                line(&mut out, sample, "", None, *value);
+                out.push('\n');
+            }
+            Value::Histogram { .. } => histogram(&mut out, sample, format),
         }
+    }
+    if format == Format::Open {
+        out.push_str("# EOF\n");
     }
     out
 }
 
-fn head(out: &mut String, sample: &Sample) {
-    let kind = match sample.kind() {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+fn head(out: &mut String, sample: &Sample, format: Format) {
+    let open = format == Format::Open;
+    let (name, kind) = match sample.kind() {
+        Kind::Counter if open => match sample.name.strip_suffix(TOTAL) {
+            Some(name) => (name, "counter"),
+            None => (sample.name, "unknown"),
+        },
+        Kind::Counter => (sample.name, "counter"),
+        Kind::Gauge => (sample.name, "gauge"),
+        Kind::Histogram => (sample.name, "histogram"),
     };
     out.push_str("# HELP ");
-    out.push_str(sample.name);
+    out.push_str(name);
     out.push(' ');
-    escape(out, sample.help, false);
+    escape(out, sample.help, open);
     out.push_str("\n# TYPE ");
-    out.push_str(sample.name);
+    out.push_str(name);
     out.push(' ');
     out.push_str(kind);
     out.push('\n');
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the format has floats only; exact below 2^53")]
-fn histogram(out: &mut String, sample: &Sample, bounds: &[f64], counts: &[u64], sum: f64) {
+#[expect(clippy::cast_precision_loss, reason = "the formats have floats only; exact below 2^53")]
+fn histogram(out: &mut String, sample: &Sample, format: Format) {
+    let Value::Histogram { bounds, counts, sum, examples } = &sample.value else { return };
     let mut total = 0;
     for (at, count) in counts.iter().enumerate() {
         total += count;
         let bound = bounds.get(at).copied().unwrap_or(f64::INFINITY);
-        line(out, sample, "_bucket", Some(bound), total as f64);
+        line(out, sample, "_bucket", Some((bound, format)), total as f64);
+        if let (Format::Open, Some(Some(example))) = (format, examples.get(at)) {
+            exemplar(out, example);
+        }
+        out.push('\n');
     }
-    line(out, sample, "_sum", None, sum);
+    line(out, sample, "_sum", None, *sum);
+    out.push('\n');
     line(out, sample, "_count", None, total as f64);
+    out.push('\n');
 }
 
-fn line(out: &mut String, sample: &Sample, suffix: &str, le: Option<f64>, value: f64) {
+#[expect(clippy::cast_precision_loss, reason = "milliseconds stay exact for 285,000 years")]
+fn exemplar(out: &mut String, example: &Example) {
+    out.push_str(" # {trace_id=\"");
+    escape(out, &example.trace, true);
+    out.push_str("\"} ");
+    number(out, example.value);
+    out.push(' ');
+    number(out, example.time_ms as f64 / 1_000.0);
+}
+
+fn line(out: &mut String, sample: &Sample, suffix: &str, le: Option<(f64, Format)>, value: f64) {
     out.push_str(sample.name);
     out.push_str(suffix);
     let mut open = false;
@@ -62,11 +100,14 @@ fn line(out: &mut String, sample: &Sample, suffix: &str, le: Option<f64>, value:
         escape(out, label, true);
         out.push('"');
     }
-    if let Some(le) = le {
+    if let Some((le, format)) = le {
         out.push(if open { ',' } else { '{' });
         open = true;
         out.push_str("le=\"");
         number(out, le);
+        if format == Format::Open && le.is_finite() && le.fract() == 0.0 {
+            out.push_str(".0");
+        }
         out.push('"');
     }
     if open {
@@ -74,7 +115,6 @@ fn line(out: &mut String, sample: &Sample, suffix: &str, le: Option<f64>, value:
     }
     out.push(' ');
     number(out, value);
-    out.push('\n');
 }
 
 fn number(out: &mut String, value: f64) {

@@ -1,8 +1,11 @@
 //! Bodies of the HTTP API under `/v1`. All JSON, snake case, times in milliseconds since 1970, sizes in bytes.
 
+mod request;
+
 use crate::diagnostic::Diagnostic;
 use crate::resource::{Instance, Node, Rollout, Status};
 use crate::spec;
+pub use request::{End, RequestRecord, Retry, Split, TlsSeen, Why};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -242,6 +245,10 @@ pub struct EndpointState {
     pub latency_ms: Option<f64>,
     /// What its failures cost on top of its latency.
     pub penalty_ms: f64,
+    /// How busy its machine is, from 0 to 1.
+    pub load: f64,
+    /// Where its machine is; empty where that is not said.
+    pub zone: String,
     pub draining: bool,
 }
 

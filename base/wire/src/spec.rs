@@ -3,8 +3,10 @@
 //! The stack-file parser produces it, control stores it per revision, the scheduler places it, the container
 //! component runs it. Field names follow the compose specification; units are last.
 
+mod delivery;
 mod route;
 
+pub use delivery::{AccessLog, Balance, Delivery, HashKey, Hedge, NoAccessLog, PriorityClass};
 pub use route::{
     Aside, Ban, BasicAuth, Cache, ClientCertificates, Coding, Compress, Conditions, Cors, FRAMING_HEADERS, ForwardAuth,
     Hsts, IgnoreQuery, Mirror, ProxyProtocol, RateKey, RateLimit, Redirect, Route, Rules,

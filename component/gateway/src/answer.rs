@@ -46,6 +46,8 @@ pub(crate) enum Refusal {
     Crowded { service: String },
     #[error("too many requests of this client are under way")]
     Busy,
+    #[error("there is more to do than this machine can do, and service {service} comes later")]
+    Shed { service: String },
     #[error("the rules of the route have answered")]
     Ruled(Box<Ruling>),
 }
@@ -56,7 +58,9 @@ impl Refusal {
             Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
             Refusal::TooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::NoRoute { .. } => StatusCode::NOT_FOUND,
-            Refusal::NoEndpoint { .. } | Refusal::Crowded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::NoEndpoint { .. } | Refusal::Crowded { .. } | Refusal::Shed { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Refusal::Unreachable { .. } | Refusal::Broken { .. } | Refusal::Unasked { .. } => StatusCode::BAD_GATEWAY,
             Refusal::Late { .. } | Refusal::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
@@ -76,6 +80,7 @@ impl Refusal {
             Refusal::Connect => "B0607",
             Refusal::Crowded { .. } => "B0608",
             Refusal::Busy => "B0629",
+            Refusal::Shed { .. } => "B0609",
             // What was answered is no failure, or names its own.
             Refusal::Ruled(_) => "",
         }
@@ -104,6 +109,7 @@ impl Refusal {
             Refusal::Connect => "the gateway is no forward proxy",
             Refusal::Crowded { .. } => "try again in a moment",
             Refusal::Busy => "wait for some of them to end, or ask over fewer connections",
+            Refusal::Shed { .. } => "try again in a moment; `priority_class` of a route says what comes first",
             Refusal::Ruled(_) => "",
         }
     }
@@ -121,6 +127,7 @@ impl Refusal {
             | Refusal::Deadline { .. }
             | Refusal::Crowded { .. }
             | Refusal::Busy
+            | Refusal::Shed { .. }
             | Refusal::Ruled(_) => false,
         }
     }
@@ -157,10 +164,15 @@ impl Refusal {
     }
 }
 
+/// The code of a refusal, beside the answer that says it in words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Code(pub(crate) &'static str);
+
 /// A refusal in words, for people and not to be kept.
-pub(crate) fn told(status: StatusCode, code: &str, message: &str, hint: &str) -> Response<Bytes> {
+pub(crate) fn told(status: StatusCode, code: &'static str, message: &str, hint: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("{code}: {message}\n{hint}\n")));
     *response.status_mut() = status;
+    response.extensions_mut().insert(Code(code));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -5,7 +5,7 @@
 //! what an answer means, is the rules'.
 
 use crate::answer::Refusal;
-use crate::body::{AnswerBody, Ending, Record};
+use crate::body::{AnswerBody, Ending};
 use crate::header;
 use crate::http1::{AnswerHead, LineError};
 use crate::link::{Link, RequestBody};
@@ -13,6 +13,7 @@ use crate::metrics::Copying;
 use crate::pulse::Pulse;
 use crate::rule::Pass;
 use crate::search::Search;
+use crate::seen::Record;
 use crate::table::Endpoint;
 use crate::upstream::{Lease, Upstream};
 use balancer::Outcome;
@@ -125,9 +126,8 @@ async fn send(
         let (lease, mut link) = connect(search).await?;
         match link.send(head, body).await {
             Ok(AnswerHead { status, headers }) => {
-                let mut record = Record::new(Arc::clone(&lease.upstream.meters), head.method.clone(), started);
-                record.status = status.as_u16();
-                let ending = Ending::new(lease, link, record, Arc::new(Pulse::new()));
+                let record = Record::untold(&lease.upstream.meters, &head.method, started);
+                let ending = Ending::new(lease, link, status.as_u16(), record, Arc::new(Pulse::new()));
                 let mut answer = Response::new(AnswerBody::from_instance(ending));
                 *answer.status_mut() = status;
                 *answer.headers_mut() = headers;
@@ -223,5 +223,5 @@ impl Dialer for Outside {
 
 /// The one endpoint of a host outside.
 pub(crate) fn endpoint(host: &str) -> Endpoint {
-    Endpoint { instance: host.to_owned(), draining: false }
+    Endpoint { instance: host.to_owned(), ..Endpoint::default() }
 }

@@ -4,56 +4,20 @@
 //! it did, the request is counted. Holds at most one frame: a slow client slows the instance down.
 
 use crate::cache::KeptBody;
-use crate::crowd;
 use crate::http1::LineError;
 use crate::link::Link;
-use crate::metrics::{Failure, ServiceMeters};
+use crate::metrics::Failure;
 use crate::pulse::Pulse;
 use crate::reshape::Reshaped;
+use crate::seen::Record;
 use crate::streams::Place;
 use crate::upstream::Lease;
 use balancer::Outcome;
 use bytes::Bytes;
-use http::Method;
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
-
-/// Counts a request when it is over, however it ends.
-pub(crate) struct Record {
-    pub(crate) meters: Arc<ServiceMeters>,
-    /// 0 until there is an answer.
-    pub(crate) status: u16,
-    method: Method,
-    started: Instant,
-    /// Its place among those of its client.
-    pub(crate) place: Option<crowd::Request>,
-    /// A client asked.
-    counts: bool,
-}
-
-impl Record {
-    pub(crate) fn new(meters: Arc<ServiceMeters>, method: Method, started: Instant) -> Record {
-        Record { meters, status: 0, method, started, place: None, counts: true }
-    }
-
-    /// Of an answer that the cache takes, which is no client's request and was asked for just now.
-    pub(crate) fn of_cache(meters: Arc<ServiceMeters>, status: u16) -> Record {
-        Record { meters, status, method: Method::GET, started: world::clock::monotonic(), place: None, counts: false }
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        if !self.counts {
-            return;
-        }
-        let took = world::clock::monotonic().saturating_duration_since(self.started);
-        self.meters.request(&self.method, self.status, took);
-    }
-}
 
 /// What is to be settled when an answer is through.
 pub(crate) struct Ending {
@@ -67,11 +31,13 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) fn new(lease: Lease, link: Link, record: Record, pulse: Arc<Pulse>) -> Ending {
+    pub(crate) fn new(lease: Lease, link: Link, status: u16, mut record: Record, pulse: Arc<Pulse>) -> Ending {
         // Neither the wait for an endpoint nor the tries of others are this one's doing.
         let begun = record.started.max(lease.begun);
-        let took = world::clock::monotonic().saturating_duration_since(begun);
-        let outcome = match record.status {
+        let now = world::clock::monotonic();
+        let took = now.saturating_duration_since(begun);
+        record.answered(status, now);
+        let outcome = match status {
             500.. => Outcome::ServerError,
             _ => Outcome::Ok { latency_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX) },
         };
@@ -91,7 +57,10 @@ impl Ending {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+            Some(Ok(frame)) => {
+                self.record.sent(frame.data_ref().map_or(0, Bytes::len));
+                Poll::Ready(Some(Ok(frame)))
+            }
             None => {
                 self.complete();
                 Poll::Ready(None)
@@ -129,6 +98,7 @@ impl Ending {
     fn cut(&mut self) {
         if let Some((lease, _)) = self.parts.take() {
             self.record.meters.failure(Failure::Cut);
+            self.record.cut();
             lease.end(Outcome::ServerError);
         }
     }
@@ -138,7 +108,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         if self.parts.is_some() {
             // Neither complete nor cut: the client left in the middle.
-            self.record.status = 0;
+            self.record.left();
         }
         self.pulse.request_ends();
     }
@@ -214,7 +184,13 @@ impl Body for AnswerBody {
             AnswerBody::Own(bytes, _) if bytes.is_empty() => Poll::Ready(None),
             AnswerBody::Own(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             AnswerBody::Instance { ending, .. } => ending.poll_frame(cx),
-            AnswerBody::Kept { body, .. } => body.poll_frame(cx),
+            AnswerBody::Kept { body, record, .. } => {
+                let frame = ready!(body.poll_frame(cx));
+                if let Some(Ok(frame)) = &frame {
+                    record.sent(frame.data_ref().map_or(0, Bytes::len));
+                }
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -244,7 +220,7 @@ impl Drop for AnswerBody {
             AnswerBody::Instance { ending, .. } if ending.is_end_stream() => ending.complete(),
             AnswerBody::Kept { body, record, pulse, .. } => {
                 if !body.is_end_stream() {
-                    record.status = 0;
+                    record.left();
                 }
                 pulse.request_ends();
             }

@@ -4,13 +4,15 @@
 //! is tried, the same request is sent again where that is harmless, or it waits for an endpoint to appear.
 //! Promises at most [`SENDS_MAX`] sends, and more than one only of requests that may be repeated.
 
+use crate::affinity::Wish;
 use crate::answer::{Refusal, echo};
 use crate::aside::Asides;
 use crate::asked::Asked;
-use crate::body::{AnswerBody, Ending, Record};
+use crate::body::{AnswerBody, Ending};
 use crate::cache::{self, Inquiry, KeptBody};
 use crate::deadline;
 use crate::header::{self, ClientName};
+use crate::hedge;
 use crate::http1::{self, AnswerHead, Bad, LineError};
 use crate::link::{ClientBody, Link, RequestBody, Shared};
 use crate::listener::{Aim, Target, TargetKind};
@@ -19,7 +21,9 @@ use crate::reshape::dress;
 use crate::route::Head;
 use crate::rule::{self, Bounded, Pass, Reason, Ruling, Visit, origin_form};
 use crate::search::Search;
+use crate::seen::{Record, RouteSeen, Steps, Trouble};
 use crate::session::{ClientEnd, Session, Switch};
+use crate::trace::Identity;
 use crate::upstream::{Lease, Upstream};
 use balancer::Outcome;
 use http::header::{HOST, HeaderValue};
@@ -33,6 +37,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 use tracing::{Instrument, Span};
+use wire::spec::PriorityClass;
 
 /// Google's rule for a single request ("Handling Overload"): after three the service is down, not unlucky.
 const SENDS_MAX: u32 = 3;
@@ -53,6 +58,8 @@ pub(crate) struct Errand {
     /// What the cache is to know of it, if the route has one.
     cached: Option<Box<Inquiry>>,
     asides: Asides,
+    route: Option<Arc<RouteSeen>>,
+    wish: Wish,
     started: Instant,
     /// When the client stops waiting, if it says so.
     pub(crate) deadline: Option<Instant>,
@@ -79,13 +86,26 @@ impl Errand {
             pass: self.pass.clone(),
             cached: None,
             asides: Asides::default(),
+            route: self.route.clone(),
+            wish: Wish::LeastLoad,
             started: world::clock::monotonic(),
             deadline: None,
         }
     }
 }
 
+impl Errand {
+    /// Has the client remember the instance that answered, where the route says so.
+    fn remember(&self, lease: &Lease, session: &Session, headers: &mut HeaderMap) {
+        let affinity = self.route.as_ref().and_then(|route| route.affinity.as_ref());
+        if let (Some(affinity), Some(seen)) = (affinity, &lease.seen) {
+            affinity.remember(&self.wish, &seen.mark, session.name.is_secure(), headers);
+        }
+    }
+}
+
 /// What an instance answered.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the smaller kind")]
 pub(crate) enum Answered {
     Message(Response<()>, Lease, Link),
     /// By the cache.
@@ -104,28 +124,30 @@ pub(crate) async fn answer(
     let started = world::clock::monotonic();
     session.pulse.request_begins(!request.body().is_end_stream());
     let target = session.target.get();
-    let mut record = Record::new(Arc::clone(&target.meters), request.method().clone(), started);
+    let mut record = Record::begin(session, &target.meters, &request, started);
     record.place = session.load.as_ref().and_then(|load| load.begin(session.ground.limits.requests_per_client_max));
     let admitted = match &record.place {
         None if session.load.is_some() => Err(Refusal::Busy),
-        Some(_) | None => admit(session, &target, request, stream, started),
+        Some(_) | None => admit(session, &target, request, stream, &mut record),
     };
     let mut errand = match admitted {
         Ok(errand) => errand,
         Err(refusal) => return refused(session, refusal, None, record),
     };
-    record.meters = Arc::clone(&errand.upstream.meters);
     let span = span(session, &errand);
     let answered = match errand.cached.take() {
-        None => run_in_time(session, &mut errand).instrument(span).await,
+        None => run_in_time(session, &mut errand, &mut record.steps).instrument(span).await,
         // Apart: what most requests do not need would make all of them larger.
-        Some(inquiry) => Box::pin(cache::serve(session, &mut errand, *inquiry)).instrument(span).await,
+        Some(inquiry) => {
+            Box::pin(cache::serve(session, &mut errand, &mut record.steps, *inquiry)).instrument(span).await
+        }
     };
     match answered {
         Ok(Answered::Message(mut response, lease, link)) => {
             header::to_client(response.headers_mut());
-            record.status = response.status().as_u16();
-            let ending = Ending::new(lease, link, record, Arc::clone(&session.pulse));
+            errand.remember(&lease, session, response.headers_mut());
+            let status = response.status().as_u16();
+            let ending = Ending::new(lease, link, status, record, Arc::clone(&session.pulse));
             let response = response.map(|()| AnswerBody::from_instance(ending));
             match &errand.pass {
                 Some(pass) => dress(pass, response),
@@ -133,7 +155,7 @@ pub(crate) async fn answer(
             }
         }
         Ok(Answered::Kept(response)) => {
-            record.status = response.status().as_u16();
+            record.answered(response.status().as_u16(), world::clock::monotonic());
             let response = response.map(|body| AnswerBody::from_cache(body, record, Arc::clone(&session.pulse)));
             match &errand.pass {
                 Some(pass) => dress(pass, response),
@@ -153,9 +175,9 @@ pub(crate) async fn answer(
 }
 
 fn refused(session: &Session, refusal: Refusal, pass: Option<&Pass>, mut record: Record) -> Response<AnswerBody> {
-    record.status = refusal.status().as_u16();
     session.pulse.request_ends();
     let mut response = refusal.response();
+    record.refused(&response);
     match (&refusal, pass) {
         (Refusal::Ruled(ruling), _) => record.meters = Arc::clone(&ruling.meters),
         (_, Some(pass)) => pass.dress(&mut response),
@@ -193,8 +215,9 @@ fn admit(
     target: &Target,
     mut request: Request<ClientBody>,
     stream: Option<OnUpgrade>,
-    started: Instant,
+    record: &mut Record,
 ) -> Result<Errand, Refusal> {
+    let started = record.started;
     let in_stream = header::opens_websocket(&request);
     if in_stream {
         header::to_websocket_handshake(&mut request, session.roll());
@@ -210,8 +233,11 @@ fn admit(
     let client = named.as_ref().unwrap_or(&session.name);
     let body_bytes_min = body.size_hint().lower();
     let came = Came { client, asked: &asked, head: &head, path: &path, body_bytes_min, started };
-    let Way { upstream, prefix, pass, asides } = way(session, target, &came)?;
-    target.policy.admit(upstream)?;
+    let Way { upstream, route, prefix, pass, asides } = way(session, target, &came, record)?;
+    let class = route.map_or(PriorityClass::Normal, |route| route.class);
+    target.policy.admit(upstream, class, || session.roll()[0])?;
+    let affinity = route.and_then(|route| route.affinity.as_ref());
+    let wish = affinity.map_or(Wish::LeastLoad, |affinity| affinity.wish(&head.headers, client.ip()));
     let is_plain = body.is_end_stream() && upgrade.is_none() && !header::is_grpc(&head.headers);
     let rule = pass.as_ref().and_then(|pass| pass.rules.cache.as_ref()).zip(session.ground.cache.get());
     let cached =
@@ -223,7 +249,8 @@ fn admit(
     let plain = prefix.map(|_| path.into_owned()).unwrap_or_default();
     head.uri = origin_form(head.uri, &plain, prefix, pass.as_ref().and_then(|pass| pass.rules.path.as_ref()));
     head.version = Version::HTTP_11;
-    header::to_instance(&mut head.headers, client, &asked.host, prefix, || session.roll());
+    let host = &asked.host;
+    record.identified(identify(session, &mut head.headers, client, host, prefix, record));
     if let Some(pass) = &pass {
         pass.to_instance(&mut head.headers);
     }
@@ -237,7 +264,7 @@ fn admit(
     let body = if body.is_end_stream() {
         RequestBody::Empty
     } else {
-        let body = Bounded::new(body, pass.clone());
+        let body = Bounded::new(body, pass.clone(), record.uploads());
         RequestBody::Stream { body, pulse: Arc::clone(&session.pulse) }
     };
     let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
@@ -253,9 +280,24 @@ fn admit(
         pass,
         asides,
         cached,
+        route: route.cloned(),
+        wish,
         started,
         deadline,
     })
+}
+
+/// Makes the headers those of an instance, and gives the request its place in a trace.
+fn identify(
+    session: &Session,
+    headers: &mut HeaderMap,
+    client: &ClientName,
+    host: &HeaderValue,
+    prefix: Option<&str>,
+    record: &Record,
+) -> Identity {
+    let decide = |random: Option<u64>| random.map_or_else(|| record.may_ask(), |random| record.is_sampled(random));
+    header::to_instance(headers, client, host, prefix, || session.roll(), decide)
 }
 
 /// A request as it came.
@@ -272,15 +314,17 @@ struct Came<'r> {
 /// Where a request goes, without which part of its path, and by which rules.
 struct Way<'t> {
     upstream: &'t Arc<Upstream>,
+    route: Option<&'t Arc<RouteSeen>>,
     prefix: Option<&'t str>,
     pass: Option<Arc<Pass>>,
     asides: Asides,
 }
 
-fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way<'t>, Refusal> {
+fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>, record: &mut Record) -> Result<Way<'t>, Refusal> {
     let router = match &target.kind {
         TargetKind::Service { upstream, .. } => {
-            return Ok(Way { upstream, prefix: None, pass: None, asides: Asides::default() });
+            record.routed(upstream, None, came.client.ip());
+            return Ok(Way { upstream, route: None, prefix: None, pass: None, asides: Asides::default() });
         }
         TargetKind::Routed(router) => router,
     };
@@ -295,6 +339,8 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
         let host_known = router.knows_host(&host);
         return Err(Refusal::NoRoute { host: echo(&host), path: echo(head.uri.path()), host_known });
     };
+    let Aim { upstream, asides, seen } = &arm.target;
+    record.routed(upstream, Some(seen), came.client.ip());
     let pass = arm.rules.as_ref().map(|rules| {
         rules.admit(&Visit {
             client: came.client.ip(),
@@ -307,15 +353,18 @@ fn way<'t>(session: &Session, target: &'t Target, came: &Came<'_>) -> Result<Way
         })
     });
     let pass = pass.transpose().map_err(Refusal::Ruled)?.map(Arc::new);
-    let Aim { upstream, asides } = &arm.target;
-    Ok(Way { upstream, prefix: arm.stripped(), pass, asides: asides.clone() })
+    Ok(Way { upstream, route: Some(seen), prefix: arm.stripped(), pass, asides: asides.clone() })
 }
 
 /// [`run`], no longer than the client waits.
-pub(crate) async fn run_in_time(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
+pub(crate) async fn run_in_time(
+    session: &Session,
+    errand: &mut Errand,
+    steps: &mut Steps,
+) -> Result<Answered, Refusal> {
     let deadline = errand.deadline;
     let upstream = Arc::clone(&errand.upstream);
-    let mut running = pin!(run(session, errand));
+    let mut running = pin!(run(session, errand, steps));
     let Some(deadline) = deadline else { return running.await };
     match tokio::time::timeout_at(deadline.into(), running.as_mut()).await {
         Ok(answered) => answered,
@@ -328,29 +377,40 @@ pub(crate) async fn run_in_time(session: &Session, errand: &mut Errand) -> Resul
 }
 
 /// Balancer and connection: sends the request until there is an answer or no more to try.
-async fn run(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
+async fn run(session: &Session, errand: &mut Errand, steps: &mut Steps) -> Result<Answered, Refusal> {
     errand.attend(session).await?;
-    let Errand { upstream, head, body, upgrade, pass, .. } = errand;
+    let Errand { upstream, head, body, upgrade, pass, route, wish, .. } = errand;
     let (repeatable, many, started, deadline) = (errand.repeatable, errand.many, errand.started, errand.deadline);
     let upstream: &Arc<Upstream> = upstream;
     let patience = pass.as_ref().and_then(|pass| pass.rules.answer_deadline);
-    let search = Search::new(Arc::clone(upstream), started);
-    let mut connecting = Connecting { search, fresh: false, repeatable, many };
+    let search = Search::new(Arc::clone(upstream), started).wishing(wish.clone());
+    let hedging = route.as_ref().and_then(|route| route.hedging.as_ref()).filter(|_| repeatable && upgrade.is_none());
+    let mut connecting = Connecting { search, steps, fresh: false, repeatable, many };
     let mut sends = 0;
     loop {
         let (lease, mut link) = connecting.connect(session, upstream).await?;
+        connecting.steps.connected(&lease, &link);
         if let Some(deadline) = deadline {
             let left = deadline.saturating_duration_since(world::clock::monotonic());
             deadline::pass_on(&mut head.headers, left);
         }
-        let error = match send(session, &mut link, head, body, patience).await {
+        let (lease, link, sent) = match hedging {
+            Some(hedging) => {
+                Box::pin(hedge::race(session, &mut connecting, (lease, link), head, patience, hedging)).await
+            }
+            None => {
+                let sent = send(session, &mut link, head, body, patience).await;
+                (lease, link, sent)
+            }
+        };
+        let error = match sent {
             Some(Ok(answer)) => {
                 http1::recycle(std::mem::take(&mut head.headers));
                 return accept(session, answer, lease, link, upgrade.take());
             }
             Some(Err(LineError::Unsent)) => {
                 // The other end had closed the connection while it was unused: nobody's fault.
-                connecting.failed(lease, &link, Outcome::ConnectFailed);
+                connecting.failed(lease, &link, Trouble::Closed);
                 continue;
             }
             Some(Err(error)) => error,
@@ -372,7 +432,7 @@ async fn run(session: &Session, errand: &mut Errand) -> Result<Answered, Refusal
             return Err(Refusal::Malformed("the body ended early"));
         }
         upstream.meters.failure(Failure::Broken);
-        connecting.failed(lease, &link, Outcome::ServerError);
+        connecting.failed(lease, &link, Trouble::Broken);
         if !(repeatable && sends < SENDS_MAX && upstream.may_retry()) {
             return Err(broken(upstream, error));
         }
@@ -390,7 +450,7 @@ fn broken(upstream: &Upstream, source: LineError) -> Refusal {
 /// Sends a request; the answer may take its time from the end of the request's body on: `patience`, if the route has
 /// one, or else the gateway's. `None` when it took longer: the session, which looks at its clock once in a while, polls
 /// this again when that has come out.
-async fn send(
+pub(crate) async fn send(
     session: &Session,
     link: &mut Link,
     head: &Parts,
@@ -453,15 +513,17 @@ fn switching(headers: HeaderMap) -> Response<AnswerBody> {
 }
 
 /// The search for a connection, over all the sends of one request.
-struct Connecting {
+pub(crate) struct Connecting<'s> {
     search: Search,
+    /// What is told of it afterwards.
+    pub(crate) steps: &'s mut Steps,
     /// An unused connection turned out closed: the others of its age may be as well.
     fresh: bool,
     repeatable: bool,
     many: bool,
 }
 
-impl Connecting {
+impl Connecting<'_> {
     /// An endpoint and a connection to it. Waits, within the request's time, while there is none.
     async fn connect(&mut self, session: &Session, upstream: &Arc<Upstream>) -> Result<(Lease, Link), Refusal> {
         if !self.many
@@ -490,7 +552,11 @@ impl Connecting {
 
     /// A fresh connection; `None` when there is none to have.
     async fn open(&mut self, lease: Lease) -> Option<(Lease, Link)> {
-        let (lease, stream) = self.search.dial(lease, None).await?;
+        let id = Arc::clone(&lease.id);
+        let Some((lease, stream)) = self.search.dial(lease, None).await else {
+            self.steps.failed(&id, Trouble::Connect);
+            return None;
+        };
         if !self.many {
             return Some((lease, Link::new(stream)));
         }
@@ -501,15 +567,37 @@ impl Connecting {
                 Some((lease, link))
             }
             Err(_) => {
+                self.steps.failed(&id, Trouble::Broken);
                 self.search.rule_out(lease, Outcome::ServerError);
                 None
             }
         }
     }
 
+    /// Another endpoint at once, with a connection, if there is one and one more may be sent.
+    pub(crate) async fn beside(&mut self, lease: &Lease) -> Option<(Lease, Link)> {
+        let upstream = &lease.upstream;
+        let other = self.search.lease_beside(&lease.id)?;
+        if !upstream.may_retry() {
+            return None;
+        }
+        upstream.meters.hedge();
+        self.steps.hedged();
+        if self.many {
+            return other.take_shared().map(|link| (other, link));
+        }
+        if let Some(link) = other.take_idle(true) {
+            return Some((other, link));
+        }
+        let (other, stream) = self.search.dial(other, None).await?;
+        Some((other, Link::new(stream)))
+    }
+
     /// Takes in that the connection failed. A connection that had been unused proves nothing but its age.
-    fn failed(&mut self, lease: Lease, link: &Link, outcome: Outcome) {
+    fn failed(&mut self, lease: Lease, link: &Link, trouble: Trouble) {
         self.fresh = true;
+        self.steps.failed(&lease.id, trouble);
+        let outcome = if trouble == Trouble::Broken { Outcome::ServerError } else { Outcome::ConnectFailed };
         if link.reused {
             lease.end(Outcome::ClientGone);
         } else {

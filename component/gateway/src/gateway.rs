@@ -13,19 +13,21 @@ use crate::proof::Proofs;
 use crate::route::Router;
 use crate::rule::Addresses;
 use crate::rule::Shelf;
+use crate::seen::{RoutesSeen, Scribe};
 use crate::settings::{Settings, Socket, UdpDialer, affordable};
+use crate::strain;
 use crate::swap::Swap;
 use crate::table::{Applied, Listener, ListenerKind, Route, Table};
 use crate::tls::Tls;
 use crate::upstream::{Ground, Upstream};
 use balancer::Breaker;
-use meter::Meter;
+use meter::{Meter, Registration};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use wire::spec::Protocol;
+use wire::spec::{AccessLog, PriorityClass, Protocol};
 use world::net::Dialer;
 use world::task::Task;
 
@@ -33,6 +35,9 @@ use world::task::Task;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Requests to the routed port that match no route are counted under this name.
 const NO_SERVICE: &str = "";
+
+/// Instances with series of their own: three each, of those that are kept of a whole machine.
+const MEASURED_MAX: usize = 100;
 
 const CLOSED: &str = "the gateway is closed";
 
@@ -47,9 +52,13 @@ pub struct Gateway {
     outside: Arc<Ground>,
     upstreams: Arc<Mutex<Upstreams>>,
     shelf: Shelf,
+    routes_seen: RoutesSeen,
+    _scribe: Option<Task>,
     /// Held while a table is applied, so that two do not mix.
     pub(crate) state: tokio::sync::Mutex<State>,
     _sweeper: Task,
+    _watcher: Task,
+    _endpoints: Registration,
 }
 
 pub(crate) struct State {
@@ -73,8 +82,20 @@ pub struct EndpointSeen {
     pub latency_ms: Option<f64>,
     /// What its failures cost on top.
     pub penalty_ms: f64,
+    /// How busy its machine is, from 0 to 1.
+    pub load: f64,
+    pub zone: Option<Arc<str>>,
     /// Gets nothing new.
     pub draining: bool,
+}
+
+impl EndpointSeen {
+    /// Takes in what is known of another port of the same instance.
+    fn join(&mut self, other: &EndpointSeen) {
+        self.breaker = self.breaker.max(other.breaker);
+        self.in_flight += other.in_flight;
+        self.penalty_ms = self.penalty_ms.max(other.penalty_ms);
+    }
 }
 
 impl State {
@@ -117,26 +138,35 @@ impl Key {
 impl Gateway {
     /// Starts a gateway that serves nothing yet. Must be called within a Tokio runtime.
     pub fn start(settings: Settings, dialer: Arc<dyn Dialer>, meter: Meter) -> Gateway {
-        let Settings { inherited, udp, trusted, cache, limits } = settings;
+        let Settings { inherited, udp, trusted, zone, access, access_log, cache, limits } = settings;
         let trusted = Addresses::new(&trusted, &[]).map(Arc::new);
         let most = affordable(limits.connections_max);
         let room = Arc::new(Semaphore::new(most));
         let connections = Arc::new(ConnectionMeters::new(&meter, most));
         let cache = Room::new(cache, &meter);
-        let ground = Arc::new(Ground::new(dialer, limits, cache));
+        let (scribe, scribing) = Scribe::start(access, access_log.unwrap_or(AccessLog::DEFAULT), &meter);
+        let ground = Arc::new(Ground::new(dialer, limits, scribe, zone, cache, meter.clone()));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
+        let watching = watch(Arc::clone(&ground), Arc::clone(&connections), most, meter.clone());
         let tls = Tls::new(Arc::clone(&ground.proofs)).expect("ring has everything TLS 1.2 and 1.3 need");
         let named = Arc::new(Swap::new(Named::default()));
-        let outside = Arc::new(Ground::new(Arc::new(Outside), ground.limits.clone(), Room::new(None, &meter)));
+        let (untold, _) = Scribe::start(None, AccessLog::Off, &meter);
+        let (uncached, bounds) = (Room::new(None, &meter), ground.limits.clone());
+        let outside = Arc::new(Ground::new(Arc::new(Outside), bounds, untold, None, uncached, meter.clone()));
         let floor = Arc::new(Floor { ground, meters: connections, room, places: most, tls, named, trusted });
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             floor,
+            _endpoints: measure(&meter, Arc::clone(&upstreams)),
             meter,
+            // Both end with the gateway.
+            _watcher: world::task::spawn("gateway strain", watching),
             _sweeper: world::task::spawn("gateway sweeper", sweep(Arc::clone(&upstreams))),
             outside,
             upstreams,
             shelf: Shelf::default(),
+            routes_seen: RoutesSeen::default(),
+            _scribe: scribing,
             state: tokio::sync::Mutex::new(State {
                 listeners: HashMap::new(),
                 retired: Vec::new(),
@@ -172,11 +202,12 @@ impl Gateway {
             self.floor.ground.cache.open();
         }
         self.shelf.sweep();
+        self.routes_seen.sweep(&self.meter);
         let router = Arc::new(Router::new(&table.routes, |route| {
             let upstream = upstream_of(&route.service, route.port);
             let rules = self.shelf.rules(route, &upstream.meters);
             let asides = Asides::new(route.rules.as_deref(), |aside| upstream_of(&aside.service, aside.port));
-            (Aim { upstream, asides }, rules)
+            (Aim { upstream, asides, seen: self.routes_seen.get(route, &self.meter) }, rules)
         }));
         state.routes.clone_from(&table.routes);
         state.retire_others(&table).await;
@@ -278,6 +309,18 @@ impl Gateway {
         }
     }
 
+    /// Says how busy a machine is that instances run on, from 0.0, idle, to 1.0: those on busy ones are asked less.
+    pub fn note_load(&self, machine: &str, load: f64) {
+        for upstream in self.all_upstreams() {
+            upstream.note_load(machine, load);
+        }
+    }
+
+    /// Says how much of the time something on the gateway's own machine waited for a processor.
+    pub fn note_waiting(&self, share: f64) {
+        self.floor.ground.strain.note_waiting(share);
+    }
+
     /// How many requests and connections an instance has.
     pub fn in_flight(&self, instance: &str) -> usize {
         self.all_upstreams().iter().map(|upstream| upstream.in_flight(instance)).sum()
@@ -322,6 +365,14 @@ impl Gateway {
         if let Some(cache) = self.floor.ground.cache.get() {
             cache.stash.close().await;
         }
+        if tokio::time::timeout(grace, self.told()).await.is_err() {
+            tracing::warn!("the gateway closes before its access log is written");
+        }
+    }
+
+    /// Waits until all requests that are over by now have been told of.
+    pub async fn told(&self) {
+        self.floor.ground.scribe.flush().await;
     }
 
     /// Makes the services the table names, tells all of them their endpoints, and forgets those that are
@@ -352,6 +403,7 @@ impl Gateway {
                 Some(host) => upstream.update(&[aside::endpoint(host)]),
                 None => upstream.update(table.services.get(service).map_or(&[], Vec::as_slice)),
             }
+            upstream.bound(table.in_flight_max(service, upstream.port));
         }
         known.extend(leaving);
         known.extend(wanted.iter().map(|(key, upstream)| (key.clone(), Arc::clone(upstream))));
@@ -385,6 +437,55 @@ impl Gateway {
 /// The host of what is no service.
 fn outside_host(service: &str) -> Option<&str> {
     service.strip_prefix("http://")
+}
+
+/// Looks how hard it is, all the time.
+async fn watch(ground: Arc<Ground>, connections: Arc<ConnectionMeters>, most: usize, meter: Meter) {
+    let gauges = PriorityClass::ALL.map(|class| {
+        let help = "How hard it is for the gateway, as each class of requests feels it, from 0 to 1.";
+        (class, meter.gauge("bramble_gateway_strain", help, &[("class", class.word())]))
+    });
+    loop {
+        let begun = world::clock::monotonic();
+        tokio::time::sleep(strain::LOOK_EVERY).await;
+        let late = world::clock::monotonic().saturating_duration_since(begun).saturating_sub(strain::LOOK_EVERY);
+        ground.strain.look(late, connections.open.value() / most.max(1) as f64);
+        for (class, gauge) in &gauges {
+            gauge.set(f64::from(ground.strain.of(*class)));
+        }
+    }
+}
+
+/// What is known of the instances, as series: all ports of one taken together.
+fn measure(meter: &Meter, upstreams: Arc<Mutex<Upstreams>>) -> Registration {
+    meter.collector(move |samples| {
+        let all: Vec<Arc<Upstream>> =
+            upstreams.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut known: BTreeMap<(String, String), EndpointSeen> = BTreeMap::new();
+        for upstream in all.iter().filter(|upstream| upstream.has_served()) {
+            for seen in upstream.seen() {
+                let key = (upstream.service.clone(), seen.instance.clone());
+                if known.len() >= MEASURED_MAX && !known.contains_key(&key) {
+                    continue;
+                }
+                known.entry(key).and_modify(|other| other.join(&seen)).or_insert(seen);
+            }
+        }
+        for ((service, instance), seen) in &known {
+            let labels = [("service", service.as_str()), ("instance", instance.as_str())];
+            let breaker = match seen.breaker {
+                Breaker::Closed => 0.0,
+                Breaker::HalfOpen => 0.5,
+                Breaker::Open => 1.0,
+            };
+            let help = "Whether an instance is left out: 0 no, 0.5 it is tried, 1 yes.";
+            samples.gauge("bramble_gateway_breaker", help, &labels, breaker);
+            let help = "Requests and connections an instance has now.";
+            samples.gauge("bramble_gateway_in_flight", help, &labels, seen.in_flight as f64);
+            let help = "What the failures of an instance cost it in the choice, as if answers took longer by so much.";
+            samples.gauge("bramble_gateway_penalty_seconds", help, &labels, seen.penalty_ms / 1_000.0);
+        }
+    })
 }
 
 async fn sweep(upstreams: Arc<Mutex<Upstreams>>) {

@@ -4,7 +4,7 @@
 //! passed on: the gateway is the first that knows. Pure.
 
 use crate::rule::Addresses;
-use crate::trace;
+use crate::trace::{self, Identity};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -160,14 +160,16 @@ pub(crate) fn to_websocket_answer<B>(response: &mut Response<B>) {
     }
 }
 
-/// Makes a client's headers into those an instance gets.
+/// Makes a client's headers into those an instance gets. `decide` says whether the request is to be told of: as its
+/// sender asks, or by an even number where it says nothing.
 pub(crate) fn to_instance(
     headers: &mut HeaderMap,
     client: &ClientName,
     host: &HeaderValue,
     prefix: Option<&str>,
     random: impl FnOnce() -> [u64; 3],
-) {
+    decide: impl FnOnce(Option<u64>) -> bool,
+) -> Identity {
     remove(headers, |kind| kind != Kind::Other);
     join_cookies(headers);
     headers.insert(X_FORWARDED_FOR, client.address.clone());
@@ -177,7 +179,7 @@ pub(crate) fn to_instance(
     if let Some(Ok(prefix)) = prefix.map(HeaderValue::from_str) {
         headers.insert(X_FORWARDED_PREFIX, prefix);
     }
-    identify(headers, random);
+    identify(headers, random, decide)
 }
 
 /// Whether a request is gRPC, whose answers end with trailers.
@@ -239,16 +241,46 @@ fn write_forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("for=unknown"))
 }
 
-fn identify(headers: &mut HeaderMap, random: impl FnOnce() -> [u64; 3]) {
-    if !headers.get(TRACEPARENT).is_some_and(|value| trace::is_traceparent(value.as_bytes())) {
-        headers.insert(TRACEPARENT, trace::traceparent(random()));
-        headers.remove(TRACESTATE);
+fn identify(
+    headers: &mut HeaderMap,
+    random: impl FnOnce() -> [u64; 3],
+    decide: impl FnOnce(Option<u64>) -> bool,
+) -> Identity {
+    let came = headers.get(TRACEPARENT).filter(|value| trace::is_traceparent(value.as_bytes())).cloned();
+    let mut identity = Identity::default();
+    let traceparent = match &came {
+        Some(came) => {
+            identity.asked = trace::is_sampled(came.as_bytes()) && decide(None);
+            identity.sampled = identity.asked;
+            if identity.asked {
+                let [span, ..] = random();
+                let next = trace::next_hop(came, span);
+                headers.insert(TRACEPARENT, next.clone());
+                next
+            } else {
+                came.clone()
+            }
+        }
+        None => {
+            let random = random();
+            identity.sampled = decide(Some(random[1]));
+            let made = trace::traceparent(random, identity.sampled);
+            headers.insert(TRACEPARENT, made.clone());
+            headers.remove(TRACESTATE);
+            made
+        }
+    };
+    match headers.get(X_REQUEST_ID).filter(|value| trace::is_request_id(value.as_bytes())) {
+        Some(id) => identity.request_id = Some(id.clone()),
+        None => {
+            if let Some(id) = trace::trace_id(&traceparent) {
+                headers.insert(X_REQUEST_ID, id);
+            }
+        }
     }
-    if !headers.get(X_REQUEST_ID).is_some_and(|value| trace::is_request_id(value.as_bytes()))
-        && let Some(id) = headers.get(TRACEPARENT).and_then(trace::trace_id)
-    {
-        headers.insert(X_REQUEST_ID, id);
-    }
+    identity.came = came;
+    identity.traceparent = Some(traceparent);
+    identity
 }
 
 fn remove(headers: &mut HeaderMap, goes: impl Fn(Kind) -> bool) {

@@ -10,6 +10,7 @@
 //! Never knows stacks, containers or how an instance is reached: it is given a [`Table`] and a
 //! [`world::net::Dialer`].
 
+mod affinity;
 mod answer;
 mod aside;
 mod asked;
@@ -26,6 +27,7 @@ mod explain;
 mod gateway;
 mod handshake;
 mod header;
+mod hedge;
 mod hello;
 mod http1;
 mod leave;
@@ -44,8 +46,10 @@ mod reused;
 mod route;
 mod rule;
 mod search;
+mod seen;
 mod session;
 mod settings;
+mod strain;
 mod streams;
 mod swap;
 mod table;
@@ -62,9 +66,12 @@ pub use explain::{Fate, Question};
 pub use gateway::{EndpointSeen, Gateway};
 pub use leave::Left;
 pub use proof::Proofs;
+pub use seen::AccessSink;
 pub use settings::{CacheSettings, Limits, Settings, Socket, UdpDialer, UdpDialing};
 pub use stash::Usage as CacheUsage;
 pub use table::{Applied, Endpoint, Listener, ListenerKind, Passage, Route, Speaks, Table};
+/// What [`AccessSink`] is handed.
+pub use wire::api::RequestRecord;
 
 /// What would become of a request at each of `routes`, in their order.
 pub fn explain(routes: &[Route], question: &Question) -> Vec<Fate> {

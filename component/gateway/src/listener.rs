@@ -16,6 +16,7 @@ use crate::published::{self, Arrival};
 use crate::pulse::{ClientStream, Pulse, Transport};
 use crate::route::Router;
 use crate::rule::Addresses;
+use crate::seen::RouteSeen;
 use crate::session::{self, Session};
 use crate::settings::UdpDialer;
 use crate::swap::Swap;
@@ -83,6 +84,7 @@ pub(crate) enum TargetKind {
 pub(crate) struct Aim {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) asides: Asides,
+    pub(crate) seen: Arc<RouteSeen>,
 }
 
 /// What every accepting task is given.

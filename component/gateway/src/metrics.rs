@@ -9,9 +9,10 @@ use meter::{Counter, Gauge, Histogram, Meter};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use wire::spec::PriorityClass;
 
 /// Status classes 1xx to 5xx, and requests whose client left before an answer.
-const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
+pub(crate) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "gone"];
 /// Methods counted apart; all others count as the last.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const GONE: usize = 5;
@@ -28,6 +29,9 @@ pub(crate) struct ServiceMeters {
     no_endpoint: OnceLock<Counter>,
     tunnels: OnceLock<Counter>,
     dropped: OnceLock<Counter>,
+    ejected: OnceLock<Counter>,
+    hedged: OnceLock<Counter>,
+    shed: [OnceLock<Counter>; PriorityClass::ALL.len()],
     waiting: OnceLock<Gauge>,
     failures: [OnceLock<Counter>; 4],
     refused: [OnceLock<Counter>; Reason::COUNT],
@@ -92,6 +96,9 @@ impl ServiceMeters {
             no_endpoint: OnceLock::new(),
             tunnels: OnceLock::new(),
             dropped: OnceLock::new(),
+            ejected: OnceLock::new(),
+            hedged: OnceLock::new(),
+            shed: Default::default(),
             waiting: OnceLock::new(),
             failures: Default::default(),
             refused: Default::default(),
@@ -107,17 +114,13 @@ impl ServiceMeters {
 
     /// Counts a request that ended with `status`; 0 when the client left first.
     pub(crate) fn request(&self, method: &Method, status: u16, took: Duration) {
-        let class = match status {
-            0 => GONE,
-            _ => usize::from(status / 100).clamp(1, 5) - 1,
-        };
-        self.count(class, method_index(method));
+        self.count(class(status), method_index(method));
         self.seconds.observe_duration(took);
     }
 
     /// Counts what could not be read as a request, and was answered with `status`.
     pub(crate) fn unreadable(&self, status: u16) {
-        self.count(usize::from(status / 100).clamp(1, 5) - 1, METHODS.len() - 1);
+        self.count(class(status), METHODS.len() - 1);
     }
 
     fn count(&self, class: usize, method: usize) {
@@ -132,9 +135,38 @@ impl ServiceMeters {
             .inc();
     }
 
+    /// Gives an example of a request that took so long.
+    pub(crate) fn exemplify(&self, took: Duration, trace: &str) {
+        self.seconds.exemplify(took.as_secs_f64(), trace, world::clock::unix_ms());
+    }
+
     pub(crate) fn retry(&self) {
         let help = "Requests sent a second time, to another connection or instance.";
         self.once(&self.retries, "bramble_gateway_retries_total", help).inc();
+    }
+
+    pub(crate) fn hedge(&self) {
+        let help = "Requests sent to a second instance because the first let them wait.";
+        self.once(&self.hedged, "bramble_gateway_hedges_total", help).inc();
+    }
+
+    /// An instance is left out from now on.
+    pub(crate) fn ejected(&self) {
+        let help = "Times that an instance was left out because it failed.";
+        self.once(&self.ejected, "bramble_gateway_ejections_total", help).inc();
+    }
+
+    /// One was refused because there was more to do than could be done.
+    pub(crate) fn shed(&self, class: PriorityClass) {
+        self.shed[class as usize]
+            .get_or_init(|| {
+                self.meter.counter(
+                    "bramble_gateway_shed_total",
+                    "Requests refused because there was more to do than could be done.",
+                    &[("service", &self.service), ("class", class.word())],
+                )
+            })
+            .inc();
     }
 
     pub(crate) fn no_endpoint(&self) {
@@ -214,6 +246,14 @@ impl ServiceMeters {
 
     fn once<'a>(&self, cell: &'a OnceLock<Counter>, name: &'static str, help: &'static str) -> &'a Counter {
         cell.get_or_init(|| self.meter.counter(name, help, &[("service", &self.service)]))
+    }
+}
+
+/// Which of [`CLASSES`] a status is of; 0 is that the client left first.
+pub(crate) fn class(status: u16) -> usize {
+    match status {
+        0 => GONE,
+        _ => usize::from(status / 100).clamp(1, 5) - 1,
     }
 }
 

@@ -177,6 +177,7 @@ impl Arrival {
         session.trusted = trusted;
         session.caller = caller;
         session.load = load;
+        session.tls = stream.tls().map(Arc::new);
         (Arc::new(session), stream, phase)
     }
 }

@@ -6,6 +6,7 @@
 use crate::metrics::ConnectionMeters;
 use crate::settings::Limits;
 use bytes::Bytes;
+use rustls::{HandshakeKind, ProtocolVersion};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use wire::api::TlsSeen;
 
 /// Between requests.
 const IDLE: u8 = 0;
@@ -238,6 +240,18 @@ impl ClientStream {
     pub(crate) fn new(stream: Transport, pulse: Arc<Pulse>, meters: Arc<ConnectionMeters>) -> ClientStream {
         meters.open.add(1.0);
         ClientStream { stream, early: Bytes::new(), pulse, meters: Open(meters) }
+    }
+
+    /// How it is protected.
+    pub(crate) fn tls(&self) -> Option<TlsSeen> {
+        let Transport::Tls(stream) = &self.stream else { return None };
+        let connection = stream.get_ref().1;
+        let version = match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            Some(_) | None => "1.3",
+        };
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        Some(TlsSeen { version: version.to_owned(), resumed })
     }
 
     /// Puts back bytes that were read, to be read again before all others.

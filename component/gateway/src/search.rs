@@ -3,9 +3,10 @@
 //! Owns whom to ask next and how long to go on: every endpoint once, then again after a pause or as soon as
 //! another appears, within the time a client is held. That is what makes a restart invisible.
 
+use crate::affinity::Wish;
 use crate::answer::Refusal;
 use crate::upstream::{Lease, NotHeld, Upstream};
-use balancer::Outcome;
+use balancer::{NotPicked, Outcome};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,8 @@ pub(crate) struct Search {
     /// Endpoints that failed in this round.
     tried: Vec<Arc<str>>,
     first: bool,
+    /// Which endpoint it would rather have.
+    wish: Wish,
     hold_until: Instant,
     failure: Option<std::io::Error>,
 }
@@ -24,15 +27,35 @@ impl Search {
     /// A search that goes on for as long as a client is held, counted from `started`.
     pub(crate) fn new(upstream: Arc<Upstream>, started: Instant) -> Search {
         let hold_until = started + upstream.ground.limits.hold_deadline;
-        Search { upstream, tried: Vec::new(), first: true, hold_until, failure: None }
+        Search { upstream, tried: Vec::new(), first: true, wish: Wish::LeastLoad, hold_until, failure: None }
+    }
+
+    /// The same for who would rather have a certain endpoint.
+    pub(crate) fn wishing(self, wish: Wish) -> Search {
+        Search { wish, ..self }
+    }
+
+    /// Another endpoint than `other`, if there is one to be had at once.
+    pub(crate) fn lease_beside(&self, other: &Arc<str>) -> Option<Lease> {
+        let mut except = self.tried.clone();
+        except.push(Arc::clone(other));
+        self.upstream.lease(&except, false, &Wish::LeastLoad).ok()
     }
 
     /// The next endpoint to try. Waits while there is none.
     pub(crate) async fn lease(&mut self) -> Result<Lease, Refusal> {
         loop {
             let first = std::mem::replace(&mut self.first, false);
-            if let Some(lease) = self.upstream.lease(&self.tried, first) {
-                return Ok(lease);
+            let others_first = self.upstream.queued() > 0;
+            let picked =
+                if others_first { Err(NotPicked::Full) } else { self.upstream.lease(&self.tried, first, &self.wish) };
+            match picked {
+                Ok(lease) => return Ok(lease),
+                Err(NotPicked::Full) => {
+                    let leased = self.upstream.lease_in_turn(&self.tried, &self.wish, self.hold_until).await;
+                    return leased.map_err(|_| Refusal::Crowded { service: self.upstream.service.clone() });
+                }
+                Err(NotPicked::Nobody | NotPicked::Tried) => {}
             }
             self.tried.clear();
             match self.upstream.hold(self.hold_until).await {

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use wire::api::TlsSeen;
 
 /// What the requests of one client connection share.
 pub(crate) struct Session {
@@ -43,6 +44,7 @@ pub(crate) struct Session {
     pub(crate) caller: Option<Arc<Caller>>,
     /// What the client has under way on all its connections.
     pub(crate) load: Option<Arc<Load>>,
+    pub(crate) tls: Option<Arc<TlsSeen>>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
     pub(crate) first: Mutex<Option<(Lease, TcpStream)>>,
     switch: Mutex<Option<Switch>>,
@@ -85,6 +87,7 @@ impl Session {
             trusted: None,
             caller: None,
             load: None,
+            tls: None,
             first: Mutex::new(first),
             switch: Mutex::new(None),
             dice: AtomicU64::new(world::random::number()),
@@ -104,6 +107,7 @@ impl Session {
             trusted: self.trusted.clone(),
             caller: self.caller.clone(),
             load: self.load.clone(),
+            tls: self.tls.clone(),
             first: Mutex::new(self.take_first()),
             switch: Mutex::new(None),
             dice: AtomicU64::new(seed),
@@ -128,6 +132,7 @@ impl Session {
             caller: self.caller.clone(),
             trusted: None,
             load: None,
+            tls: None,
             first: Mutex::new(None),
             switch: Mutex::new(None),
             dice: AtomicU64::new(seed),

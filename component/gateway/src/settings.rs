@@ -2,6 +2,7 @@
 //!
 //! Owns every bound of the gateway with its reason. The defaults are what is meant to run; tests shorten them.
 
+use crate::seen::AccessSink;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use wire::spec::AccessLog;
 use wire::spec::Protocol;
 
 /// Client connections at once, if there are descriptors for them. Each costs two and some KiB.
@@ -109,6 +111,12 @@ pub struct Settings {
     pub trusted: Vec<String>,
     /// Without it, no route has a cache.
     pub cache: Option<CacheSettings>,
+    /// Where the gateway is: instances in the same zone are preferred.
+    pub zone: Option<Arc<str>>,
+    /// Where requests are told of. Without it there is no access log.
+    pub access: Option<Arc<dyn AccessSink>>,
+    /// Which of them, where a route does not say.
+    pub access_log: Option<AccessLog>,
     pub limits: Limits,
 }
 

@@ -7,7 +7,7 @@ use pki::Certificate;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use wire::spec::{Conditions, Protocol, ProxyProtocol, Rules};
+use wire::spec::{Conditions, Delivery, Protocol, ProxyProtocol, Rules};
 
 /// Everything the gateway serves. Equal tables change nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub struct Table {
     /// For listeners with TLS. Of several for one name the first is shown; the first of all to clients that ask for
     /// none of the names.
     pub certificates: Vec<Arc<Certificate>>,
+}
+
+impl Table {
+    /// How much an instance is given at once through this port; 0 is no bound.
+    pub(crate) fn in_flight_max(&self, service: &str, port: u16) -> usize {
+        let routes = self.routes.iter().filter(|route| route.service == service && route.port == port);
+        let bounds = routes.filter_map(|route| route.delivery.as_ref()?.in_flight_max);
+        bounds.min().map_or(0, |bound| usize::try_from(bound).unwrap_or(usize::MAX))
+    }
 }
 
 /// One address to listen at. Port 0 takes a free one and keeps it for as long as the listener is wanted.
@@ -68,6 +77,7 @@ pub struct Route {
     /// The share among routes that match alike, as soon as one of them states it.
     pub weight: Option<u32>,
     pub rules: Option<Box<Rules>>,
+    pub delivery: Option<Box<Delivery>>,
     /// `stack/service`.
     pub service: String,
     pub port: u16,
@@ -85,9 +95,13 @@ pub struct Passage {
 }
 
 /// An instance that serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
     pub instance: String,
+    /// Where it runs: what is told of that machine's load counts for it.
+    pub machine: String,
+    /// What is near to what.
+    pub zone: Option<Arc<str>>,
     /// Finishes what it has and gets nothing new.
     pub draining: bool,
 }

@@ -3,6 +3,7 @@
 //! Owns the balancer's pool and the connection pool under one lock, held for no await. Promises that a pick is
 //! counted until its [`Lease`] ends, however it ends. Does not know requests: `exchange` and `tunnel` use it.
 
+use crate::affinity::Wish;
 use crate::budget::Budget;
 use crate::cache::Room;
 use crate::crowd::Crowd;
@@ -10,9 +11,12 @@ use crate::gateway::EndpointSeen;
 use crate::link::{Link, Shared};
 use crate::metrics::{Failure, ServiceMeters};
 use crate::proof;
+use crate::seen::{InstanceSeen, Scribe};
 use crate::settings::Limits;
+use crate::strain::Strain;
 use crate::table;
-use balancer::{Outcome, Pool};
+use balancer::{Breaker, Choice, NotPicked, Outcome, Pool};
+use meter::Meter;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -37,22 +41,41 @@ pub(crate) struct Ground {
     pub(crate) proofs: Arc<proof::Shown>,
     pub(crate) crowd: Arc<Crowd>,
     pub(crate) cache: Room,
+    pub(crate) scribe: Scribe,
+    pub(crate) strain: Strain,
+    zone: Option<Arc<str>>,
+    meter: Meter,
+    /// Instances with series of their own.
+    counted: Arc<AtomicUsize>,
     started: Instant,
     /// Told whenever an endpoint that gets nothing new has nothing left in flight.
     pub(crate) drained: Notify,
 }
 
 impl Ground {
-    pub(crate) fn new(dialer: Arc<dyn Dialer>, limits: Limits, cache: Room) -> Ground {
-        let proofs = Arc::new(proof::Shown::new());
+    pub(crate) fn new(
+        dialer: Arc<dyn Dialer>,
+        limits: Limits,
+        scribe: Scribe,
+        zone: Option<Arc<str>>,
+        cache: Room,
+        meter: Meter,
+    ) -> Ground {
+        let (started, drained) = (world::clock::monotonic(), Notify::new());
+        let (strain, proofs) = (Strain::default(), Arc::new(proof::Shown::new()));
         Ground {
             dialer,
             limits,
             proofs,
             cache,
             crowd: Arc::default(),
-            started: world::clock::monotonic(),
-            drained: Notify::new(),
+            scribe,
+            strain,
+            zone,
+            meter,
+            counted: Arc::default(),
+            started,
+            drained,
         }
     }
 
@@ -72,6 +95,10 @@ pub(crate) struct Upstream {
     state: Mutex<State>,
     /// Told when endpoints come, or stop refusing.
     changed: Notify,
+    /// Told, one by one, when an instance that had as much as it may has less.
+    turns: Notify,
+    /// How many wait for their turn.
+    queued: AtomicUsize,
     held: AtomicUsize,
     /// What the pool has in flight in all, readable without its lock.
     busy: AtomicUsize,
@@ -79,6 +106,8 @@ pub(crate) struct Upstream {
     refusing: AtomicBool,
     /// When one of those that wait last asked again.
     probed_ms: AtomicU64,
+    /// It has passed something on.
+    served: AtomicBool,
     /// A client has spoken HTTP to this port.
     http: AtomicBool,
 }
@@ -88,6 +117,7 @@ struct State {
     idle: HashMap<Arc<str>, Vec<Link>>,
     /// Connections of HTTP/2, one for each endpoint that is spoken to so.
     shared: HashMap<Arc<str>, Shared>,
+    seen: HashMap<Arc<str>, Arc<InstanceSeen>>,
     budget: Budget,
     dice: u64,
 }
@@ -104,9 +134,10 @@ pub(crate) enum NotHeld {
 impl Upstream {
     pub(crate) fn new(service: &str, port: u16, ground: Arc<Ground>, meters: Arc<ServiceMeters>) -> Upstream {
         let state = State {
-            pool: Pool::new(),
+            pool: Pool::with(balancer::Settings { zone: ground.zone.clone(), ..balancer::Settings::default() }),
             idle: HashMap::new(),
             shared: HashMap::new(),
+            seen: HashMap::new(),
             budget: Budget::new(ground.now_ms()),
             dice: world::random::number(),
         };
@@ -117,10 +148,13 @@ impl Upstream {
             meters,
             state: Mutex::new(state),
             changed: Notify::new(),
+            turns: Notify::new(),
+            queued: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             refusing: AtomicBool::new(false),
             probed_ms: AtomicU64::new(0),
+            served: AtomicBool::new(false),
             http: AtomicBool::new(false),
         }
     }
@@ -133,35 +167,102 @@ impl Upstream {
                 id: endpoint.instance.clone(),
                 weight: 1,
                 draining: endpoint.draining,
-                zone: None,
+                zone: endpoint.zone.clone(),
             })
             .collect();
         let now_ms = self.ground.now_ms();
         let unused: (Vec<Vec<Link>>, Vec<Shared>) = {
             let mut state = self.lock();
-            let State { pool, idle, shared, .. } = &mut *state;
+            let State { pool, idle, shared, seen, .. } = &mut *state;
             pool.update(now_ms, wanted);
+            seen.retain(|id, _| pool.ids().any(|known| known == id));
+            for id in pool.ids().filter(|id| pool.takes_picks(id)) {
+                let Ground { meter, counted, .. } = &*self.ground;
+                let machine = endpoints.iter().find(|endpoint| *endpoint.instance == **id);
+                let machine = machine.map_or("", |endpoint| endpoint.machine.as_str());
+                let new = || Arc::new(InstanceSeen::new(id, &self.service, machine, meter, counted));
+                seen.entry(Arc::clone(id)).or_insert_with(new);
+            }
             let idle = idle.extract_if(|id, _| !pool.takes_picks(id)).map(|(_, links)| links).collect();
             (idle, shared.extract_if(|id, _| !pool.takes_picks(id)).map(|(_, shared)| shared).collect())
         };
         // Closing sockets is for after the lock.
         drop(unused);
         self.changed.notify_waiters();
+        self.turns.notify_waiters();
         self.ground.drained.notify_waiters();
+    }
+
+    /// How much may be in flight at one endpoint; 0 is no bound.
+    pub(crate) fn bound(&self, in_flight_max: usize) {
+        self.lock().pool.bound(in_flight_max);
+        self.turns.notify_waiters();
+    }
+
+    /// Says how busy a machine is.
+    pub(crate) fn note_load(&self, machine: &str, load: f64) {
+        let mut state = self.lock();
+        let State { pool, seen, .. } = &mut *state;
+        for (id, _) in seen.iter().filter(|(_, seen)| &*seen.machine == machine) {
+            pool.set_load(id, load);
+        }
     }
 
     /// Chooses an endpoint that is not in `except`. `first` says that a request asks for the first time, which
     /// counts towards what retries are measured against.
-    pub(crate) fn lease(self: &Arc<Self>, except: &[Arc<str>], first: bool) -> Option<Lease> {
+    pub(crate) fn lease(self: &Arc<Self>, except: &[Arc<str>], first: bool, wish: &Wish) -> Result<Lease, NotPicked> {
         let now_ms = self.ground.now_ms();
         let mut state = self.lock();
         if first {
             state.budget.note_request(now_ms);
         }
         let random = state.roll();
-        let id = state.pool.pick_except(now_ms, random, except).ok()?;
+        let State { pool, seen, .. } = &mut *state;
+        let choice = match wish {
+            Wish::LeastLoad | Wish::Marked(None) => Choice::LeastLoad,
+            Wish::Hash(key) => Choice::Hash(*key),
+            Wish::Marked(Some(mark)) => {
+                let marked = seen.values().find(|seen| seen.mark == *mark);
+                marked.map_or(Choice::LeastLoad, |seen| Choice::Sticky(&seen.id))
+            }
+        };
+        let id = pool.pick_by(now_ms, random, choice, except)?;
+        let seen = seen.get(&id).cloned();
         self.busy.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { upstream: Arc::clone(self), id, begun: world::clock::monotonic(), ended: false })
+        // Written once: read by everybody.
+        if first && !self.served.load(Ordering::Relaxed) {
+            self.served.store(true, Ordering::Relaxed);
+        }
+        Ok(Lease { upstream: Arc::clone(self), id, seen, begun: world::clock::monotonic(), ended: false })
+    }
+
+    /// How many wait for their turn.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// A lease of an endpoint that has as much as it may, in turn. Bounded in number. May be dropped.
+    pub(crate) async fn lease_in_turn(
+        self: &Arc<Self>,
+        except: &[Arc<str>],
+        wish: &Wish,
+        deadline: Instant,
+    ) -> Result<Lease, NotHeld> {
+        let Some(_place) = self.take_place() else { return Err(NotHeld::Full) };
+        let mut first = self.queued.fetch_add(1, Ordering::Relaxed) == 0;
+        let _queued = Queued { upstream: self };
+        loop {
+            let turn = self.turns.notified();
+            tokio::pin!(turn);
+            turn.as_mut().enable();
+            // Whoever is behind others waits at first: they came before.
+            if std::mem::replace(&mut first, true)
+                && let Ok(lease) = self.lease(except, false, wish)
+            {
+                return Ok(lease);
+            }
+            tokio::time::timeout_at(deadline.into(), turn).await.map_err(|_| NotHeld::Late)?;
+        }
     }
 
     /// Waits until there may be an endpoint to pick, at most until `deadline`. Bounded in number, because what
@@ -244,9 +345,16 @@ impl Upstream {
             in_flight: seen.in_flight,
             latency_ms: seen.latency_ms,
             penalty_ms: seen.penalty_ms,
+            load: seen.load,
+            zone: seen.zone.cloned(),
             draining: seen.draining,
         });
         seen.collect()
+    }
+
+    /// Whether it has passed anything on yet.
+    pub(crate) fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     pub(crate) fn takes_picks(&self, instance: &str) -> bool {
@@ -304,10 +412,22 @@ impl Drop for Place<'_> {
     }
 }
 
+/// A place among those that wait for their turn.
+struct Queued<'a> {
+    upstream: &'a Upstream,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.upstream.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// One pick of one endpoint: counted in flight there until dropped.
 pub(crate) struct Lease {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) id: Arc<str>,
+    pub(crate) seen: Option<Arc<InstanceSeen>>,
     pub(crate) begun: Instant,
     ended: bool,
 }
@@ -390,7 +510,14 @@ impl Lease {
         let upstream = &self.upstream;
         let now_ms = upstream.ground.now_ms();
         let mut state = upstream.lock();
+        // Only failures leave anybody out.
+        let failed = matches!(outcome, Outcome::ConnectFailed | Outcome::ServerError);
+        let before = if failed { state.pool.breaker(&self.id, now_ms) } else { None };
         let drained = state.pool.done(&self.id, now_ms, outcome);
+        let ejected = failed && before != Some(Breaker::Open) && {
+            let after = state.pool.breaker(&self.id, now_ms);
+            after == Some(Breaker::Open)
+        };
         upstream.busy.fetch_sub(1, Ordering::Relaxed);
         let mut surplus = None;
         if let Some(link) = link {
@@ -407,6 +534,13 @@ impl Lease {
         }
         drop(state);
         drop(surplus);
+        if ejected {
+            upstream.meters.ejected();
+            tracing::debug!(service = upstream.service, instance = &*self.id, "an instance is left out");
+        }
+        if upstream.queued() > 0 {
+            upstream.turns.notify_one();
+        }
         if drained {
             upstream.ground.drained.notify_waiters();
         }

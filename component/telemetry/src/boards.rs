@@ -109,12 +109,40 @@ const BOARDS: &[Board] = &[
             panel("Requests", Unit::PerSecond, &[line("bramble_gateway_requests_total", "{method} {class}")]),
             panel("Answered within", Unit::Seconds, &[line("bramble_gateway_request_seconds", "{quantile}")]),
             panel(
+                "Under way",
+                Unit::Count,
+                &[line("bramble_gateway_in_flight", "{instance}"), line("bramble_gateway_waiting", "waiting")],
+            ),
+            panel(
+                "Instances answer",
+                Unit::PerSecond,
+                &[line("bramble_gateway_instance_requests_total", "{instance} {class}")],
+            ),
+            panel(
+                "Instances answer within",
+                Unit::Seconds,
+                &[Line {
+                    name: "bramble_gateway_instance_seconds",
+                    labels: &[("quantile", "p95")],
+                    legend: "{instance} p95",
+                }],
+            ),
+            panel(
+                "Left out (breakers: 0.5 tried, 1 out)",
+                Unit::Count,
+                &[line("bramble_gateway_breaker", "{instance}")],
+            ),
+            panel("Routes", Unit::PerSecond, &[line("bramble_gateway_route_requests_total", "{route} {class}")]),
+            panel(
                 "Failures behind the gateway",
                 Unit::PerSecond,
                 &[
                     line("bramble_gateway_upstream_failures_total", "{kind}"),
                     line("bramble_gateway_retries_total", "tried again"),
                     line("bramble_gateway_no_endpoint_total", "nobody ready"),
+                    line("bramble_gateway_ejections_total", "left out"),
+                    line("bramble_gateway_hedges_total", "asked twice"),
+                    line("bramble_gateway_shed_total", "refused, {class}"),
                 ],
             ),
             panel("Refused by rules of routes", Unit::PerSecond, &[line("bramble_gateway_refused_total", "{reason}")]),
@@ -173,6 +201,12 @@ const BOARDS: &[Board] = &[
                 ],
             ),
             panel("Traffic", Unit::BytesPerSecond, &[line("bramble_gateway_bytes_total", "{direction}")]),
+            panel("Strain", Unit::Share, &[line("bramble_gateway_strain", "{class}")]),
+            panel(
+                "Missing from the access log",
+                Unit::PerSecond,
+                &[line("bramble_gateway_log_dropped_total", "{reason}")],
+            ),
             panel("TLS handshakes", Unit::PerSecond, &[line("bramble_gateway_tls_handshakes_total", "{kind}")]),
             panel("Certificates end in", Unit::Seconds, &[line("bramble_certificate_left_seconds", "{name}")]),
         ],

@@ -1,7 +1,7 @@
-//! Series, logs, alerts.
+//! Series, logs, requests, alerts.
 //!
 //! Owns what this machine knows about itself over time: an hour of every series of the meter, the logs of
-//! instances, and the alerts that follow from the series. One task samples, judges and prunes; it ends when
+//! instances, what requests were ([`requests`]), and the alerts that follow from the series. One task samples, judges and prunes; it ends when
 //! [`Telemetry`] is dropped, and dropped within a step it loses nothing but that step.
 //!
 //! Promises bounded memory ([`series`]) and bounded logs ([`logs`]), and never writes to a disk except for
@@ -11,6 +11,7 @@ pub mod alerts;
 mod boards;
 pub mod logs;
 mod machine;
+pub mod requests;
 mod sampler;
 pub mod series;
 mod unit;

@@ -52,8 +52,8 @@ pub const QUERIES_MAX: usize = 4;
 pub const FOLLOWS_MAX: usize = 64;
 
 /// The file a shim writes, and the one it wrote before.
-const CURRENT: &str = "current";
-const PREVIOUS: &str = "previous";
+pub(crate) const CURRENT: &str = "current";
+pub(crate) const PREVIOUS: &str = "previous";
 
 /// The logs of this machine.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@
 use crate::alerts::{Alerts, Change, Rule, built_in};
 use crate::logs::{Keep, Logs};
 use crate::machine::Machine;
+use crate::requests::Requests;
 use crate::series::Store;
 use meter::{Counter, Gauge, Histogram, Meter, Registration};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where shims write.
     pub logs_dir: PathBuf,
+    /// Where requests are told of.
+    pub requests_dir: PathBuf,
     /// Where the kernel's files are.
     pub proc_dir: PathBuf,
     pub sample_every: Duration,
@@ -46,6 +49,7 @@ impl Settings {
         Settings {
             data_dir: data_dir.to_owned(),
             logs_dir: logs_dir.to_owned(),
+            requests_dir: data_dir.join("requests"),
             proc_dir: PathBuf::from("/proc"),
             sample_every: SAMPLE_EVERY,
             rules: built_in(MEMORY_BUDGET_BYTES),
@@ -67,6 +71,7 @@ struct Shared {
     meter: Meter,
     machine: Machine,
     logs: Logs,
+    requests: Requests,
     state: Mutex<State>,
     own: Own,
 }
@@ -130,7 +135,8 @@ impl Telemetry {
         };
         let own = Own::new(&meter);
         let logs = Logs::new(&settings.logs_dir);
-        let shared = Arc::new(Shared { meter, machine, logs, state: Mutex::new(state), own });
+        let requests = Requests::new(&settings.requests_dir, &meter);
+        let shared = Arc::new(Shared { meter, machine, logs, requests, state: Mutex::new(state), own });
         let (sender, sampled) = watch::channel(0);
         let task = world::task::spawn("telemetry", run(shared.clone(), settings.sample_every, sender));
         Telemetry { shared, sampled, _collector: collector, _task: task }
@@ -147,6 +153,10 @@ impl Telemetry {
 
     pub fn logs(&self) -> &Logs {
         &self.shared.logs
+    }
+
+    pub fn requests(&self) -> &Requests {
+        &self.shared.requests
     }
 
     /// The series called `name` whose labels hold all of `filters`; see [`Store::query`].

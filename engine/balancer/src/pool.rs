@@ -56,6 +56,11 @@ impl Pool {
         self.members = members;
     }
 
+    /// How much may be in flight at one endpoint from now on; 0 is no bound.
+    pub fn bound(&mut self, in_flight_max: usize) {
+        self.settings.in_flight_max = in_flight_max;
+    }
+
     /// Says how busy an endpoint's machine is, from 0.0, idle, to 1.0, saturated. Nothing else about it changes.
     pub fn set_load(&mut self, id: &str, load: f64) {
         if let Some(member) = self.member_mut(id) {

@@ -125,7 +125,7 @@ async fn start(meter: meter::Meter, backend: SocketAddr) -> (Gateway, Applied) {
     let gateway = Gateway::start(Settings::default(), Arc::new(Direct(backend)), meter);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let route = Route { path_prefix: "/".to_owned(), service: SERVICE.to_owned(), port: 80, ..Route::default() };
-    let endpoint = Endpoint { instance: INSTANCE.to_owned(), draining: false };
+    let endpoint = Endpoint { instance: INSTANCE.to_owned(), ..Endpoint::default() };
     let table = Table {
         listeners: vec![Listener {
             address,

@@ -14,6 +14,7 @@ mod lives;
 mod network;
 mod probe;
 mod protection;
+mod requests;
 mod rolling;
 mod routes;
 mod surviving;

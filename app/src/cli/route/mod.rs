@@ -67,9 +67,10 @@ pub(super) fn endpoints(endpoints: &[EndpointState]) {
     let rows = endpoints.iter().map(|one| {
         let breaker = if one.draining { "draining".to_owned() } else { one.breaker.clone() };
         let latency = one.latency_ms.map_or_else(|| "-".to_owned(), |latency_ms| format!("{latency_ms:.1} ms"));
-        vec![one.instance.clone(), breaker, one.in_flight.to_string(), latency, format!("{:.0} ms", one.penalty_ms)]
+        let (penalty, load) = (format!("{:.0} ms", one.penalty_ms), format!("{:.0} %", one.load * 100.0));
+        vec![one.instance.clone(), breaker, one.in_flight.to_string(), latency, penalty, load]
     });
-    shown::table(&["INSTANCE", "BREAKER", "IN FLIGHT", "ANSWERS IN", "PENALTY"], rows.collect());
+    shown::table(&["INSTANCE", "BREAKER", "IN FLIGHT", "ANSWERS IN", "PENALTY", "MACHINE"], rows.collect());
 }
 
 pub(super) fn hosts(route: &RouteState) -> String {

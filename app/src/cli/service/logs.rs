@@ -55,7 +55,7 @@ pub(crate) async fn run(remote: &Remote, arguments: Arguments) -> Result<ExitCod
 }
 
 /// A duration before `now_ms`, or a point in time.
-fn since_ms(text: &str, now_ms: u64) -> Result<u64, Failure> {
+pub(crate) fn since_ms(text: &str, now_ms: u64) -> Result<u64, Failure> {
     let wrong = || Failure::usage(format!("{text:?} is not a time")).hint("write 10m, 2h, 1d or 2026-11-20T18:00:00Z");
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return u64::try_from(at.as_millisecond()).map_err(|_| wrong());

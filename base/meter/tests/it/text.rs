@@ -40,6 +40,37 @@ wait_seconds_count{q="x"} 2
     assert_eq!(meter.encode(), expected);
 }
 
+#[test]
+fn open_metrics_has_examples_of_what_took_so_long() {
+    let meter = Meter::new();
+    meter.counter("requests_total", "A \"help\".", &[]).add(3);
+    let histogram = meter.histogram("wait_seconds", "Wait.", &[("q", "x")], &[0.5, 1.0]);
+    histogram.observe(0.25);
+    histogram.observe(4.0);
+    histogram.exemplify(0.25, "0af7", 1_700_000_000_250);
+    histogram.exemplify(3.0, "old", 1_700_000_000_000);
+    histogram.exemplify(4.0, "new", 1_700_000_001_000);
+    histogram.exemplify(f64::NAN, "nan", 0);
+    histogram.exemplify(0.7, &"x".repeat(200), 0);
+    let text = meter.encode_open();
+    let refused = text.split_once("# HELP requests").expect("the first is there").0;
+    assert!(refused.contains("# TYPE bramble_meter_series_refused counter\n"), "{refused}");
+    let expected = r#" A \"help\".
+# TYPE requests counter
+requests_total 3
+# HELP wait_seconds Wait.
+# TYPE wait_seconds histogram
+wait_seconds_bucket{q="x",le="0.5"} 1 # {trace_id="0af7"} 0.25 1700000000.25
+wait_seconds_bucket{q="x",le="1.0"} 1
+wait_seconds_bucket{q="x",le="+Inf"} 2 # {trace_id="new"} 4 1700000001
+wait_seconds_sum{q="x"} 4.25
+wait_seconds_count{q="x"} 2
+# EOF
+"#;
+    assert!(text.ends_with(expected), "{text}");
+    assert!(!meter.encode().contains("trace_id"), "Prometheus' own text has none");
+}
+
 type Key = (String, BTreeMap<String, String>);
 
 /// Reads one text as a scraper does; an error names the line.

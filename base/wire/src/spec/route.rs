@@ -3,6 +3,7 @@
 //! Every later field has a default that is left out when written, so that a spec stored before it reads, and equals
 //! what the same file makes today.
 
+use super::Delivery;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -39,6 +40,8 @@ pub struct Route {
     pub weight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Box<Rules>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Box<Delivery>>,
 }
 
 /// For fields that older specs lack.

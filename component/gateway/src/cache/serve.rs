@@ -8,11 +8,12 @@ use super::inquiry::{Found, Inquiry, Role, variant_key};
 use super::meters::Outcome;
 use super::purge::labels;
 use crate::answer::Refusal;
-use crate::body::{AnswerBody, Ending, Record};
+use crate::body::{AnswerBody, Ending};
 use crate::exchange::{Answered, Errand, run_in_time};
 use crate::header::to_client;
 use crate::link::Link;
 use crate::pulse::Pulse;
+use crate::seen::{Record, Steps};
 use crate::session::Session;
 use crate::upstream::Lease;
 use balancer::Outcome as Went;
@@ -41,7 +42,12 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const NOT_KEPT: &str = "nothing is kept for this\n";
 
 /// Answers a request of a route with a cache. May be dropped: what others wait for goes on.
-pub(crate) async fn serve(session: &Session, errand: &mut Errand, mut inquiry: Inquiry) -> Result<Answered, Refusal> {
+pub(crate) async fn serve(
+    session: &Session,
+    errand: &mut Errand,
+    steps: &mut Steps,
+    mut inquiry: Inquiry,
+) -> Result<Answered, Refusal> {
     // Nobody gets what is kept without having proven who they are.
     errand.attend(session).await?;
     if errand.pass.as_ref().is_some_and(|pass| pass.tells_client()) {
@@ -50,19 +56,24 @@ pub(crate) async fn serve(session: &Session, errand: &mut Errand, mut inquiry: I
     }
     let inquiry = Arc::new(inquiry);
     match (inquiry.role, errand.deadline) {
-        (Role::Look, None) => look(session, errand, &inquiry).await,
+        (Role::Look, None) => look(session, errand, steps, &inquiry).await,
         (Role::Look, Some(deadline)) => {
             let service = inquiry.service.clone();
-            let looking = tokio::time::timeout_at(deadline.into(), look(session, errand, &inquiry)).await;
+            let looking = tokio::time::timeout_at(deadline.into(), look(session, errand, steps, &inquiry)).await;
             looking.unwrap_or(Err(Refusal::Deadline { service }))
         }
-        (Role::Change, _) => change(session, errand, &inquiry).await,
-        (Role::Pass, _) => pass_by(session, errand, &inquiry, Forwarded::Bypass).await,
+        (Role::Change, _) => change(session, errand, steps, &inquiry).await,
+        (Role::Pass, _) => pass_by(session, errand, steps, &inquiry, Forwarded::Bypass).await,
     }
 }
 
 /// From what is kept, from what another asked for, or from the service.
-async fn look(session: &Session, errand: &mut Errand, inquiry: &Arc<Inquiry>) -> Result<Answered, Refusal> {
+async fn look(
+    session: &Session,
+    errand: &mut Errand,
+    steps: &mut Steps,
+    inquiry: &Arc<Inquiry>,
+) -> Result<Answered, Refusal> {
     let began_ms = world::clock::unix_ms();
     let said = inquiry.said();
     let mut waited = false;
@@ -72,7 +83,7 @@ async fn look(session: &Session, errand: &mut Errand, inquiry: &Arc<Inquiry>) ->
         let has_login = inquiry.headers.contains_key(header::AUTHORIZATION);
         if has_login && found.answer.as_ref().is_some_and(|answer| !is_for_all(&answer.headers)) {
             // The service may have something else for this client, and has not said that it has not.
-            return pass_by(session, errand, inquiry, Forwarded::Bypass).await;
+            return pass_by(session, errand, steps, inquiry, Forwarded::Bypass).await;
         }
         if let Some(answer) = &found.answer {
             // What came while this request waited was made after it was sent.
@@ -92,15 +103,15 @@ async fn look(session: &Session, errand: &mut Errand, inquiry: &Arc<Inquiry>) ->
             return Ok(nothing_kept(inquiry));
         }
         if inquiry.method != Method::GET || (inquiry.headers.contains_key(header::RANGE) && found.answer.is_none()) {
-            return pass_by(session, errand, inquiry, Forwarded::Bypass).await;
+            return pass_by(session, errand, steps, inquiry, Forwarded::Bypass).await;
         }
         let alone = said.as_ref().is_some_and(|said| said.no_store) || inquiry.cache.passing.passes(&found.key, now_ms);
         let seat = if alone { Seat::None } else { inquiry.cache.flights.board(&found.key) };
         let mut phase = match seat {
             Seat::First(lead) => {
-                return Ask { inquiry, found, lead: Some(lead), quiet: false }.send(session, errand).await;
+                return Ask { inquiry, found, lead: Some(lead), quiet: false }.send(session, errand, steps).await;
             }
-            Seat::None => return Ask { inquiry, found, lead: None, quiet: false }.send(session, errand).await,
+            Seat::None => return Ask { inquiry, found, lead: None, quiet: false }.send(session, errand, steps).await,
             Seat::Next(phase) => phase,
         };
         match tokio::time::timeout(WAIT_MAX, landed(&mut phase)).await {
@@ -115,12 +126,17 @@ async fn look(session: &Session, errand: &mut Errand, inquiry: &Arc<Inquiry>) ->
         }
     }
     let found = inquiry.find().await;
-    Ask { inquiry, found, lead: None, quiet: false }.send(session, errand).await
+    Ask { inquiry, found, lead: None, quiet: false }.send(session, errand, steps).await
 }
 
 /// Passes on what may change something, and forgets what that makes wrong.
-async fn change(session: &Session, errand: &mut Errand, inquiry: &Arc<Inquiry>) -> Result<Answered, Refusal> {
-    let mut answered = pass_by(session, errand, inquiry, Forwarded::Method).await?;
+async fn change(
+    session: &Session,
+    errand: &mut Errand,
+    steps: &mut Steps,
+    inquiry: &Arc<Inquiry>,
+) -> Result<Answered, Refusal> {
+    let mut answered = pass_by(session, errand, steps, inquiry, Forwarded::Method).await?;
     if let Answered::Message(response, ..) = &mut answered
         && invalidates(&inquiry.method, response.status())
     {
@@ -143,11 +159,12 @@ async fn change(session: &Session, errand: &mut Errand, inquiry: &Arc<Inquiry>) 
 async fn pass_by(
     session: &Session,
     errand: &mut Errand,
+    steps: &mut Steps,
     inquiry: &Inquiry,
     why: Forwarded,
 ) -> Result<Answered, Refusal> {
     inquiry.rule.meters.count(Outcome::Bypass);
-    let mut answered = run_in_time(session, errand).await?;
+    let mut answered = run_in_time(session, errand, steps).await?;
     if let Answered::Message(response, ..) = &mut answered {
         let said = cache_status(Some(why), None, None, false, false, "");
         response.headers_mut().append(CACHE_STATUS, said);
@@ -167,7 +184,8 @@ fn refresh(session: &Session, errand: &Errand, inquiry: &Arc<Inquiry>, found: &F
     let work = async move {
         let ask = Ask { inquiry: &inquiry, found, lead: Some(lead), quiet: true };
         // A failure has been counted and told by whoever saw it; what is kept stays as it is.
-        drop(tokio::time::timeout(deadline, ask.send(&session, &mut errand)).await);
+        let mut steps = Steps::default();
+        drop(tokio::time::timeout(deadline, ask.send(&session, &mut errand, &mut steps)).await);
         drop(permit);
     };
     // It ends with the answer, or at its deadline.
@@ -185,12 +203,12 @@ struct Ask<'v> {
 }
 
 impl Ask<'_> {
-    async fn send(mut self, session: &Session, errand: &mut Errand) -> Result<Answered, Refusal> {
+    async fn send(mut self, session: &Session, errand: &mut Errand, steps: &mut Steps) -> Result<Answered, Refusal> {
         let validators = self.found.answer.as_ref().map(|answer| Validators::of(&answer.headers)).unwrap_or_default();
         validators.ask(&mut errand.head.headers);
         errand.head.headers.remove(header::RANGE);
         let (sequence, asked_ms) = (self.inquiry.cache.stash.sequence(), world::clock::unix_ms());
-        match run_in_time(session, errand).await {
+        match run_in_time(session, errand, steps).await {
             Ok(Answered::Message(response, lease, link)) => {
                 let came = Came { sequence, asked_ms, received_ms: world::clock::unix_ms() };
                 self.arrived(session, &came, response, lease, link).await
@@ -390,10 +408,10 @@ impl Came {
 
 /// The body of an answer, with what is settled when it is through; no client is behind it.
 fn through(session: &Session, lease: Lease, link: Link, status: StatusCode) -> AnswerBody {
-    let record = Record::of_cache(Arc::clone(&lease.upstream.meters), status.as_u16());
+    let record = Record::uncounted(&lease.upstream.meters);
     let pulse = Arc::new(Pulse::new());
     tracing::trace!(client = %session.client, status = status.as_u16(), "an answer for the cache");
-    AnswerBody::from_instance(Ending::new(lease, link, record, pulse))
+    AnswerBody::from_instance(Ending::new(lease, link, status.as_u16(), record, pulse))
 }
 
 fn keep_whole(inquiry: &Inquiry, fill: &Fill, key: String, body: Bytes, sequence: u64) {
@@ -549,7 +567,8 @@ fn is_disconnected(refusal: &Refusal) -> bool {
         | Refusal::Unreachable { .. }
         | Refusal::Broken { .. }
         | Refusal::Late { .. }
-        | Refusal::Crowded { .. } => true,
+        | Refusal::Crowded { .. }
+        | Refusal::Shed { .. } => true,
         Refusal::Malformed(_)
         | Refusal::TooLong
         | Refusal::Busy

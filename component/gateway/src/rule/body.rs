@@ -10,7 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 /// What a client sends, at most so much of it.
@@ -18,6 +18,8 @@ pub(crate) struct Bounded {
     body: ClientBody,
     left: u64,
     pass: Option<Arc<Pass>>,
+    /// How much came, for whoever tells of it.
+    counted: Option<Arc<AtomicU64>>,
     copy: Option<Copy>,
 }
 
@@ -37,9 +39,9 @@ struct Copy {
 struct TooLong;
 
 impl Bounded {
-    pub(crate) fn new(body: ClientBody, pass: Option<Arc<Pass>>) -> Bounded {
+    pub(crate) fn new(body: ClientBody, pass: Option<Arc<Pass>>, counted: Option<Arc<AtomicU64>>) -> Bounded {
         let left = pass.as_ref().and_then(|pass| pass.rules.body_bytes_max).unwrap_or(u64::MAX);
-        Bounded { body, left, pass, copy: None }
+        Bounded { body, left, pass, counted, copy: None }
     }
 
     /// Gives the body to `taker` too, when it is through. Not when it breaks off.
@@ -88,6 +90,9 @@ impl Body for Bounded {
                 return Poll::Ready(Some(Err(TooLong.into())));
             };
             self.left = left;
+            if let Some(counted) = &self.counted {
+                counted.fetch_add(length, Ordering::Relaxed);
+            }
             self.copy(data);
             // A body of known length is not asked for its end.
             if self.body.is_end_stream() {

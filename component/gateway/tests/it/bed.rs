@@ -202,8 +202,8 @@ pub(crate) fn published() -> ListenerKind {
 
 pub(crate) fn endpoints(ids: &[&str]) -> Vec<Endpoint> {
     let endpoint = |id: &&str| match id.strip_prefix('-') {
-        Some(id) => Endpoint { instance: id.to_owned(), draining: true },
-        None => Endpoint { instance: (*id).to_owned(), draining: false },
+        Some(id) => Endpoint { instance: id.to_owned(), draining: true, ..Endpoint::default() },
+        None => Endpoint { instance: (*id).to_owned(), ..Endpoint::default() },
     };
     ids.iter().map(endpoint).collect()
 }

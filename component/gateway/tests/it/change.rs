@@ -495,7 +495,7 @@ async fn services_share_instances_by_name_only() {
     let (a, b) = (Instance::named("a").await, Instance::named("b").await);
     let services = BTreeMap::from([
         (SERVICE.to_owned(), endpoints(&["a"])),
-        ("shop/b".to_owned(), vec![Endpoint { instance: "b".to_owned(), draining: false }]),
+        ("shop/b".to_owned(), vec![Endpoint { instance: "b".to_owned(), ..Endpoint::default() }]),
     ]);
     let routes = vec![route(&[], "/", SERVICE), route(&[], "/b", "shop/b")];
     let listeners = vec![listener(ListenerKind::Routed, Speaks::Detect)];

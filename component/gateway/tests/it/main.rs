@@ -5,6 +5,8 @@ mod answers;
 #[cfg(test)]
 mod aside;
 #[cfg(test)]
+mod balancing;
+#[cfg(test)]
 mod bed;
 #[cfg(test)]
 mod cache;
@@ -30,5 +32,7 @@ mod published;
 mod reshape;
 #[cfg(test)]
 mod rules;
+#[cfg(test)]
+mod seen;
 #[cfg(test)]
 mod udp;

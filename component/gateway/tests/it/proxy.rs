@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 /// The value of a header in what a mirror said.
-fn mirrored<'a>(said: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn mirrored<'a>(said: &'a str, name: &str) -> Option<&'a str> {
     said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 

@@ -16,6 +16,7 @@ const CERTIFICATE_LEFT_S_MIN: f64 = 14.0 * 86_400.0;
 pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     let mut rules = services();
     rules.extend(gateway());
+    rules.extend(overload());
     rules.extend(certificates());
     rules.extend(clients());
     rules.extend(machine());
@@ -61,6 +62,44 @@ fn gateway() -> Vec<Rule> {
             holds: Holds::Above(0.90),
             for_ms: MINUTE_MS,
             unit: Unit::Share,
+        },
+    ]
+}
+
+/// What the gateway has too much of.
+fn overload() -> Vec<Rule> {
+    vec![
+        Rule {
+            name: "requests_shed",
+            summary: "{value} requests to {service} were refused in a minute because there was more to do than this \
+                      machine can do: stop or move what is not needed, or add a machine",
+            expression: Expression::Growth { of: Select::all("bramble_gateway_shed_total"), over_ms: MINUTE_MS },
+            by: &["service"],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "instance_left_out",
+            summary: "{instance} fails and is asked nothing, but to see whether it still does: its last log lines say why",
+            expression: Expression::Latest { of: Select::all("bramble_gateway_breaker"), within_ms: RECENT_MS },
+            by: &["service", "instance"],
+            holds: Holds::Above(0.0),
+            for_ms: MINUTE_MS,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "requests_not_told",
+            summary: "{value} requests are missing from the access log of the last five minutes: its disk is slow or \
+                      full, or more fail than are told of",
+            expression: Expression::Growth {
+                of: Select::all("bramble_gateway_log_dropped_total"),
+                over_ms: 5 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            for_ms: MINUTE_MS,
+            unit: Unit::Count,
         },
     ]
 }

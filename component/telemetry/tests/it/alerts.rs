@@ -215,6 +215,42 @@ fn a_client_that_is_banned() {
 }
 
 #[test]
+fn requests_that_are_refused_for_lack_of_a_machine() {
+    let mut bed = Bed::built_in();
+    bed.meter.counter("bramble_gateway_shed_total", "S.", &[("service", "s/web"), ("class", "low")]).inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+requests_shed(s/web)"]);
+    bed.pass(2 * 60_000);
+    assert_eq!(bed.changed(), ["-requests_shed(s/web)"]);
+}
+
+#[test]
+fn an_instance_that_is_left_out() {
+    let mut bed = Bed::built_in();
+    let labels = [("service", "s/web"), ("instance", "s.web.1.x")];
+    bed.set("bramble_gateway_breaker", &labels, 1.0);
+    bed.pass(30_000);
+    bed.set("bramble_gateway_breaker", &labels, 0.5);
+    bed.pass(30_000);
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+instance_left_out(s.web.1.x,s/web)"]);
+    bed.set("bramble_gateway_breaker", &labels, 0.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-instance_left_out(s.web.1.x,s/web)"]);
+}
+
+#[test]
+fn requests_that_are_missing_from_the_log() {
+    let mut bed = Bed::built_in();
+    bed.meter.counter("bramble_gateway_log_dropped_total", "D.", &[("reason", "full")]).inc();
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+requests_not_told()"]);
+    bed.pass(10 * 60_000);
+    assert_eq!(bed.changed(), ["-requests_not_told()"]);
+}
+
+#[test]
 fn a_certificate_that_ends_soon() {
     let mut bed = Bed::built_in();
     let labels = [("name", "shop.test"), ("source", "shop.crt")];

@@ -3,5 +3,6 @@
 mod alerts;
 mod logs;
 mod machine;
+mod requests;
 mod series;
 mod whole;

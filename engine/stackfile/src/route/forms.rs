@@ -58,6 +58,16 @@ pub(crate) fn header_name(text: &str) -> Result<String, Wrong> {
     }
 }
 
+/// The name of a cookie, as it is written (RFC 6265, section 4.1.1).
+pub(crate) fn cookie_name(text: &str) -> Result<String, Wrong> {
+    const LETTERS_MAX: usize = 64;
+    if text.len() <= LETTERS_MAX && header_name(text).is_ok() {
+        Ok(text.to_string())
+    } else {
+        Err(("is not the name of a cookie", "write a short name such as `shop_session`"))
+    }
+}
+
 /// The name of a header that may be set or removed.
 pub(crate) fn header_changed(text: &str) -> Result<String, Wrong> {
     let name = header_name(text)?;

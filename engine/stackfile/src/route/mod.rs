@@ -6,6 +6,7 @@ pub(crate) mod answers;
 pub(crate) mod asides;
 mod cache;
 mod cors;
+mod delivery;
 pub(crate) mod forms;
 mod guards;
 pub(crate) mod rewriting;
@@ -62,6 +63,7 @@ pub(crate) fn route(
     secrecy::read(&mut fields, &mut rules, around, findings);
     rules.cache = fields.take("cache").and_then(|at| cache::read(&at, findings));
     route.rules = (rules != Rules::default()).then(|| Box::new(rules));
+    route.delivery = delivery::read(&mut fields, findings);
     let given = fields.take("port");
     fields.finish(&[], findings);
     secrecy::check(&route, item, findings);

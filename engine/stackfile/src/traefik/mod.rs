@@ -9,11 +9,12 @@ mod rule;
 
 use crate::findings::{Findings, Place};
 use crate::read::shortened;
+use crate::route::forms::cookie_name;
 use effect::{Effect, merge};
 pub(crate) use middleware::{Middlewares, collect};
 use rule::{Alternative, parse_rule};
 use std::collections::BTreeMap;
-use wire::spec::{Route, Rules};
+use wire::spec::{Balance, Delivery, Route, Rules};
 
 const HOST_LETTERS_MAX: usize = 253;
 
@@ -35,6 +36,8 @@ struct Labels<'l> {
     enabled: bool,
     routers: BTreeMap<&'l str, Router<'l>>,
     ports: BTreeMap<&'l str, u16>,
+    /// The cookies by which services keep clients at one instance; empty for one that is made up.
+    sticky: BTreeMap<&'l str, &'l str>,
 }
 
 /// The routes that a service's labels declare. `port` is taken when no label names one.
@@ -65,7 +68,8 @@ pub(crate) fn routes(
         };
         match parse_rule(rule) {
             Ok(alternatives) => {
-                if let Some(treatment) = treatment(name, router, middlewares, findings) {
+                if let Some(mut treatment) = treatment(name, router, middlewares, findings) {
+                    treatment.sticky = read.sticky_of(router);
                     routes.extend(made(alternatives, router, &treatment, port));
                 }
             }
@@ -84,6 +88,20 @@ struct Treatment {
     /// Prefixes that are cut off.
     strips: Vec<String>,
     rules: Rules,
+    /// The cookie that keeps clients at one instance.
+    sticky: Option<String>,
+}
+
+impl Labels<'_> {
+    /// Of the service the router names, or of the one there is.
+    fn sticky_of(&self, router: &Router<'_>) -> Option<String> {
+        let named = router.service.map(|service| service.split('@').next().unwrap_or(service));
+        let cookie = match named {
+            Some(service) => self.sticky.get(service),
+            None => self.sticky.values().next(),
+        };
+        cookie.map(|cookie| (*cookie).to_string())
+    }
 }
 
 /// What the router's middlewares do together. `None`, with a warning, if one of them may keep people out.
@@ -131,7 +149,10 @@ fn treatment(name: &str, router: &Router<'_>, middlewares: &Middlewares, finding
 }
 
 fn made(alternatives: Vec<Alternative>, router: &Router<'_>, treatment: &Treatment, port: u16) -> Vec<Route> {
-    let Treatment { strips, rules } = treatment;
+    let Treatment { strips, rules, sticky } = treatment;
+    let delivery = sticky
+        .clone()
+        .map(|cookie| Box::new(Delivery { balance: Some(Balance::Sticky(cookie)), ..Delivery::default() }));
     let mut routes: Vec<Route> = Vec::new();
     for Alternative { hosts, path, mut conditions } in alternatives {
         let strip_prefix = strips.iter().any(|prefix| prefix.trim_end_matches('/') == path.trim_end_matches('/'));
@@ -152,6 +173,7 @@ fn made(alternatives: Vec<Alternative>, router: &Router<'_>, treatment: &Treatme
                 conditions,
                 weight: None,
                 rules: (*rules != Rules::default()).then(|| Box::new(rules.clone())),
+                delivery: delivery.clone(),
                 ..Route::default()
             }),
         }
@@ -191,6 +213,16 @@ fn read_labels<'l>(labels: &'l [Label], findings: &mut Findings) -> Labels<'l> {
                     true
                 }
             },
+            ["http", "services", service, "loadbalancer", "sticky"] => {
+                let wanted = crate::units::truth(value).unwrap_or(false);
+                if wanted {
+                    read.sticky.entry(service).or_default();
+                }
+                wanted
+            }
+            ["http", "services", service, "loadbalancer", "sticky", "cookie", rest @ ..] => {
+                sticky_label(&mut read.sticky, service, rest, value)
+            }
             // What instances speak is plain HTTP, which is Traefik's default too.
             ["http", "services", _, "loadbalancer", "server", "scheme"] => value == "http",
             ["http", "services", _, "loadbalancer", "passhostheader"] => value == "true",
@@ -207,6 +239,22 @@ fn read_labels<'l>(labels: &'l [Label], findings: &mut Findings) -> Labels<'l> {
         }
     }
     read
+}
+
+/// Whether the label of a sticky service is understood. The cookie is for programs only, and for secure connections where
+/// the client's was, whatever the labels say.
+fn sticky_label<'l>(sticky: &mut BTreeMap<&'l str, &'l str>, service: &'l str, rest: &[&str], value: &'l str) -> bool {
+    match rest {
+        [] if crate::units::truth(value) == Some(true) => drop(sticky.entry(service).or_default()),
+        ["name"] if cookie_name(value).is_ok() => drop(sticky.insert(service, value)),
+        ["secure" | "httponly" | "httpOnly"] => drop(sticky.entry(service).or_default()),
+        ["samesite" | "sameSite"] => {
+            sticky.entry(service).or_default();
+            return value.eq_ignore_ascii_case("lax");
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// Whether the label of a router is understood.

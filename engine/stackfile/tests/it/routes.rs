@@ -3,8 +3,8 @@
 use crate::support::{Case, errors, warnings, web_source};
 use std::collections::BTreeMap;
 use wire::spec::{
-    Aside, Ban, BasicAuth, Cache, Coding, Compress, Conditions, Cors, ForwardAuth, IgnoreQuery, Mirror, RateKey,
-    RateLimit, Redirect, Route, Rules,
+    AccessLog, Aside, Balance, Ban, BasicAuth, Cache, Coding, Compress, Conditions, Cors, Delivery, ForwardAuth,
+    HashKey, Hedge, IgnoreQuery, Mirror, PriorityClass, RateKey, RateLimit, Redirect, Route, Rules,
 };
 
 const BCRYPT: &str = "$2y$05$P6wIgCSN38XRY0s63Vq8C.0CN8TgU2k.wT5jehAHTpNzA4oSI3.qa";
@@ -542,4 +542,62 @@ fn clients_may_be_banned_and_heads_bounded() {
         &["7:37 routes[0].ban.times: `1000` is not a whole number from 1 to 100"],
     );
     refused("ban: {status: 404, times: 1, for: 30d}", &["7:45 routes[0].ban.for: `30d` is too long"]);
+}
+
+#[test]
+fn a_route_says_which_requests_are_logged() {
+    let log = |keys: &str| route(keys).delivery.and_then(|delivery| delivery.access_log);
+    assert_eq!(log("path: /a"), None);
+    assert_eq!(log("access_log: off"), Some(AccessLog::Off));
+    assert_eq!(log("access_log: errors"), Some(AccessLog::Errors));
+    assert_eq!(log("access_log: sampled(0.5)"), Some(AccessLog::Sampled(500_000)));
+    assert_eq!(log("access_log: all"), Some(AccessLog::All));
+    refused("access_log: some", &["7:23 routes[0].access_log: `some` does not say which requests are logged"]);
+    refused(
+        "access_log: sampled(2)",
+        &["7:23 routes[0].access_log: `sampled(2)` does not say which requests are logged"],
+    );
+}
+
+#[test]
+fn a_route_says_how_its_requests_are_carried() {
+    let check = |keys: &str, expected: Delivery| assert_eq!(route(keys).delivery, Some(Box::new(expected)), "{keys}");
+    let balanced = |balance| Delivery { balance: Some(balance), ..Delivery::default() };
+    check("balance: sticky", balanced(Balance::Sticky(String::new())));
+    check("balance: {by: sticky, cookie: Shop}", balanced(Balance::Sticky("Shop".to_string())));
+    check("balance: hash(address)", balanced(Balance::Hash(HashKey::Address)));
+    check("balance: {by: 'hash(header:X-User)'}", balanced(Balance::Hash(HashKey::Header("x-user".to_string()))));
+    check("balance: 'hash(cookie:sid)'", balanced(Balance::Hash(HashKey::Cookie("sid".to_string()))));
+    let hedged = |hedge| Delivery { hedge: Some(hedge), ..Delivery::default() };
+    check("hedge: p95", hedged(Hedge::P95));
+    check("hedge: {after: 50ms}", hedged(Hedge::AfterMs(50)));
+    let class = Delivery { priority_class: PriorityClass::Low, in_flight_max: Some(7), ..Delivery::default() };
+    check("priority_class: low, in_flight_max: 7", class);
+    assert_eq!(route("priority_class: normal").delivery, None, "what says nothing is nothing");
+
+    refused("balance: best", &["7:20 routes[0].balance: `best` does not say which instance"]);
+    refused("balance: {cookie: a}", &["7:11 routes[0].balance: it is not said by what"]);
+    refused(
+        "balance: {by: sticky, cookie: 'a b'}",
+        &["7:41 routes[0].balance.cookie: `a b` is not the name of a cookie"],
+    );
+    refused("priority_class: best", &["7:27 routes[0].priority_class: `best` is no class of priority"]);
+    refused("hedge: {}", &["7:11 routes[0].hedge: it is not said after how long"]);
+    refused("hedge: 2h", &["7:18 routes[0].hedge: `2h` is no time to wait before asking another"]);
+}
+
+#[test]
+fn sticky_services_of_traefik_are() {
+    let labels = |more: &str| {
+        let rule = "traefik.http.routers.a.rule: Host(`a.test`), traefik.http.services.s.loadbalancer.server.port: 80";
+        let mut routes = Case::new().web(&format!("labels: {{{rule}{more}}}")).routes;
+        routes.remove(0).delivery.and_then(|delivery| delivery.balance)
+    };
+    assert_eq!(labels(""), None);
+    let sticky = "traefik.http.services.s.loadbalancer.sticky.cookie";
+    assert_eq!(labels(&format!(", {sticky}: true")), Some(Balance::Sticky(String::new())));
+    assert_eq!(
+        labels(&format!(", {sticky}: true, {sticky}.name: shop, {sticky}.secure: true")),
+        Some(Balance::Sticky("shop".to_string()))
+    );
 }
