@@ -75,7 +75,7 @@ impl Gateway {
 
     /// Client connections there are.
     pub fn connections(&self) -> usize {
-        self.floor.ground.limits.connections_max.saturating_sub(self.floor.room.available_permits())
+        self.floor.places.saturating_sub(self.floor.room.available_permits())
     }
 
     async fn tell(&self, phase: Phase) {

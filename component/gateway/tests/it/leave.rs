@@ -15,8 +15,7 @@ async fn who_has_connected_is_answered_once_more_and_whoever_comes_next_by_the_n
     let mut kept = Client::connect(bed.address).await;
     assert_eq!(kept.get("/").await.status, 200);
     let mut silent = Client::connect(bed.address).await;
-    // Beside the two there is the place of whoever accepts the next.
-    until(|| bed.gateway.connections() == 3).await;
+    until(|| bed.gateway.connections() == 2).await;
     let inherited = bed.gateway.sockets().await;
     let next =
         Gateway::start(Settings { inherited, ..Settings::default() }, Arc::clone(&bed.doors) as _, meter::Meter::new());
