@@ -10,11 +10,12 @@ use crate::aside::Asides;
 use crate::asked::Asked;
 use crate::body::{AnswerBody, Ending};
 use crate::cache::{self, Inquiry, KeptBody};
+use crate::connecting::Connecting;
 use crate::deadline;
 use crate::header::{self, ClientName};
 use crate::hedge;
 use crate::http1::{self, AnswerHead, Bad, LineError};
-use crate::link::{ClientBody, Link, RequestBody, Shared};
+use crate::link::{ClientBody, Link, RequestBody};
 use crate::listener::{Aim, Target, TargetKind};
 use crate::metrics::Failure;
 use crate::reshape::dress;
@@ -236,12 +237,12 @@ fn admit(
     let Way { upstream, route, prefix, pass, asides } = way(session, target, &came, record)?;
     let class = route.map_or(PriorityClass::Normal, |route| route.class);
     target.policy.admit(upstream, class, || session.roll()[0])?;
-    let affinity = route.and_then(|route| route.affinity.as_ref());
-    let wish = affinity.map_or(Wish::LeastLoad, |affinity| affinity.wish(&head.headers, client.ip()));
-    let is_plain = body.is_end_stream() && upgrade.is_none() && !header::is_grpc(&head.headers);
-    let rule = pass.as_ref().and_then(|pass| pass.rules.cache.as_ref()).zip(session.ground.cache.get());
-    let cached =
-        rule.map(|(rule, cache)| Box::new(Inquiry::new(cache, rule, (&asked, &head), client, upstream, is_plain)));
+    let wish = route.and_then(|route| route.affinity.as_ref()).map(|one| one.wish(&head.headers, client.ip()));
+    let cached = pass.as_ref().and_then(|pass| pass.rules.cache.as_ref()).zip(session.ground.cache.get());
+    let cached = cached.map(|(rule, cache)| {
+        let is_plain = body.is_end_stream() && upgrade.is_none() && !header::is_grpc(&head.headers);
+        Box::new(Inquiry::new(cache, rule, (&asked, &head), client, upstream, is_plain))
+    });
     if head.uri.authority().is_some() {
         head.headers.insert(HOST, asked.host.clone());
     }
@@ -249,8 +250,7 @@ fn admit(
     let plain = prefix.map(|_| path.into_owned()).unwrap_or_default();
     head.uri = origin_form(head.uri, &plain, prefix, pass.as_ref().and_then(|pass| pass.rules.path.as_ref()));
     head.version = Version::HTTP_11;
-    let host = &asked.host;
-    record.identified(identify(session, &mut head.headers, client, host, prefix, record));
+    record.identified(identify(session, &mut head.headers, client, &asked.host, prefix, record));
     if let Some(pass) = &pass {
         pass.to_instance(&mut head.headers);
     }
@@ -261,12 +261,7 @@ fn admit(
     if let Some((_, protocol)) = &upgrade {
         header::set_upgrade(&mut head.headers, protocol.clone());
     }
-    let body = if body.is_end_stream() {
-        RequestBody::Empty
-    } else {
-        let body = Bounded::new(body, pass.clone(), record.uploads());
-        RequestBody::Stream { body, pulse: Arc::clone(&session.pulse) }
-    };
+    let body = to_instance(session, body, pass.as_ref(), record);
     let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
     head.extensions = Extensions::new();
     let deadline = deadline::asked(&head.headers).map(|asked| started + asked);
@@ -281,7 +276,7 @@ fn admit(
         asides,
         cached,
         route: route.cloned(),
-        wish,
+        wish: wish.unwrap_or(Wish::LeastLoad),
         started,
         deadline,
     })
@@ -298,6 +293,15 @@ fn identify(
 ) -> Identity {
     let decide = |random: Option<u64>| random.map_or_else(|| record.may_ask(), |random| record.is_sampled(random));
     header::to_instance(headers, client, host, prefix, || session.roll(), decide)
+}
+
+/// The body on its way to an instance.
+fn to_instance(session: &Session, body: ClientBody, pass: Option<&Arc<Pass>>, record: &mut Record) -> RequestBody {
+    if body.is_end_stream() {
+        return RequestBody::Empty;
+    }
+    let body = Bounded::new(body, pass.cloned(), record.uploads());
+    RequestBody::Stream { body, pulse: Arc::clone(&session.pulse) }
 }
 
 /// A request as it came.
@@ -510,98 +514,4 @@ fn switching(headers: HeaderMap) -> Response<AnswerBody> {
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = headers;
     response
-}
-
-/// The search for a connection, over all the sends of one request.
-pub(crate) struct Connecting<'s> {
-    search: Search,
-    /// What is told of it afterwards.
-    pub(crate) steps: &'s mut Steps,
-    /// An unused connection turned out closed: the others of its age may be as well.
-    fresh: bool,
-    repeatable: bool,
-    many: bool,
-}
-
-impl Connecting<'_> {
-    /// An endpoint and a connection to it. Waits, within the request's time, while there is none.
-    async fn connect(&mut self, session: &Session, upstream: &Arc<Upstream>) -> Result<(Lease, Link), Refusal> {
-        if !self.many
-            && let Some((lease, stream)) = session.take_first()
-            && Arc::ptr_eq(&lease.upstream, upstream)
-        {
-            let mut link = Link::new(stream);
-            // It may show the client's address to the instance: no other client may use it.
-            link.private = true;
-            return Ok((lease, link));
-        }
-        loop {
-            let lease = self.search.lease().await?;
-            let unused = if self.many { lease.take_shared() } else { lease.take_idle(self.repeatable) };
-            if !self.fresh
-                && let Some(link) = unused
-            {
-                return Ok((lease, link));
-            }
-            // Most requests find an unused connection: what the others need is made for them.
-            if let Some(made) = Box::pin(self.open(lease)).await {
-                return Ok(made);
-            }
-        }
-    }
-
-    /// A fresh connection; `None` when there is none to have.
-    async fn open(&mut self, lease: Lease) -> Option<(Lease, Link)> {
-        let id = Arc::clone(&lease.id);
-        let Some((lease, stream)) = self.search.dial(lease, None).await else {
-            self.steps.failed(&id, Trouble::Connect);
-            return None;
-        };
-        if !self.many {
-            return Some((lease, Link::new(stream)));
-        }
-        match Shared::open(stream).await {
-            Ok(shared) => {
-                let link = shared.link(false);
-                lease.share(shared);
-                Some((lease, link))
-            }
-            Err(_) => {
-                self.steps.failed(&id, Trouble::Broken);
-                self.search.rule_out(lease, Outcome::ServerError);
-                None
-            }
-        }
-    }
-
-    /// Another endpoint at once, with a connection, if there is one and one more may be sent.
-    pub(crate) async fn beside(&mut self, lease: &Lease) -> Option<(Lease, Link)> {
-        let upstream = &lease.upstream;
-        let other = self.search.lease_beside(&lease.id)?;
-        if !upstream.may_retry() {
-            return None;
-        }
-        upstream.meters.hedge();
-        self.steps.hedged();
-        if self.many {
-            return other.take_shared().map(|link| (other, link));
-        }
-        if let Some(link) = other.take_idle(true) {
-            return Some((other, link));
-        }
-        let (other, stream) = self.search.dial(other, None).await?;
-        Some((other, Link::new(stream)))
-    }
-
-    /// Takes in that the connection failed. A connection that had been unused proves nothing but its age.
-    fn failed(&mut self, lease: Lease, link: &Link, trouble: Trouble) {
-        self.fresh = true;
-        self.steps.failed(&lease.id, trouble);
-        let outcome = if trouble == Trouble::Broken { Outcome::ServerError } else { Outcome::ConnectFailed };
-        if link.reused {
-            lease.end(Outcome::ClientGone);
-        } else {
-            self.search.rule_out(lease, outcome);
-        }
-    }
 }

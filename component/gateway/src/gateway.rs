@@ -147,7 +147,7 @@ impl Gateway {
         let (scribe, scribing) = Scribe::start(access, access_log.unwrap_or(AccessLog::DEFAULT), &meter);
         let ground = Arc::new(Ground::new(dialer, limits, scribe, zone, cache, meter.clone()));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
-        let watching = watch(Arc::clone(&ground), Arc::clone(&connections), most, meter.clone());
+        let watching = watch(Arc::clone(&ground), meter.clone());
         let tls = Tls::new(Arc::clone(&ground.proofs)).expect("ring has everything TLS 1.2 and 1.3 need");
         let named = Arc::new(Swap::new(Named::default()));
         let (untold, _) = Scribe::start(None, AccessLog::Off, &meter);
@@ -440,7 +440,7 @@ fn outside_host(service: &str) -> Option<&str> {
 }
 
 /// Looks how hard it is, all the time.
-async fn watch(ground: Arc<Ground>, connections: Arc<ConnectionMeters>, most: usize, meter: Meter) {
+async fn watch(ground: Arc<Ground>, meter: Meter) {
     let gauges = PriorityClass::ALL.map(|class| {
         let help = "How hard it is for the gateway, as each class of requests feels it, from 0 to 1.";
         (class, meter.gauge("bramble_gateway_strain", help, &[("class", class.word())]))
@@ -449,7 +449,7 @@ async fn watch(ground: Arc<Ground>, connections: Arc<ConnectionMeters>, most: us
         let begun = world::clock::monotonic();
         tokio::time::sleep(strain::LOOK_EVERY).await;
         let late = world::clock::monotonic().saturating_duration_since(begun).saturating_sub(strain::LOOK_EVERY);
-        ground.strain.look(late, connections.open.value() / most.max(1) as f64);
+        ground.strain.look(late);
         for (class, gauge) in &gauges {
             gauge.set(f64::from(ground.strain.of(*class)));
         }

@@ -3,7 +3,8 @@
 //! Owns the wait. Where it is to be longer than all but one in twenty requests, that time is learned from those that
 //! were answered. What it costs is bounded by the budget of retries.
 
-use crate::exchange::{self, Connecting};
+use crate::connecting::Connecting;
+use crate::exchange;
 use crate::http1::{AnswerHead, LineError};
 use crate::link::{Link, RequestBody};
 use crate::session::Session;

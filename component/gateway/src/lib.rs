@@ -19,6 +19,7 @@ mod budget;
 mod cache;
 mod caller;
 mod coding;
+mod connecting;
 mod crowd;
 mod deadline;
 mod detect;

@@ -1,8 +1,7 @@
 //! How hard it is for this machine, and who is refused when it is too hard.
 //!
-//! Owns the measure: how long ready work of the gateway waits for a processor, how much of the room for connections is
-//! taken, and how much of the time programs of the machine waited. What is refused first is what the stack files call
-//! less important; the machine's own business (a build, a backup) keeps only the least important out. Nobody is refused at
+//! Owns the measure: how long ready work of the gateway waits for a processor, and how much of the time programs of the
+//! machine waited. What is refused first is what the stack files call less important; the machine's own business (a build, a backup) keeps only the least important out. Nobody is refused at
 //! a stroke: the share grows with the strain, so that what is let through settles where the machine can bear it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,18 +27,14 @@ pub(crate) struct Strain {
     delay: AtomicU32,
     /// Of programs of the machine, as the kernel tells.
     waiting: AtomicU32,
-    /// Of the connections there may be.
-    taken: AtomicU32,
 }
 
 impl Strain {
-    /// A look: how much later than wanted it came, and how many of the connections there may be are open.
-    pub(crate) fn look(&self, late: Duration, taken: f64) {
+    /// A look: how much later than wanted it came.
+    pub(crate) fn look(&self, late: Duration) {
         let late = (late.as_secs_f32() * 1_000.0 / DELAY_MS_FULL).min(1.0);
         let before = get(&self.delay);
         set(&self.delay, before + GAIN * (late - before));
-        #[expect(clippy::cast_possible_truncation, reason = "a share needs no more digits")]
-        set(&self.taken, taken as f32);
     }
 
     /// How much of the time something waited for a processor.
@@ -50,7 +45,7 @@ impl Strain {
 
     /// What there is of it for a class, from 0 to 1.
     pub(crate) fn of(&self, class: PriorityClass) -> f32 {
-        let own = get(&self.delay).max(get(&self.taken));
+        let own = get(&self.delay);
         match class {
             PriorityClass::Low => own.max(get(&self.waiting)),
             PriorityClass::Normal | PriorityClass::High => own,
@@ -102,10 +97,6 @@ mod tests {
         assert_eq!(admitted(&strain), [52, 100, 100], "half as far as it goes");
         strain.note_waiting(1.0);
         assert_eq!(admitted(&strain), [5, 100, 100], "what others do keeps out no more than these");
-        strain.look(Duration::ZERO, 0.95);
-        let [low, normal, high] = admitted(&strain);
-        assert!(low == 5 && (40..65).contains(&normal) && high == 100, "{low} {normal} {high}");
-        strain.look(Duration::ZERO, f64::NAN);
         strain.note_waiting(f64::NAN);
         assert_eq!(admitted(&strain), [100, 100, 100]);
     }
@@ -113,14 +104,14 @@ mod tests {
     #[test]
     fn work_that_waits_for_a_second_is_a_strain_and_is_forgotten() {
         let strain = Strain::default();
-        strain.look(Duration::from_secs(5), 0.0);
+        strain.look(Duration::from_secs(5));
         assert_eq!(admitted(&strain), [100, 100, 100], "one pause is none");
         for _ in 0..20 {
-            strain.look(Duration::from_secs(5), 0.0);
+            strain.look(Duration::from_secs(5));
         }
         assert_eq!(admitted(&strain), [5, 14, 100]);
         for _ in 0..20 {
-            strain.look(Duration::ZERO, 0.0);
+            strain.look(Duration::ZERO);
         }
         assert_eq!(admitted(&strain), [100, 100, 100]);
     }
