@@ -97,6 +97,6 @@ fn what_clients_meet_raises_alerts() {
         let ending = firing_or_held("certificate_ending");
         assert_eq!(ending["labels"]["name"], "ending.test");
     }
-    let requests = node.json(&["gateway", "log", "--status", "5xx", "-n", "1"]);
+    let requests = node.json(&["gateway", "log", "--service", "shop/web", "--status", "5xx", "-n", "1"]);
     assert_eq!(requests["status"], 500, "and the log says which they were");
 }
