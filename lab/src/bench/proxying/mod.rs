@@ -5,7 +5,9 @@
 //! time is the figure to go by: what else runs on the machine changes it least.
 
 mod alone;
+mod echo;
 mod h2load;
+mod handshakes;
 mod memory;
 mod proxies;
 mod series;
@@ -36,8 +38,12 @@ const MEGABYTE: f64 = 1e6;
 enum Front {
     Plain,
     Tls,
+    /// With a session from before.
+    TlsResumed,
     /// Over TLS.
     Http2,
+    /// Messages there and back, over connections that stay.
+    WebSocket,
 }
 
 /// Requests of one kind.
@@ -61,7 +67,10 @@ const RATE: Figure<Run> =
 const PER_CPU: Figure<Run> =
     Figure { what: "", unit: "requests/CPU s", of: |run| run.counted.requests / run.cpu_seconds, judged: None };
 
-const LOADS: [Load; 6] = [
+/// No less than HAProxy does with the same processor time.
+const AS_MUCH: Figure<Run> = Figure { judged: Some((HAPROXY, Goal::LeastTimesPeer(1.0))), ..PER_CPU };
+
+const LOADS: [Load; 7] = [
     Load {
         name: "small answers",
         front: Front::Plain,
@@ -69,7 +78,7 @@ const LOADS: [Load; 6] = [
         anew: false,
         figures: &[
             RATE,
-            Figure { judged: Some((HAPROXY, Goal::LeastTimesPeer(1.0))), ..PER_CPU },
+            AS_MUCH,
             Figure { what: " p50", unit: "ms", of: |run| run.counted.p50_ms, judged: None },
             Figure { what: " p99", unit: "ms", of: |run| run.counted.p99_ms, judged: None },
         ],
@@ -79,18 +88,23 @@ const LOADS: [Load; 6] = [
         front: Front::Plain,
         path: LARGE,
         anew: false,
-        figures: &[Figure {
-            what: "",
-            unit: "MB/CPU s",
-            of: |run| run.counted.bytes / MEGABYTE / run.cpu_seconds,
-            judged: None,
-        }],
+        figures: &[Figure { unit: "MB/CPU s", of: |run| run.counted.bytes / MEGABYTE / run.cpu_seconds, ..AS_MUCH }],
     },
-    Load { name: "a connection each", front: Front::Plain, path: SMALL, anew: true, figures: &[RATE, PER_CPU] },
-    Load { name: "TLS, small answers", front: Front::Tls, path: SMALL, anew: false, figures: &[RATE, PER_CPU] },
-    Load { name: "TLS, a connection each", front: Front::Tls, path: SMALL, anew: true, figures: &[RATE, PER_CPU] },
-    Load { name: "HTTP/2, small answers", front: Front::Http2, path: SMALL, anew: false, figures: &[RATE, PER_CPU] },
+    Load { name: "a connection each", front: Front::Plain, path: SMALL, anew: true, figures: &[RATE, AS_MUCH] },
+    Load { name: "TLS, small answers", front: Front::Tls, path: SMALL, anew: false, figures: &[RATE, AS_MUCH] },
+    Load { name: "TLS, a connection each", front: Front::Tls, path: SMALL, anew: true, figures: &[RATE, AS_MUCH] },
+    Load { name: "TLS, resumed each", front: Front::TlsResumed, path: SMALL, anew: true, figures: &[AS_MUCH] },
+    Load { name: "HTTP/2, small answers", front: Front::Http2, path: SMALL, anew: false, figures: &[RATE, AS_MUCH] },
 ];
+
+/// In front of a backend that takes upgrades.
+const ECHOES: [Load; 1] = [Load {
+    name: "WebSocket echo",
+    front: Front::WebSocket,
+    path: echo::PATH,
+    anew: false,
+    figures: &[Figure { unit: "messages/s", ..RATE }, Figure { unit: "messages/CPU s", ..AS_MUCH }],
+}];
 
 const LATENCY: Figure<Vec<f64>> = Figure {
     what: " p99",
@@ -103,20 +117,21 @@ impl Load {
     /// Whether it can be made; if not, a sentence that says why.
     fn tried(&self) -> Result<(), String> {
         match self.front {
-            Front::Plain | Front::Tls => Ok(()),
+            Front::Plain | Front::Tls | Front::TlsResumed | Front::WebSocket => Ok(()),
             Front::Http2 => h2load::tried(),
         }
     }
 
     fn ask(&self, server: &Server, wrk: &Wrk, cores: &Cores) -> Counted {
-        let url = match self.front {
-            Front::Plain => format!("http://{}{}", server.address, self.path),
-            Front::Tls | Front::Http2 => format!("https://{}{}", server.secure, self.path),
-        };
-        let asking = Asking { url: &url, connections: CONNECTIONS, seconds: SECONDS, anew: self.anew };
+        let asking = |url| Asking { url, connections: CONNECTIONS, seconds: SECONDS, anew: self.anew };
+        let plain = format!("http://{}{}", server.address, self.path);
+        let secure = format!("https://{}{}", server.secure, self.path);
         match self.front {
-            Front::Plain | Front::Tls => wrk.run(&asking, cores),
-            Front::Http2 => h2load::run(&asking, cores),
+            Front::Plain => wrk.run(&asking(&plain), cores),
+            Front::Tls => wrk.run(&asking(&secure), cores),
+            Front::TlsResumed => handshakes::run(server.secure, self.path, SECONDS, cores),
+            Front::Http2 => h2load::run(&asking(&secure), cores),
+            Front::WebSocket => cores.on(|| echo::run(server.address, self.path, CONNECTIONS, SECONDS)),
         }
     }
 }
@@ -155,16 +170,18 @@ pub(super) fn run(_options: &Options) -> Measured {
     let mut all = Vec::new();
 
     let seats = Seats::new("1 core", 1);
-    let field = Field::new(&seats, &kinds, folder.path());
-    let saturated = field.saturated(&wrk);
+    let field = Field::new(&seats, &kinds, folder.path(), Server::backend);
+    let saturated = field.saturated(&LOADS, &wrk);
     let rate = saturation(&kinds, &saturated) * SHARE_OF_SATURATION;
     all.extend(saturated);
     all.extend(field.paced(rate));
     drop(field);
+    all.extend(Field::new(&seats, &kinds, folder.path(), Server::echoing).saturated(&ECHOES, &wrk));
     all.extend(memory::measure(&seats, &kinds, folder.path(), files_max));
 
     let seats = Seats::new("2 cores", 2);
-    all.extend(Field::new(&seats, &kinds, folder.path()).saturated(&wrk));
+    all.extend(Field::new(&seats, &kinds, folder.path(), Server::backend).saturated(&LOADS, &wrk));
+    all.extend(Field::new(&seats, &kinds, folder.path(), Server::echoing).saturated(&ECHOES, &wrk));
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
     Measured::Rows(rows(&names, &all))
 }
@@ -176,8 +193,8 @@ fn saturation(kinds: &[&Kind], saturated: &[Series]) -> f64 {
 }
 
 impl<'a> Field<'a> {
-    fn new(seats: &'a Seats, kinds: &'a [&'a Kind], folder: &Path) -> Field<'a> {
-        let backend = Server::backend(folder, &seats.load);
+    fn new(seats: &'a Seats, kinds: &'a [&'a Kind], folder: &Path, backend: fn(&Path, &Cores) -> Server) -> Field<'a> {
+        let backend = backend(folder, &seats.load);
         let start = |kind: &&Kind| kind.start(folder, &backend, seats.threads, &seats.proxy);
         let servers = kinds.iter().map(start).collect();
         Field { seats, kinds, servers, _backend: backend }
@@ -188,9 +205,9 @@ impl<'a> Field<'a> {
     }
 
     /// As much as each can do.
-    fn saturated(&self, wrk: &Wrk) -> Vec<Series> {
+    fn saturated(&self, loads: &[Load], wrk: &Wrk) -> Vec<Series> {
         let mut all = Vec::new();
-        for load in &LOADS {
+        for load in loads {
             if let Err(reason) = load.tried() {
                 println!("{reason}");
                 continue;

@@ -5,7 +5,7 @@
 
 use super::alone;
 use lab::cores::Cores;
-use lab::{http, node, process, wait};
+use lab::{http, node, process, program, wait};
 use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -101,6 +101,14 @@ impl Server {
         Server::start("backend", address, address, nginx_with(folder, address, cores.count(), &places), cores)
     }
 
+    /// Takes upgrades, and gives back what it gets from then on.
+    pub(super) fn echoing(_folder: &Path, cores: &Cores) -> Server {
+        let address = free_address();
+        let mut command = Command::new(std::env::current_exe().expect("a running program has a path"));
+        command.args([program::PROGRAM, &address.port().to_string()]);
+        Server::start("echoing backend", address, address, command, cores)
+    }
+
     fn start(
         name: &'static str,
         address: SocketAddr,
@@ -111,7 +119,7 @@ impl Server {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = cores.start(&mut command).unwrap_or_else(|error| panic!("{command:?} starts: {error}"));
         let server = Server { name, address, secure, child };
-        let answers = || http::get(address, SMALL).ok().filter(|answer| answer.text() == SMALL_ANSWER);
+        let answers = || http::get(address, SMALL).ok().filter(|answer| answer.status == 200);
         wait::until(&format!("{name} answers"), 20, answers);
         server
     }
@@ -211,7 +219,11 @@ fn nginx(plan: &Plan<'_>) -> Command {
     let Plan { folder, address, secure, certificate, backend, threads } = plan;
     let certificate = certificate.display();
     let places = format!(
-        "upstream measured {{
+        "map $http_upgrade $upgrade {{
+  default $http_connection;
+  '' '';
+}}
+upstream measured {{
   server {backend};
   keepalive {KEPT_MAX};
   keepalive_requests {REQUESTS_MAX};
@@ -226,7 +238,8 @@ server {{
     proxy_pass http://measured;
     proxy_http_version 1.1;
     proxy_max_temp_file_size 0;
-    proxy_set_header Connection \"\";
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection $upgrade;
     proxy_set_header Host $http_host;
     proxy_set_header X-Forwarded-For $remote_addr;
     proxy_set_header X-Forwarded-Proto $scheme;
