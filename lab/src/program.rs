@@ -4,7 +4,7 @@
 //! is in a file of its own beside others' (`MOODS/SLOT`): a test makes one of ten ill while all are under load.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, UPGRADE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::rt::Executor;
@@ -26,6 +26,9 @@ use tokio::net::{TcpListener, TcpStream};
 pub const PROGRAM: &str = "program";
 /// Where a service with this program is told what it suffers from.
 pub const MOODS: &str = "/moods";
+/// What a client that wants a tunnel sends (RFC 6455, section 1.3), and the only answer to it that some proxies pass on.
+pub const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const WEBSOCKET_ACCEPT: http::HeaderValue = http::HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 /// How long a `/paced` answer takes: long beside what a busy machine adds.
 const PACE: Duration = Duration::from_millis(20);
 /// Of a `/drip`: pieces, and the time between two.
@@ -143,6 +146,7 @@ impl Program {
                 *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
                 response.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("upgrade"));
                 response.headers_mut().insert(UPGRADE, http::HeaderValue::from_static("websocket"));
+                response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, WEBSOCKET_ACCEPT);
                 response
             }
             "/upload" => {

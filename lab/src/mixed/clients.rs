@@ -4,7 +4,7 @@
 //! what HTTP/2 says has not been looked at.
 
 use super::{Kind, Tally};
-use crate::program::{Tasks, Told};
+use crate::program::{Tasks, Told, WEBSOCKET_KEY};
 use http::header::{CONTENT_TYPE, HOST, TE};
 use http::{HeaderMap, Request, Response, Version};
 use hyper::body::{Body, Incoming};
@@ -225,7 +225,7 @@ impl Client {
         let mut stream = within(async { TcpStream::connect(to).await.map_err(failed) }).await?;
         let head = format!(
             "GET /tunnel HTTP/1.1\r\nHost: {host}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {WEBSOCKET_KEY}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.map_err(failed)?;
         let mut said = Vec::new();

@@ -3,6 +3,7 @@
 //! What answers is [`lab::program`], which gives back the bytes it gets: a proxy sees the same either way.
 
 use super::wrk::Counted;
+use lab::program::WEBSOCKET_KEY;
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ async fn upgraded(to: SocketAddr, path: &str) -> Result<TcpStream> {
     stream.set_nodelay(true)?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {WEBSOCKET_KEY}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
     let mut head = Vec::new();
