@@ -26,12 +26,12 @@ pub(crate) struct Ending {
     /// How the instance broke off, kept back until the client has what came before.
     broken: Option<LineError>,
     outcome: Outcome,
-    record: Record,
+    record: Box<Record>,
     pulse: Arc<Pulse>,
 }
 
 impl Ending {
-    pub(crate) fn new(lease: Lease, link: Link, status: u16, mut record: Record, pulse: Arc<Pulse>) -> Ending {
+    pub(crate) fn new(lease: Lease, link: Link, status: u16, mut record: Box<Record>, pulse: Arc<Pulse>) -> Ending {
         // Neither the wait for an endpoint nor the tries of others are this one's doing.
         let begun = record.started.max(lease.begun);
         let now = world::clock::monotonic();
@@ -115,7 +115,6 @@ impl Drop for Ending {
 }
 
 /// A body of the gateway's own, or one that an instance sends.
-#[expect(clippy::large_enum_variant, reason = "nearly all are an instance's: a box would cost each an allocation")]
 pub(crate) enum AnswerBody {
     Own(Bytes, Option<Place>),
     Instance {
@@ -127,7 +126,7 @@ pub(crate) enum AnswerBody {
     /// From the cache.
     Kept {
         body: KeptBody,
-        record: Record,
+        record: Box<Record>,
         pulse: Arc<Pulse>,
         place: Option<Place>,
     },
@@ -142,7 +141,7 @@ impl AnswerBody {
         AnswerBody::Instance { ending, place: None }
     }
 
-    pub(crate) fn from_cache(body: KeptBody, record: Record, pulse: Arc<Pulse>) -> AnswerBody {
+    pub(crate) fn from_cache(body: KeptBody, record: Box<Record>, pulse: Arc<Pulse>) -> AnswerBody {
         AnswerBody::Kept { body, record, pulse, place: None }
     }
 

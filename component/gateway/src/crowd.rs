@@ -6,6 +6,7 @@
 //! have most of them, the longest unused first. Does not know HTTP.
 
 use crate::pulse::Pulse;
+use crate::rarely::rarely;
 use crate::rule::client_of;
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -129,6 +130,7 @@ impl State {
         for (.., number) in useless {
             if let Some(open) = self.open.get_mut(&number) {
                 open.is_told = true;
+                open.pulse.set_told(true);
                 open.told.notify_one();
                 told += 1;
             }
@@ -193,7 +195,8 @@ impl Seat {
         let (crowd, pulse) = (Arc::clone(&self.crowd), Arc::clone(pulse));
         async move {
             loop {
-                told.notified().await;
+                rarely(told.notified(), || pulse.is_told()).await;
+                pulse.set_told(false);
                 if quiet(&pulse).is_some() {
                     return;
                 }

@@ -69,6 +69,11 @@ pub(crate) struct Errand {
 impl Errand {
     /// Has it proven who asks, and others asked for leave: before anything else is done about it, and once.
     pub(crate) async fn attend(&mut self, session: &Session) -> Result<(), Refusal> {
+        // What only some need would make all requests larger.
+        if self.pass.is_some() { Box::pin(self.attend_by_rules(session)).await } else { Ok(()) }
+    }
+
+    async fn attend_by_rules(&mut self, session: &Session) -> Result<(), Refusal> {
         let Some(pass) = &self.pass else { return Ok(()) };
         pass.prove().await.map_err(Refusal::Ruled)?;
         let asides = std::mem::take(&mut self.asides);
@@ -105,8 +110,13 @@ impl Errand {
     }
 }
 
+/// A request that was let in.
+pub(crate) struct Admitted {
+    errand: Errand,
+    record: Box<Record>,
+}
+
 /// What an instance answered.
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the smaller kind")]
 pub(crate) enum Answered {
     Message(Response<()>, Lease, Link),
     /// By the cache.
@@ -115,13 +125,14 @@ pub(crate) enum Answered {
     Switched(Response<AnswerBody>),
 }
 
-/// Answers `request`. `stream` is the client's end if that is a stream, for the case that it leaves HTTP. May be dropped,
-/// when the client has left: everything it began ends with it.
-pub(crate) async fn answer(
+/// Lets `request` in, or answers it at once. `stream` is the client's end if that is a stream, for the case that it
+/// leaves HTTP.
+#[expect(clippy::result_large_err, reason = "an answer is no error, and as likely as not as large")]
+pub(crate) fn begin(
     session: &Arc<Session>,
     request: Request<ClientBody>,
     stream: Option<OnUpgrade>,
-) -> Response<AnswerBody> {
+) -> Result<Admitted, Response<AnswerBody>> {
     let started = world::clock::monotonic();
     session.pulse.request_begins(!request.body().is_end_stream());
     let target = session.target.get();
@@ -131,51 +142,63 @@ pub(crate) async fn answer(
         None if session.load.is_some() => Err(Refusal::Busy),
         Some(_) | None => admit(session, &target, request, stream, &mut record),
     };
-    let mut errand = match admitted {
-        Ok(errand) => errand,
-        Err(refusal) => return refused(session, refusal, None, record),
-    };
-    let span = span(session, &errand);
-    let answered = match errand.cached.take() {
-        None => run_in_time(session, &mut errand, &mut record.steps).instrument(span).await,
-        // Apart: what most requests do not need would make all of them larger.
-        Some(inquiry) => {
-            Box::pin(cache::serve(session, &mut errand, &mut record.steps, *inquiry)).instrument(span).await
-        }
-    };
-    match answered {
-        Ok(Answered::Message(mut response, lease, link)) => {
-            header::to_client(response.headers_mut());
-            errand.remember(&lease, session, response.headers_mut());
-            let status = response.status().as_u16();
-            let ending = Ending::new(lease, link, status, record, Arc::clone(&session.pulse));
-            let response = response.map(|()| AnswerBody::from_instance(ending));
-            match &errand.pass {
-                Some(pass) => dress(pass, response),
-                None => response,
+    match admitted {
+        Ok(errand) => Ok(Admitted { errand, record }),
+        Err(refusal) => Err(refused(session, refusal, None, record)),
+    }
+}
+
+impl Admitted {
+    /// Has it answered. May be dropped, when the client has left: everything it began ends with it.
+    pub(crate) async fn run(&mut self, session: &Arc<Session>) -> Result<Answered, Refusal> {
+        let Admitted { errand, record } = self;
+        let span = span(session, errand);
+        match errand.cached.take() {
+            None => run_in_time(session, errand, &mut record.steps).instrument(span).await,
+            // Apart: what most requests do not need would make all of them larger.
+            Some(inquiry) => {
+                Box::pin(cache::serve(session, errand, &mut record.steps, *inquiry)).instrument(span).await
             }
         }
-        Ok(Answered::Kept(response)) => {
-            record.answered(response.status().as_u16(), world::clock::monotonic());
-            let response = response.map(|body| AnswerBody::from_cache(body, record, Arc::clone(&session.pulse)));
-            match &errand.pass {
-                Some(pass) => dress(pass, response),
-                None => response,
+    }
+
+    /// What the client is told.
+    pub(crate) fn finish(self, session: &Session, answered: Result<Answered, Refusal>) -> Response<AnswerBody> {
+        let Admitted { errand, mut record } = self;
+        match answered {
+            Ok(Answered::Message(mut response, lease, link)) => {
+                header::to_client(response.headers_mut());
+                errand.remember(&lease, session, response.headers_mut());
+                let status = response.status().as_u16();
+                let ending = Ending::new(lease, link, status, record, Arc::clone(&session.pulse));
+                let response = response.map(|()| AnswerBody::from_instance(ending));
+                match &errand.pass {
+                    Some(pass) => dress(pass, response),
+                    None => response,
+                }
             }
-        }
-        Ok(Answered::Switched(response)) => {
-            record.status = response.status().as_u16();
-            response
-        }
-        Err(refusal) => {
-            let in_grpc = refusal.in_grpc().filter(|_| errand.many);
-            let response = refused(session, refusal, errand.pass.as_deref(), record);
-            in_grpc.map_or(response, |response| response.map(AnswerBody::own))
+            Ok(Answered::Kept(response)) => {
+                record.answered(response.status().as_u16(), world::clock::monotonic());
+                let response = response.map(|body| AnswerBody::from_cache(body, record, Arc::clone(&session.pulse)));
+                match &errand.pass {
+                    Some(pass) => dress(pass, response),
+                    None => response,
+                }
+            }
+            Ok(Answered::Switched(response)) => {
+                record.status = response.status().as_u16();
+                response
+            }
+            Err(refusal) => {
+                let in_grpc = refusal.in_grpc().filter(|_| errand.many);
+                let response = refused(session, refusal, errand.pass.as_deref(), record);
+                in_grpc.map_or(response, |response| response.map(AnswerBody::own))
+            }
         }
     }
 }
 
-fn refused(session: &Session, refusal: Refusal, pass: Option<&Pass>, mut record: Record) -> Response<AnswerBody> {
+fn refused(session: &Session, refusal: Refusal, pass: Option<&Pass>, mut record: Box<Record>) -> Response<AnswerBody> {
     session.pulse.request_ends();
     let mut response = refusal.response();
     record.refused(&response);
@@ -301,7 +324,7 @@ fn to_instance(session: &Session, body: ClientBody, pass: Option<&Arc<Pass>>, re
         return RequestBody::Empty;
     }
     let body = Bounded::new(body, pass.cloned(), record.uploads());
-    RequestBody::Stream { body, pulse: Arc::clone(&session.pulse) }
+    RequestBody::Stream { body: Box::new(body), pulse: Arc::clone(&session.pulse) }
 }
 
 /// A request as it came.
@@ -387,7 +410,9 @@ async fn run(session: &Session, errand: &mut Errand, steps: &mut Steps) -> Resul
     let (repeatable, many, started, deadline) = (errand.repeatable, errand.many, errand.started, errand.deadline);
     let upstream: &Arc<Upstream> = upstream;
     let patience = pass.as_ref().and_then(|pass| pass.rules.answer_deadline);
-    let search = Search::new(Arc::clone(upstream), started).wishing(wish.clone());
+    // Whoever is asked for leave takes a time of which no endpoint is guilty.
+    let begun = if pass.is_some() { world::clock::monotonic() } else { started };
+    let search = Search::new(Arc::clone(upstream), started).wishing(wish.clone(), begun);
     let hedging = route.as_ref().and_then(|route| route.hedging.as_ref()).filter(|_| repeatable && upgrade.is_none());
     let mut connecting = Connecting { search, steps, fresh: false, repeatable, many };
     let mut sends = 0;

@@ -42,7 +42,8 @@ pub(crate) struct Link {
 }
 
 enum Way {
-    Line(Line),
+    /// Apart: it changes hands several times for each request.
+    Line(Box<Line>),
     Stream {
         sender: http2::SendRequest<RequestBody>,
         /// The answer, once it has come.
@@ -61,34 +62,15 @@ pub(crate) struct Shared {
 impl Link {
     /// Speaks HTTP/1.1 over a fresh connection.
     pub(crate) fn new(stream: TcpStream) -> Link {
-        Link { way: Way::Line(Line::new(stream)), reused: false, private: false, idle_since_ms: 0 }
+        Link { way: Way::Line(Box::new(Line::new(stream))), reused: false, private: false, idle_since_ms: 0 }
     }
 
     /// Sends a request and waits for the head of the answer. May be dropped: the exchange ends with it.
     pub(crate) async fn send(&mut self, parts: &Parts, body: &mut RequestBody) -> Result<AnswerHead, LineError> {
         match &mut self.way {
             Way::Line(line) => line.send(parts, body).await,
-            Way::Stream { sender, answer, .. } => {
-                let mut request = Request::new(std::mem::replace(body, RequestBody::Empty));
-                request.method_mut().clone_from(&parts.method);
-                request.uri_mut().clone_from(&parts.uri);
-                *request.version_mut() = parts.version;
-                request.headers_mut().clone_from(&parts.headers);
-                match sender.try_send_request(request).await {
-                    Ok(response) => {
-                        let (head, incoming): (_, Incoming) = Response::into_parts(response);
-                        *answer = Some(incoming);
-                        Ok(AnswerHead { status: head.status, headers: head.headers })
-                    }
-                    Err(mut failure) => match failure.take_message() {
-                        Some(request) => {
-                            *body = request.into_body();
-                            Err(LineError::Unsent)
-                        }
-                        None => Err(stream_error(failure.into_error())),
-                    },
-                }
-            }
+            // What only some need would make all requests larger.
+            Way::Stream { sender, answer, .. } => Box::pin(send_stream(sender, answer, parts, body)).await,
         }
     }
 
@@ -139,6 +121,34 @@ impl Link {
             Way::Line(line) => line.into_stream(),
             Way::Stream { .. } => None,
         }
+    }
+}
+
+/// Sends a request as a stream of a connection that has others.
+async fn send_stream(
+    sender: &mut http2::SendRequest<RequestBody>,
+    answer: &mut Option<Incoming>,
+    parts: &Parts,
+    body: &mut RequestBody,
+) -> Result<AnswerHead, LineError> {
+    let mut request = Request::new(std::mem::replace(body, RequestBody::Empty));
+    request.method_mut().clone_from(&parts.method);
+    request.uri_mut().clone_from(&parts.uri);
+    *request.version_mut() = parts.version;
+    request.headers_mut().clone_from(&parts.headers);
+    match sender.try_send_request(request).await {
+        Ok(response) => {
+            let (head, incoming): (_, Incoming) = Response::into_parts(response);
+            *answer = Some(incoming);
+            Ok(AnswerHead { status: head.status, headers: head.headers })
+        }
+        Err(mut failure) => match failure.take_message() {
+            Some(request) => {
+                *body = request.into_body();
+                Err(LineError::Unsent)
+            }
+            None => Err(stream_error(failure.into_error())),
+        },
     }
 }
 
@@ -228,7 +238,7 @@ pub(crate) enum RequestBody {
     /// Of the gateway's own making.
     Whole(Bytes),
     Stream {
-        body: Bounded,
+        body: Box<Bounded>,
         pulse: Arc<Pulse>,
     },
 }
@@ -243,7 +253,7 @@ impl Body for RequestBody {
             RequestBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             RequestBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             RequestBody::Stream { body, pulse } => {
-                let polled = Pin::new(&mut *body).poll_frame(cx);
+                let polled = Pin::new(&mut **body).poll_frame(cx);
                 if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
                     pulse.uploaded();
                 }

@@ -198,6 +198,7 @@ async fn accept(
                 }
             };
             tokio::select! {
+                biased;
                 () = serving => {}
                 () = shed => tracing::debug!(%client, "client connection closed to make room for others"),
             }

@@ -5,14 +5,16 @@
 
 use crate::metrics::ConnectionMeters;
 use crate::settings::Limits;
-use bytes::Bytes;
+use crate::socket;
+use bytes::{Bytes, BytesMut};
 use rustls::{HandshakeKind, ProtocolVersion};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -27,6 +29,9 @@ const HEAD: u8 = 1;
 const REQUEST: u8 = 2;
 /// Requests are streams within the connection, each with a pulse of its own.
 const STREAMS: u8 = 3;
+
+/// What is read of TLS at once where nobody knows what comes: most requests fit.
+const FIRST_BYTES: usize = 2 << 10;
 
 /// What is known of a client's pace.
 pub(crate) struct Pulse {
@@ -48,6 +53,8 @@ pub(crate) struct Pulse {
     /// The last read found nothing, the last write found no room.
     read_waits: AtomicBool,
     write_waits: AtomicBool,
+    /// Told to make room, and it has not looked yet.
+    told: AtomicBool,
 }
 
 impl Pulse {
@@ -63,6 +70,7 @@ impl Pulse {
             tunnels: AtomicUsize::new(0),
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -154,6 +162,15 @@ impl Pulse {
 
     pub(crate) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was told to make room.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_told(&self, told: bool) {
+        self.told.store(told, Ordering::Release);
     }
 
     /// The answer is complete or given up.
@@ -273,6 +290,33 @@ impl ClientStream {
         }
     }
 
+    /// Reads into an empty `buffer` where nobody knows what comes. No more memory is held than what does.
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        if let Transport::Plain(stream) = &self.stream
+            && self.early.is_empty()
+        {
+            let polled = socket::poll_receive(stream, cx, buffer);
+            self.note_read(&polled);
+            return polled;
+        }
+        let mut room = [MaybeUninit::uninit(); FIRST_BYTES];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(self).poll_read(cx, &mut read))?;
+        *buffer = BytesMut::from(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    }
+
+    fn note_read(&self, polled: &Poll<io::Result<usize>>) {
+        match polled {
+            Poll::Pending => self.pulse.read_waits.store(true, Ordering::Relaxed),
+            Poll::Ready(Ok(length @ 1..)) => {
+                self.pulse.received();
+                self.meters.0.bytes_in.add(u64::try_from(*length).unwrap_or(0));
+            }
+            Poll::Ready(_) => {}
+        }
+    }
+
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self.stream, Transport::Plain(_))
     }
@@ -301,17 +345,9 @@ impl AsyncRead for ClientStream {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, out),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, out),
         };
-        match &polled {
-            Poll::Pending => self.pulse.read_waits.store(true, Ordering::Relaxed),
-            Poll::Ready(_) => {
-                let read = out.filled().get(before..).unwrap_or_default();
-                if !read.is_empty() {
-                    self.pulse.received();
-                    self.meters.0.bytes_in.add(u64::try_from(read.len()).unwrap_or(0));
-                }
-            }
-        }
-        polled
+        let polled = polled.map_ok(|()| out.filled().len() - before);
+        self.note_read(&polled);
+        polled.map_ok(drop)
     }
 }
 
@@ -331,7 +367,7 @@ impl ClientStream {
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = match &mut self.stream {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Plain(stream) => socket::poll_send(stream, cx, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         };
         self.note_write(&polled);

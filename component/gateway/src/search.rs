@@ -16,7 +16,8 @@ pub(crate) struct Search {
     upstream: Arc<Upstream>,
     /// Endpoints that failed in this round.
     tried: Vec<Arc<str>>,
-    first: bool,
+    /// When the request began, until an endpoint was looked for.
+    first: Option<Instant>,
     /// Which endpoint it would rather have.
     wish: Wish,
     hold_until: Instant,
@@ -27,25 +28,25 @@ impl Search {
     /// A search that goes on for as long as a client is held, counted from `started`.
     pub(crate) fn new(upstream: Arc<Upstream>, started: Instant) -> Search {
         let hold_until = started + upstream.ground.limits.hold_deadline;
-        Search { upstream, tried: Vec::new(), first: true, wish: Wish::LeastLoad, hold_until, failure: None }
+        Search { upstream, tried: Vec::new(), first: Some(started), wish: Wish::LeastLoad, hold_until, failure: None }
     }
 
-    /// The same for who would rather have a certain endpoint.
-    pub(crate) fn wishing(self, wish: Wish) -> Search {
-        Search { wish, ..self }
+    /// The same for who would rather have a certain endpoint, and looks for it from `begun` on.
+    pub(crate) fn wishing(self, wish: Wish, begun: Instant) -> Search {
+        Search { wish, first: Some(begun), ..self }
     }
 
     /// Another endpoint than `other`, if there is one to be had at once.
     pub(crate) fn lease_beside(&self, other: &Arc<str>) -> Option<Lease> {
         let mut except = self.tried.clone();
         except.push(Arc::clone(other));
-        self.upstream.lease(&except, false, &Wish::LeastLoad).ok()
+        self.upstream.lease(&except, None, &Wish::LeastLoad).ok()
     }
 
     /// The next endpoint to try. Waits while there is none.
     pub(crate) async fn lease(&mut self) -> Result<Lease, Refusal> {
         loop {
-            let first = std::mem::replace(&mut self.first, false);
+            let first = self.first.take();
             let others_first = self.upstream.queued() > 0;
             let picked =
                 if others_first { Err(NotPicked::Full) } else { self.upstream.lease(&self.tried, first, &self.wish) };

@@ -10,6 +10,7 @@ use crate::header::ClientName;
 use crate::http1::{Broken, SharedWire};
 use crate::listener::{Phase, Target};
 use crate::pulse::Pulse;
+use crate::rarely::rarely;
 use crate::rule::Addresses;
 use crate::streams;
 use crate::swap::Swap;
@@ -184,7 +185,7 @@ pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire, mut phase: wa
                     return;
                 }
             },
-            changed = phase.changed() => match (changed.is_ok(), *phase.borrow()) {
+            changed = rarely(phase.changed(), || session.phase.has_changed().unwrap_or(true)) => match (changed.is_ok(), *phase.borrow()) {
                 // The answer under way says that it is the last.
                 (true, Phase::Drain) if !session.pulse.is_idle() => continue,
                 (true, Phase::Open | Phase::Leave) => continue,

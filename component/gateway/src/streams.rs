@@ -11,6 +11,7 @@ use crate::listener::Phase;
 use crate::pulse::{ClientStream, Pulse};
 use crate::reused::{Kept, Outcome, Reused};
 use crate::session::{self, Session};
+use crate::settings::Limits;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -19,7 +20,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread::LocalKey;
 use std::time::Duration;
@@ -124,30 +125,40 @@ impl Outcome for Answered {
 
 /// Answers one stream's request, and looks at its clock once in a while.
 async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: watch::Receiver<Phase>) -> Answered {
-    let limits = &session.ground.limits;
     let pulse = Arc::new(Pulse::new());
     let place = Place::take(&session.pulse);
     let stream = Arc::new(session.stream(Arc::clone(&pulse)));
     let end = header::opens_websocket(&request).then(|| hyper::upgrade::on(&mut request));
-    let mut answering = pin!(exchange::answer(&stream, request.map(ClientBody::Stream), end));
+    let mut admitted = match exchange::begin(&stream, request.map(ClientBody::Stream), end) {
+        Ok(admitted) => admitted,
+        Err(response) => return Ok(response.map(|body| body.holding(place))),
+    };
+    let answered = {
+        let running = pin!(admitted.run(&stream));
+        attentively(&pulse, &session.ground.limits, running).await
+    };
+    let mut response = admitted.finish(&stream, answered);
+    let Some(switch) = stream.take_switch() else { return Ok(response.map(|body| body.holding(place))) };
+    header::to_websocket_answer(&mut response);
+    let pulse = Arc::clone(&session.pulse);
+    // It ends with the stream, and so with its connection.
+    let tunnel = async move {
+        pulse.tunnel_begins();
+        session::join_stream(switch, phase).await;
+        pulse.tunnel_ends();
+        drop(place);
+    };
+    world::task::spawn("gateway stream", tunnel).detach();
+    Ok(response)
+}
+
+/// Does `work`, and looks at its clock once in a while.
+async fn attentively<T>(pulse: &Pulse, limits: &Limits, mut work: Pin<&mut impl Future<Output = T>>) -> T {
     let mut alarm = pin!(tokio::time::sleep(limits.head_deadline));
     loop {
         tokio::select! {
             biased;
-            mut response = answering.as_mut() => {
-                let Some(switch) = stream.take_switch() else { return Ok(response.map(|body| body.holding(place))) };
-                header::to_websocket_answer(&mut response);
-                let pulse = Arc::clone(&session.pulse);
-                // It ends with the stream, and so with its connection.
-                let tunnel = async move {
-                    pulse.tunnel_begins();
-                    session::join_stream(switch, phase).await;
-                    pulse.tunnel_ends();
-                    drop(place);
-                };
-                world::task::spawn("gateway stream", tunnel).detach();
-                return Ok(response);
-            }
+            done = work.as_mut() => return done,
             () = alarm.as_mut() => {
                 // Marks an answer that is late; whether the client is there is the connection's to see.
                 let pause = pulse.next_check(limits).unwrap_or(limits.head_deadline);

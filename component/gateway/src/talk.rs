@@ -4,7 +4,7 @@
 //! know how a request is answered: `exchange` does.
 
 use crate::body::AnswerBody;
-use crate::exchange;
+use crate::exchange::{self, Admitted};
 use crate::http1::{Broken, Framed, LineError, Manner, Received, SharedWire, Wire};
 use crate::link::ClientBody;
 use crate::reused::{Kept, Outcome, Reused};
@@ -54,37 +54,58 @@ impl Outcome for After {
 
 /// Begins to answer what was received.
 pub(crate) fn begin(session: Arc<Session>, wire: SharedWire, received: Result<Received, Broken>) -> Talk {
-    Reused::new(talk(session, wire, received))
+    let (begun, manner, unread) = match received {
+        Ok(Received { parts, body, manner }) => {
+            let request = Request::from_parts(parts, ClientBody::Upload(body));
+            (exchange::begin(&session, request, None), manner, false)
+        }
+        Err(Broken::Gone) => return Reused::new(std::future::ready(After::Gone)),
+        Err(Broken::Bad(bad)) => (Err(exchange::refuse(&session, bad)), Manner::default(), true),
+    };
+    Reused::new(talk(session, wire, begun, manner, unread))
 }
 
-async fn talk(session: Arc<Session>, wire: SharedWire, received: Result<Received, Broken>) -> After {
-    let Received { parts, body, manner } = match received {
-        Ok(received) => received,
-        Err(Broken::Gone) => return After::Gone,
-        Err(Broken::Bad(bad)) => {
-            drop(tell(&wire, exchange::refuse(&session, bad), Manner::default(), true).await);
-            return After::Close;
+/// Answers a request. `unread` when it could not be made out: nobody knows where the next would begin.
+///
+#[expect(clippy::manual_async_fn, reason = "an async fn holds what it is given twice")]
+fn talk(
+    session: Arc<Session>,
+    wire: SharedWire,
+    mut begun: Result<Admitted, Response<AnswerBody>>,
+    manner: Manner,
+    unread: bool,
+) -> impl Future<Output = After> + Send {
+    async move {
+        let mut answered = None;
+        if let Ok(admitted) = &mut begun {
+            let mut answering = pin!(admitted.run(&session));
+            let came = poll_fn(|cx| match answering.as_mut().poll(cx) {
+                Poll::Ready(came) => Poll::Ready(Some(came)),
+                // Dropped, it ends what it began.
+                Poll::Pending => wire.lock().poll_gone(cx).map(|()| None),
+            });
+            answered = came.await;
         }
-    };
-    let request = Request::from_parts(parts, ClientBody::Upload(body));
-    let response = {
-        let mut answering = pin!(exchange::answer(&session, request, None));
-        poll_fn(|cx| match answering.as_mut().poll(cx) {
-            Poll::Ready(response) => Poll::Ready(Some(response)),
-            // Dropped, it ends what it began.
-            Poll::Pending => wire.lock().poll_gone(cx).map(|()| None),
-        })
-        .await
-    };
-    let Some(response) = response else { return After::Gone };
-    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    match tell(&wire, response, manner, session.is_ending()).await {
-        Ok(_) if switches => After::Switch,
-        Ok(true) => After::Next,
-        Ok(false) => After::Close,
-        Err(error) => {
-            tracing::debug!(client = %session.client, %error, "client connection ended");
-            After::Gone
+        let mut telling = match (begun, answered) {
+            (Ok(admitted), Some(answered)) => {
+                let response = admitted.finish(&session, answered);
+                Telling::new(&wire, response, manner, session.is_ending())
+            }
+            (Ok(_), None) => return After::Gone,
+            (Err(response), _) => Telling::new(&wire, response, manner, unread || session.is_ending()),
+        };
+        let told = poll_fn(|cx| telling.poll(cx, &wire)).await;
+        let Telling { switches, goes_on, body, .. } = telling;
+        drop(body);
+        match told {
+            Ok(()) if switches => After::Switch,
+            Ok(()) if goes_on && poll_fn(|cx| Poll::Ready(wire.lock().is_through(cx))).await => After::Next,
+            Ok(()) => After::Close,
+            Err(_) if unread => After::Close,
+            Err(error) => {
+                tracing::debug!(client = %session.client, %error, "client connection ended");
+                After::Gone
+            }
         }
     }
 }
@@ -100,34 +121,30 @@ enum Untold {
     Gone,
 }
 
-/// Writes an answer as it comes. Says whether the connection may go on.
-async fn tell(
-    wire: &SharedWire,
-    mut response: Response<AnswerBody>,
-    manner: Manner,
-    last: bool,
-) -> Result<bool, Untold> {
-    let announced = response.headers().contains_key(TRAILER);
-    let exact = response.body().size_hint().exact();
-    let (framed, goes_on) = wire.lock().put_head(&mut response, exact, manner, last);
-    let ended = framed.is_none();
-    let framed = framed.unwrap_or(Framed::Plain);
-    let mut telling = Telling { body: response.into_body(), framed, announced, ended };
-    poll_fn(|cx| telling.poll(cx, wire)).await?;
-    drop(telling);
-    Ok(goes_on && poll_fn(|cx| Poll::Ready(wire.lock().is_through(cx))).await)
-}
-
-/// An answer on its way to the client.
+/// An answer on its way to the client, written as it comes.
 struct Telling {
     body: AnswerBody,
     framed: Framed,
     /// The head says that there will be trailers.
     announced: bool,
     ended: bool,
+    /// The connection leaves HTTP.
+    switches: bool,
+    /// Another request may follow.
+    goes_on: bool,
 }
 
 impl Telling {
+    /// Begins with the head. `last` when no other request is wanted.
+    fn new(wire: &SharedWire, mut response: Response<AnswerBody>, manner: Manner, last: bool) -> Telling {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let announced = response.headers().contains_key(TRAILER);
+        let exact = response.body().size_hint().exact();
+        let (framed, goes_on) = wire.lock().put_head(&mut response, exact, manner, last);
+        let (ended, framed) = (framed.is_none(), framed.unwrap_or(Framed::Plain));
+        Telling { body: response.into_body(), framed, announced, ended, switches, goes_on }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, wire: &SharedWire) -> Poll<Result<(), Untold>> {
         loop {
             let mut waits = false;

@@ -47,7 +47,7 @@ pub(crate) struct Ground {
     meter: Meter,
     /// Instances with series of their own.
     counted: Arc<AtomicUsize>,
-    started: Instant,
+    started_ms: u64,
     /// Told whenever an endpoint that gets nothing new has nothing left in flight.
     pub(crate) drained: Notify,
 }
@@ -61,7 +61,7 @@ impl Ground {
         cache: Room,
         meter: Meter,
     ) -> Ground {
-        let (started, drained) = (world::clock::monotonic(), Notify::new());
+        let (started_ms, drained) = (world::clock::coarse_ms(), Notify::new());
         let (strain, proofs) = (Strain::default(), Arc::new(proof::Shown::new()));
         Ground {
             dialer,
@@ -74,14 +74,14 @@ impl Ground {
             zone,
             meter,
             counted: Arc::default(),
-            started,
+            started_ms,
             drained,
         }
     }
 
+    /// Since it began. A few milliseconds are nothing to what is decided by it, and every request asks.
     pub(crate) fn now_ms(&self) -> u64 {
-        let elapsed = world::clock::monotonic().saturating_duration_since(self.started);
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+        world::clock::coarse_ms().saturating_sub(self.started_ms)
     }
 }
 
@@ -209,11 +209,16 @@ impl Upstream {
     }
 
     /// Chooses an endpoint that is not in `except`. `first` says that a request asks for the first time, which
-    /// counts towards what retries are measured against.
-    pub(crate) fn lease(self: &Arc<Self>, except: &[Arc<str>], first: bool, wish: &Wish) -> Result<Lease, NotPicked> {
+    /// counts towards what retries are measured against, and since when it has: it has not waited.
+    pub(crate) fn lease(
+        self: &Arc<Self>,
+        except: &[Arc<str>],
+        first: Option<Instant>,
+        wish: &Wish,
+    ) -> Result<Lease, NotPicked> {
         let now_ms = self.ground.now_ms();
         let mut state = self.lock();
-        if first {
+        if first.is_some() {
             state.budget.note_request(now_ms);
         }
         let random = state.roll();
@@ -230,10 +235,16 @@ impl Upstream {
         let seen = seen.get(&id).cloned();
         self.busy.fetch_add(1, Ordering::Relaxed);
         // Written once: read by everybody.
-        if first && !self.served.load(Ordering::Relaxed) {
+        if first.is_some() && !self.served.load(Ordering::Relaxed) {
             self.served.store(true, Ordering::Relaxed);
         }
-        Ok(Lease { upstream: Arc::clone(self), id, seen, begun: world::clock::monotonic(), ended: false })
+        Ok(Lease {
+            upstream: Arc::clone(self),
+            id,
+            seen,
+            begun: first.unwrap_or_else(world::clock::monotonic),
+            ended: false,
+        })
     }
 
     /// How many wait for their turn.
@@ -257,7 +268,7 @@ impl Upstream {
             turn.as_mut().enable();
             // Whoever is behind others waits at first: they came before.
             if std::mem::replace(&mut first, true)
-                && let Ok(lease) = self.lease(except, false, wish)
+                && let Ok(lease) = self.lease(except, None, wish)
             {
                 return Ok(lease);
             }
@@ -522,7 +533,10 @@ impl Lease {
         let mut surplus = None;
         if let Some(link) = link {
             if state.pool.takes_picks(&self.id) {
-                let links = state.idle.entry(Arc::clone(&self.id)).or_default();
+                let links = match state.idle.get_mut(&self.id) {
+                    Some(links) => links,
+                    None => state.idle.entry(Arc::clone(&self.id)).or_default(),
+                };
                 if links.len() < upstream.ground.limits.idle_upstream_max {
                     links.push(link);
                 } else {

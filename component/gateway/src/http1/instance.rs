@@ -9,6 +9,7 @@ use super::head::{self, Bad, ResponseHead};
 use super::outbox::{Framed, Outbox};
 use super::scan::Scan;
 use crate::link::RequestBody;
+use crate::socket::{self, Sender};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
@@ -131,7 +132,7 @@ impl Line {
         sending: &mut Sending,
     ) -> Poll<Result<ResponseHead, LineError>> {
         let Ends::Both(stream) = &mut self.ends else { return Poll::Ready(Err(LineError::Closed)) };
-        if let Poll::Ready(Err(error)) = sending.poll(cx, stream, body, &mut self.outbox) {
+        if let Poll::Ready(Err(error)) = sending.poll(cx, &mut Sender(stream), body, &mut self.outbox) {
             return Poll::Ready(Err(LineError::Body(error)));
         }
         match ready!(self.poll_head(cx, parts)) {
@@ -176,7 +177,9 @@ impl Line {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.reading.make_room(&mut self.buffer);
+        let begins = self.reading.is_through();
         match &mut self.ends {
+            Ends::Both(stream) if begins => socket::poll_receive(stream, cx, &mut self.buffer),
             Ends::Both(stream) => poll_read(cx, stream, &mut self.buffer),
             Ends::Apart { read, .. } => poll_read(cx, read, &mut self.buffer),
             Ends::Neither => Poll::Ready(Ok(0)),

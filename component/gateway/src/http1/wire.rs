@@ -16,16 +16,13 @@ use hyper::body::{Body, Frame, SizeHint};
 use std::cell::RefCell;
 use std::error::Error;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 
 /// What a client may send ahead of the answer it waits for.
 const AHEAD_BYTES_MAX: usize = 64 << 10;
-/// What is read at once where nobody knows what comes: most requests fit.
-const FIRST_BYTES: usize = 2 << 10;
 /// What a client of HTTP/2 says first (RFC 9113, section 3.4).
 const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What is still read of a body that nobody wants, so that the connection can go on.
@@ -169,12 +166,7 @@ impl Wire {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.buffer.is_empty() && self.reading.is_through() {
-            // Nothing is known to come: no more memory is held than what does.
-            let mut room = [MaybeUninit::uninit(); FIRST_BYTES];
-            let mut read = ReadBuf::uninit(&mut room);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-            self.buffer = BytesMut::from(read.filled());
-            return Poll::Ready(Ok(read.filled().len()));
+            return self.stream.poll_receive(cx, &mut self.buffer);
         }
         self.reading.make_room(&mut self.buffer);
         pin!(self.stream.read_buf(&mut self.buffer)).poll(cx)

@@ -29,7 +29,7 @@ use wire::api::{End, TlsSeen};
 /// What is kept of the tries that failed: after so many they say the same.
 const RETRIES_MAX: usize = 8;
 
-/// A request under way. Dropped, it is counted and told of.
+/// A request under way, in a box: it goes from hand to hand. Dropped, it is counted and told of.
 pub(crate) struct Record {
     pub(crate) meters: Arc<ServiceMeters>,
     /// 0 until there is an answer.
@@ -49,7 +49,7 @@ pub(crate) struct Record {
     bytes_out: u64,
     end: End,
     /// `None` where nobody is to be told.
-    story: Option<Box<Story>>,
+    story: Option<Story>,
 }
 
 /// The way to the instance that answered, or did not.
@@ -89,7 +89,7 @@ struct Story {
 /// A request that is over and to be told of.
 struct Account {
     record: Told,
-    story: Box<Story>,
+    story: Story,
     why: wire::api::Why,
 }
 
@@ -115,28 +115,25 @@ impl Record {
         meters: &Arc<ServiceMeters>,
         request: &Request<B>,
         started: Instant,
-    ) -> Record {
-        let story = session.ground.scribe.is_on().then(|| {
-            Box::new(Story {
-                ground: Arc::clone(&session.ground),
-                client: session.name.ip(),
-                tls: session.tls.clone(),
-                uri: request.uri().clone(),
-                version: request.version(),
-                host: request.headers().get(HOST).cloned(),
-                upstream: None,
-                identity: Identity::default(),
-                bytes_in: None,
-            })
-        });
+    ) -> Box<Record> {
         let mut record = Record::untold(meters, request.method(), started);
-        record.story = story;
+        record.story = session.ground.scribe.is_on().then(|| Story {
+            ground: Arc::clone(&session.ground),
+            client: session.name.ip(),
+            tls: session.tls.clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            host: request.headers().get(HOST).cloned(),
+            upstream: None,
+            identity: Identity::default(),
+            bytes_in: None,
+        });
         record
     }
 
     /// A request of the gateway's own, which is counted only.
-    pub(crate) fn untold(meters: &Arc<ServiceMeters>, method: &Method, started: Instant) -> Record {
-        Record {
+    pub(crate) fn untold(meters: &Arc<ServiceMeters>, method: &Method, started: Instant) -> Box<Record> {
+        Box::new(Record {
             meters: Arc::clone(meters),
             status: 0,
             started,
@@ -150,11 +147,11 @@ impl Record {
             bytes_out: 0,
             end: End::Complete,
             story: None,
-        }
+        })
     }
 
     /// What the cache asks for, which no client waits for.
-    pub(crate) fn uncounted(meters: &Arc<ServiceMeters>) -> Record {
+    pub(crate) fn uncounted(meters: &Arc<ServiceMeters>) -> Box<Record> {
         let mut record = Record::untold(meters, &Method::GET, world::clock::monotonic());
         record.counts = false;
         record
@@ -252,9 +249,9 @@ impl Drop for Record {
         if let Some(instance) = &self.steps.instance {
             instance.meters.request(counted, took);
         }
-        let Some(story) = self.story.take() else { return };
-        let scribe = &story.ground.scribe;
-        let Some(why) = scribe.why(self.log(), self, &story.identity, ended) else { return };
+        let Some(story) = &self.story else { return };
+        let why = story.ground.scribe.why(self.log(), self, &story.identity, ended);
+        let Some((why, story)) = why.zip(self.story.take()) else { return };
         if let Some(trace) = story.identity.trace() {
             self.meters.exemplify(took, trace);
             self.route.iter().for_each(|route| route.meters.exemplify(took, trace));
@@ -284,7 +281,7 @@ impl Steps {
         self.instance.clone_from(&lease.seen);
         self.reused = link.reused;
         self.found = Some(lease.begun);
-        self.connected = Some(world::clock::monotonic());
+        self.connected = Some(if link.reused { lease.begun } else { world::clock::monotonic() });
         self.sends += 1;
     }
 

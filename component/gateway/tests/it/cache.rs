@@ -326,7 +326,8 @@ async fn a_stale_answer_is_given_once_more_while_it_is_asked_for_anew() {
     until(|| bed.gateway.in_flight("i") == 0).await;
     let stale = get(&bed, path, "").await;
     assert!(stale.text().starts_with("answer "), "{stale:?}");
-    assert!(stale.headers["cache-status"].contains("; hit; ttl=-"), "{stale:?}");
+    // As old as it may be, or older.
+    assert!(stale.headers["cache-status"].ends_with("; detail=stale"), "{stale:?}");
     until(|| service.asked() == 3).await;
     // Each look may find the one before, and asks once more; at last it is another.
     let mut seen = String::from("answer 1");
