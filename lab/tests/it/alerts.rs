@@ -125,6 +125,9 @@ fn what_clients_meet_raises_alerts() {
     assert_eq!(of(&fires(&node, "service_unreachable")).as_deref(), Some("shop/none"));
     let out = fires(&node, "instance_left_out");
     assert_eq!(out["labels"]["instance"], left_out(&node).expect("it is still sick")["instance"]);
+    let shown = String::from_utf8(node.cli(&["gateway", "endpoints"]).stdout).expect("text");
+    assert!(shown.contains(": errors") && shown.contains("shop/slow"), "{shown}");
+    assert!(node.refused(&["gateway", "endpoints", "shop/nowhere"]).contains("is served"));
     if has_certificate {
         assert_eq!(fires(&node, "certificate_ending")["labels"]["name"], "ending.test");
     }
@@ -134,9 +137,7 @@ fn what_clients_meet_raises_alerts() {
 
 /// The instance that is left out, as the API tells of it.
 fn left_out(node: &Node) -> Option<Value> {
-    let ports: Vec<Value> =
-        serde_json::from_slice(&node.call("GET", "/v1/gateway/endpoints", "").body).expect("a list");
-    let half = ports.into_iter().find(|port| port["service"] == "shop/half").expect("it is served");
+    let half = &node.json(&["gateway", "endpoints", "shop/half"])[0];
     let endpoints = half["endpoints"].as_array().expect("a list");
     assert_eq!((endpoints.len(), &half["port"]), (2, &8000.into()), "{half}");
     let out = endpoints.iter().find(|endpoint| endpoint["breaker"] != "closed")?;
