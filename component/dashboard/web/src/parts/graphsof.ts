@@ -72,14 +72,13 @@ export function ofService(stack: string, service: string): Wanted[] {
 /** What the gateway does for one service, or for all of them when `service` is empty. */
 export function ofGateway(service: string): Wanted[] {
   const of = (name: string, ...labels: string[]) => ({ name, labels: service === "" ? labels : [`service:${service}`, ...labels] });
-  const by = (label: string) => (answers: Series[][]): Line[] => sumBy(answers[0] ?? [], (labels) => labels[label] ?? "all");
   const named = (names: string[]) => (answers: Series[][]): Line[] =>
     names.flatMap((name, at) => sumBy(answers[at] ?? [], () => name));
   const all: Wanted[] = [
     {
       title: "Requests",
       series: [of("bramble_gateway_requests_total")],
-      lines: by("class"),
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.class),
       colour: (label) => CLASS_COLOURS[label],
       format: format.perSecond,
       atLeast: 1,
@@ -87,7 +86,7 @@ export function ofGateway(service: string): Wanted[] {
     {
       title: "Ninety-nine in a hundred answered within",
       series: [of("bramble_gateway_request_seconds", "quantile:p99")],
-      lines: by("service"),
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.service || "no service"),
       format: format.seconds,
       atLeast: 0.001,
     },
@@ -111,7 +110,7 @@ export function ofGateway(service: string): Wanted[] {
       series: [of("bramble_gateway_retries_total"), of("bramble_gateway_hedges_total"), of("bramble_gateway_upstream_failures_total")],
       lines: named(["sent again", "asked twice", "failures behind the gateway"]),
       format: format.perSecond,
-      atLeast: 0.1,
+      atLeast: 1,
       none: "Nothing had to be tried again so far.",
     },
     {
@@ -119,7 +118,7 @@ export function ofGateway(service: string): Wanted[] {
       series: [of("bramble_gateway_shed_total"), of("bramble_gateway_refused_total"), of("bramble_gateway_bans_total")],
       lines: named(["too much to do", "by rules of routes", "clients banned"]),
       format: format.perSecond,
-      atLeast: 0.1,
+      atLeast: 1,
       none: "Nothing was refused so far.",
     },
   ];
@@ -147,8 +146,8 @@ function ofClients(): Wanted[] {
       title: "Missing from the access log",
       series: [{ name: "bramble_gateway_log_dropped_total", labels: [] }],
       lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.reason),
-      format: format.perSecond,
-      atLeast: 0.1,
+      format: format.perMinute,
+      atLeast: 1 / 60,
       none: "Nothing is missing.",
     },
   ];
