@@ -93,6 +93,7 @@ fn get(node: &Node, host: &str, path: &str) -> u16 {
 fn what_clients_meet_raises_alerts() {
     let node = hasty(None);
     let has_certificate = ending_certificate(&node);
+    std::fs::write(node.data().join("certificates/broken.crt"), "not a certificate").expect("our own folder");
     let command = crate::probe::python(FAILING);
     let service = |name: &str, more: &str| {
         let routes = format!("[{{host: {name}.test, port: 8000}}]");
@@ -115,6 +116,7 @@ fn what_clients_meet_raises_alerts() {
             left_out(&node)
         });
     });
+    more_than_is_told_of(&node);
     let of = |alert: &Value| alert["labels"]["service"].as_str().map(str::to_owned);
     let errors = fires(&node, "service_errors");
     assert!(errors["value"].as_f64().is_some_and(|share| share > 0.9), "{errors}");
@@ -128,11 +130,30 @@ fn what_clients_meet_raises_alerts() {
     let shown = String::from_utf8(node.cli(&["gateway", "endpoints"]).stdout).expect("text");
     assert!(shown.contains(": errors") && shown.contains("shop/slow"), "{shown}");
     assert!(node.refused(&["gateway", "endpoints", "shop/nowhere"]).contains("is served"));
+    fires(&node, "requests_not_told");
+    assert_eq!(fires(&node, "certificate_unusable")["value"], 1.0);
     if has_certificate {
         assert_eq!(fires(&node, "certificate_ending")["labels"]["name"], "ending.test");
     }
     let requests = node.json(&["gateway", "log", "--service", "shop/bad", "--status", "5xx", "-n", "1"]);
     assert_eq!(requests["status"], 500, "and the log says which they were");
+}
+
+/// More failures than are told of. Two hundred in a second are; how many a slow machine makes in one is not known.
+fn more_than_is_told_of(node: &Node) {
+    let lost = || {
+        let metrics = node.call("GET", "/metrics", "").text();
+        let lines = metrics.lines().filter(|line| line.starts_with("bramble_gateway_log_dropped_total{"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    wait::until("more fail than are told of", 20, || {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..100).for_each(|_| assert_eq!(get(node, "nobody.test", "/"), 404)));
+            }
+        });
+        (lost() > 0.0).then_some(())
+    });
 }
 
 /// The instance that is left out, as the API tells of it.
