@@ -4,7 +4,7 @@ use crate::certificates;
 use crate::cli::UpArgs;
 use crate::config::{self, Node};
 use crate::handover::asking::{Answer, Asker, Asking};
-use crate::handover::{Gifts, Given, Inherited, Next, Opening, Previous, Refused, Staying, TakeError, Terms};
+use crate::handover::{FAILED, Gifts, Given, Inherited, Next, Opening, Previous, Refused, Staying, TakeError, Terms};
 use crate::roles::{Lasting, Opened, Roles, STATE_PATIENCE};
 use crate::serve;
 use crate::state;
@@ -266,7 +266,11 @@ fn lasting(
     let id = kept_word(&node.data.join("node-id"), 12).map_err(failed)?;
     let logs = logs_folder(&node.data)?;
     let meter = Meter::new();
-    let telemetry = Arc::new(Telemetry::start(telemetry::Settings::new(&node.data, &logs), meter.clone()));
+    let mut settings = telemetry::Settings::new(&node.data, &logs);
+    if let Some(ms) = node.alerts_after_ms {
+        settings = settings.alerting_after(ms);
+    }
+    let telemetry = Arc::new(Telemetry::start(settings, meter.clone()));
     let boxes = Boxes::new(&node.data);
     let settings = gateway::Settings {
         udp: Some(Arc::new(serve::Datagrams(Arc::clone(&boxes)))),
@@ -324,7 +328,7 @@ async fn work(lasting: Lasting, mut roles: Roles, held: Held, mut signals: Signa
                 roles = *back;
                 failures.inc();
                 let reason = wire::diagnostic::chain(&refused);
-                tracing::error!(reason, "the upgrade failed and this process goes on");
+                tracing::error!(code = FAILED, reason, "the upgrade failed and this process goes on");
                 if let Some(asker) = asker {
                     asker.answer(&Answer::Refused { reason }).await;
                 }

@@ -43,6 +43,8 @@ pub struct Node {
     pub cache_disk_bytes: u64,
     /// Which requests are told of, where a route does not say.
     pub access_log: AccessLog,
+    /// For how long something is wrong at most before an alert fires.
+    pub alerts_after_ms: Option<u64>,
     pub labels: BTreeMap<String, String>,
     pub mirrors: BTreeMap<String, String>,
     pub credentials: BTreeMap<String, Credentials>,
@@ -151,6 +153,7 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         acme: acme::read(&args.acme, args.https.is_some())?,
         cache_memory_bytes: size("--cache-memory", &args.cache_memory, CACHE_MEMORY_BYTES_MIN)?,
         cache_disk_bytes: size("--cache-disk", &args.cache_disk, CACHE_DISK_BYTES_MIN)?,
+        alerts_after_ms: args.alerts_after.map(|seconds| seconds * 1_000),
         labels: args.label.iter().map(|given| pair("--label", given)).collect::<Result<_, _>>()?,
         mirrors: args.mirror.iter().map(|given| pair("--mirror", given)).collect::<Result<_, _>>()?,
         credentials: credentials(),

@@ -16,6 +16,8 @@ pub struct Settings {
     pub data: Option<PathBuf>,
     /// Run as this user instead of our own.
     pub user: Option<u32>,
+    /// It may have so many files open; as many as we may if not given.
+    pub files_max: Option<u32>,
     /// More arguments for `up`.
     pub arguments: Vec<String>,
 }
@@ -92,7 +94,15 @@ impl Node {
     pub fn launch_unready(&mut self) {
         let errors = self.data.with_extension("log");
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(errors).expect("a log can be written");
-        let mut command = Command::new(binary("bramble"));
+        let mut command = match self.settings.files_max {
+            // It becomes the binary: the process is the node's.
+            Some(files) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={files}:{files}")).arg(binary("bramble"));
+                command
+            }
+            None => Command::new(binary("bramble")),
+        };
         command
             .arg("up")
             .arg("--data")

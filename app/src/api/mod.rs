@@ -7,6 +7,7 @@ mod auth;
 mod bans;
 mod cache;
 mod certificates;
+mod endpoints;
 mod images;
 mod instances;
 mod nodes;
@@ -94,6 +95,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/nodes/{id}", get(nodes::show))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/test", post(routes::test))
+        .route("/v1/gateway/endpoints", get(endpoints::list))
         .route("/v1/gateway/bans", get(bans::list))
         .route("/v1/gateway/bans/{client}", delete(bans::lift))
         .route("/v1/cache", get(cache::list))

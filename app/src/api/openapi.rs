@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 43] = [
+const OPERATIONS: [Operation; 44] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -39,6 +39,7 @@ const OPERATIONS: [Operation; 43] = [
     Operation("get", "/v1/nodes/{id}", "One machine, by id or host name.", "", "NodeDetail"),
     Operation("get", "/v1/routes", "What the gateway serves by host and path.", "", "RouteState[]"),
     Operation("post", "/v1/routes/test", "Where a request would go, and why.", "RouteQuestion", "RouteAnswer"),
+    Operation("get", "/v1/gateway/endpoints", "Instances behind served ports, who is left out.", "", "ServedPort[]"),
     Operation("get", "/v1/gateway/bans", "Whom routes turn away for a while.", "", "BanState[]"),
     Operation("delete", "/v1/gateway/bans/{client}", "Lets an address in again.", "", "BanLifted"),
     Operation("get", "/v1/cache", "Answers that are kept; ?of= a host or service, ?limit=.", "", "CacheListing"),

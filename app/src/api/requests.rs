@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use serde::Deserialize;
 use std::convert::Infallible;
 use telemetry::requests::Wanted;
@@ -38,13 +38,14 @@ pub(super) async fn list(State(app): State<App>, Query(asked): Query<Asked>) -> 
     let requests = app.telemetry.requests();
     let body = if follow {
         let following = requests.follow(wanted).map_err(refusal)?;
-        Body::from_stream(stream::unfold(following, |mut following| async move {
+        let records = stream::unfold(following, |mut following| async move {
             let bytes = match tokio::time::timeout(KEEP_ALIVE, following.next()).await {
                 Ok(record) => encoded(&record?),
                 Err(_) => b"\n".to_vec(),
             };
             Some((Ok::<Bytes, Infallible>(Bytes::from(bytes)), following))
-        }))
+        });
+        Body::from_stream(records.take_until(Box::pin(app.closed())))
     } else {
         // What is over by now is to be in the answer.
         app.gateway.told().await;

@@ -1,12 +1,13 @@
 //! `/v1/routes`: what the gateway serves by host and path, and where a request would go.
 
 use super::App;
+use super::endpoints;
 use super::problem::{Body, Refusal};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use gateway::{Breaker, Fate, Question, Route};
-use wire::api::{EndpointState, RouteAnswer, RouteQuestion, RouteState, RouteTried};
+use gateway::{Fate, Question, Route};
+use wire::api::{RouteAnswer, RouteQuestion, RouteState, RouteTried};
 use wire::spec::{AccessLog, Balance};
 
 pub(super) async fn list(State(app): State<App>) -> Json<Vec<RouteState>> {
@@ -63,21 +64,6 @@ fn question(asked: &RouteQuestion) -> Result<Question, Refusal> {
 
 fn state(app: &App, route: &Route) -> RouteState {
     let seen = app.gateway.endpoints(&route.service, route.port);
-    let endpoints = seen.into_iter().map(|one| EndpointState {
-        instance: one.instance,
-        breaker: match one.breaker {
-            Breaker::Closed => "closed",
-            Breaker::HalfOpen => "half-open",
-            Breaker::Open => "open",
-        }
-        .to_owned(),
-        in_flight: u64::try_from(one.in_flight).unwrap_or(u64::MAX),
-        latency_ms: one.latency_ms,
-        penalty_ms: one.penalty_ms,
-        load: one.load,
-        zone: one.zone.as_deref().unwrap_or_default().to_owned(),
-        draining: one.draining,
-    });
     RouteState {
         hosts: route.hosts.clone(),
         path: route.path_prefix.clone(),
@@ -86,7 +72,7 @@ fn state(app: &App, route: &Route) -> RouteState {
         priority: route.priority,
         weight: route.weight,
         notes: notes(route),
-        endpoints: endpoints.collect(),
+        endpoints: seen.into_iter().map(endpoints::state).collect(),
     }
 }
 

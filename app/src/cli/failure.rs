@@ -26,6 +26,11 @@ impl Failure {
         Failure { usage: true, ..Failure::local(message) }
     }
 
+    pub(crate) fn code(mut self, code: &str) -> Failure {
+        code.clone_into(&mut self.problem.code);
+        self
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.problem.hint = hint.into();
         self

@@ -112,6 +112,9 @@ pub struct UpArgs {
     /// Which requests are logged beside failed and slow ones: off, errors, sampled(0.01), all [default: sampled(0.01)]
     #[arg(long, value_name = "WHICH")]
     pub access_log: Option<String>,
+    /// Let alerts fire after so many seconds at most, to try whether they are heard [default: as long as each says]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub alerts_after: Option<u64>,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,

@@ -4,8 +4,8 @@ use super::failure::Failure;
 use super::remote::Remote;
 use super::shown;
 use crate::config;
-use crate::handover::Terms;
 use crate::handover::asking::{Answer, ask};
+use crate::handover::{FAILED, Terms};
 use clap::Args;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -56,6 +56,7 @@ pub(crate) async fn run(remote: &Remote, arguments: Arguments) -> Result<ExitCod
     })?;
     match &answer {
         Answer::Refused { reason } => Err(Failure::local(format!("the upgrade failed: {reason}"))
+            .code(FAILED)
             .hint("the node goes on as it was, with every connection")),
         Answer::Serves { version, pid, previous_version, previous_pid, connections } => {
             if remote.json {

@@ -27,6 +27,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use wire::spec::Protocol;
 
+/// The code of an upgrade that came to nothing.
+pub const FAILED: &str = "B0001";
 /// Of this conversation. A binary that speaks another one is refused before anything has been closed.
 const SPOKEN: u32 = 1;
 /// Sockets in one message; the rest follow in further ones.

@@ -241,6 +241,12 @@ pub struct EndpointState {
     pub instance: String,
     /// `closed` (requests flow), `half-open` (single ones try it) or `open` (it is left out).
     pub breaker: String,
+    /// Since when requests flow, or do not.
+    pub since_ms: u64,
+    /// Why it is left out or only tried: `errors` or `unreachable`; empty while requests flow.
+    pub why: String,
+    /// When it is tried again; 0 unless it is left out.
+    pub retry_ms: u64,
     pub in_flight: u64,
     pub latency_ms: Option<f64>,
     /// What its failures cost on top of its latency.
@@ -250,6 +256,16 @@ pub struct EndpointState {
     /// Where its machine is; empty where that is not said.
     pub zone: String,
     pub draining: bool,
+}
+
+/// A port of a service that the gateway serves, by whatever route or published port.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServedPort {
+    /// As `stack/service`; an address for what routes ask outside of stacks.
+    pub service: String,
+    pub port: u16,
+    pub endpoints: Vec<EndpointState>,
 }
 
 /// `POST /v1/routes/test`.

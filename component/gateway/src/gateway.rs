@@ -20,7 +20,7 @@ use crate::swap::Swap;
 use crate::table::{Applied, Listener, ListenerKind, Route, Table};
 use crate::tls::Tls;
 use crate::upstream::{Ground, Upstream};
-use balancer::Breaker;
+use balancer::{Breaker, Cause};
 use meter::{Meter, Registration};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -77,6 +77,12 @@ pub(crate) struct State {
 pub struct EndpointSeen {
     pub instance: String,
     pub breaker: Breaker,
+    /// How long ago requests began to flow, or ceased to.
+    pub since: Duration,
+    /// Why it is left out or only tried.
+    pub cause: Option<Cause>,
+    /// Until it is tried again, while it is left out.
+    pub tried_in: Option<Duration>,
     pub in_flight: usize,
     /// How long an answer is expected to take. `None` until there was one.
     pub latency_ms: Option<f64>,
@@ -282,6 +288,12 @@ impl Gateway {
         let key = (service.to_owned(), port);
         let upstream = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         upstream.map(|upstream| upstream.seen()).unwrap_or_default()
+    }
+
+    /// The instances behind every port that is served.
+    pub fn all_endpoints(&self) -> Vec<(String, u16, Vec<EndpointSeen>)> {
+        let all = self.all_upstreams();
+        all.iter().map(|upstream| (upstream.service.clone(), upstream.port, upstream.seen())).collect()
     }
 
     /// What the cache takes; `None` without one.

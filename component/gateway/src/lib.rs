@@ -63,7 +63,7 @@ mod tunnel;
 mod udp;
 mod upstream;
 
-pub use balancer::Breaker;
+pub use balancer::{Breaker, Cause};
 pub use cache::{Listed, Purge};
 pub use explain::{Fate, Question};
 pub use gateway::{EndpointSeen, Gateway};

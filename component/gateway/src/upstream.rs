@@ -353,6 +353,9 @@ impl Upstream {
         let seen = state.pool.seen(now_ms).map(|seen| EndpointSeen {
             instance: seen.id.to_string(),
             breaker: seen.breaker,
+            since: Duration::from_millis(now_ms.saturating_sub(seen.since_ms)),
+            cause: seen.cause,
+            tried_in: seen.ejected_until_ms.map(|until_ms| Duration::from_millis(until_ms.saturating_sub(now_ms))),
             in_flight: seen.in_flight,
             latency_ms: seen.latency_ms,
             penalty_ms: seen.penalty_ms,

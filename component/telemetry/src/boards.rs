@@ -244,6 +244,7 @@ const BOARDS: &[Board] = &[
             panel("Memory", Unit::Bytes, &[line("bramble_process_resident_bytes", "{process}")]),
             panel("Processor", Unit::Cores, &[line("bramble_process_cpu_seconds_total", "{process}")]),
             panel("Written", Unit::BytesPerSecond, &[line("bramble_process_written_bytes_total", "{process}")]),
+            panel("Upgrades", Unit::PerSecond, &[line("bramble_upgrade_failures_total", "failed")]),
             panel("Unhealthy", Unit::PerSecond, &[line("bramble_health_failures_total", "")]),
             panel("Image pulls failed", Unit::PerSecond, &[line("bramble_image_pull_failures_total", "")]),
         ],

@@ -55,6 +55,15 @@ impl Settings {
             rules: built_in(MEMORY_BUDGET_BYTES),
         }
     }
+
+    /// Alerts fire once what they are about has held for `ms`, or as soon as their rule says if that is sooner: for
+    /// drills, which need not find out whether minutes pass.
+    pub fn alerting_after(mut self, ms: u64) -> Settings {
+        for rule in &mut self.rules {
+            rule.for_ms = rule.for_ms.min(ms);
+        }
+        self
+    }
 }
 
 /// This machine's series, logs and alerts. Dropped, it stops sampling; clones of its [`Logs`] go on.

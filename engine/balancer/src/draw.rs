@@ -3,8 +3,8 @@
 //! Owns who takes part in a draw, the two-choice rule, the hash, the preference for what is near, and who is due
 //! for a trial. Walks the members a few times and keeps what it found in them: it makes no list.
 
-use crate::endpoint::{Breaker, Choice, NotPicked};
-use crate::member::{Cause, Circuit, Member, Trial};
+use crate::endpoint::{Breaker, Cause, Choice, NotPicked};
+use crate::member::{Circuit, Member, Trial};
 use crate::pool::Pool;
 use std::sync::Arc;
 

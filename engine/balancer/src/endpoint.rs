@@ -64,6 +64,15 @@ pub enum Breaker {
     Open,
 }
 
+/// Why an endpoint is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It answers, with errors.
+    Errors,
+    /// It refuses connections.
+    Unreachable,
+}
+
 /// What is known of one endpoint, for people to look at.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Seen<'a> {
@@ -78,6 +87,10 @@ pub struct Seen<'a> {
     /// What its failures cost on top.
     pub penalty_ms: f64,
     pub breaker: Breaker,
+    /// Since when requests flow, or do not: however often it was tried in vain, it was left out once.
+    pub since_ms: u64,
+    /// Set unless requests flow.
+    pub cause: Option<Cause>,
     /// Set while its breaker is open.
     pub ejected_until_ms: Option<u64>,
     /// Gets no new picks: it drains, or is no longer listed and finishes what it has.

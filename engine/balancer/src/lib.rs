@@ -25,6 +25,6 @@ mod member;
 mod pool;
 mod settings;
 
-pub use endpoint::{Breaker, Choice, Endpoint, NotPicked, Outcome, Seen};
+pub use endpoint::{Breaker, Cause, Choice, Endpoint, NotPicked, Outcome, Seen};
 pub use pool::Pool;
 pub use settings::Settings;

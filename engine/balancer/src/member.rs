@@ -3,7 +3,7 @@
 //! Owns its circuit (left out, on trial, full member) and its part of the price. Does not know the other
 //! endpoints: what they say about this one is an argument.
 
-use crate::endpoint::{Breaker, Endpoint};
+use crate::endpoint::{Breaker, Cause, Endpoint};
 use crate::latency::{Latency, left_after};
 use crate::settings::Settings;
 use std::sync::Arc;
@@ -30,15 +30,6 @@ pub(crate) enum Standing {
     Gone,
 }
 
-/// Why an endpoint is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// It answers, with errors.
-    Errors,
-    /// It refuses connections.
-    Unreachable,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Circuit {
     Closed {
@@ -46,6 +37,8 @@ pub(crate) enum Circuit {
     },
     /// Left out until then, and on trial from then on.
     Open {
+        /// From the first time out, whatever trials came to.
+        since_ms: u64,
         until_ms: u64,
         cause: Cause,
     },
@@ -211,7 +204,7 @@ impl Member {
         let enough = match self.circuit {
             Circuit::Closed { .. } => settings.trial_successes,
             // Asked before it was left out: part of what it was left out for.
-            Circuit::Open { until_ms, cause: Cause::Errors } if now_ms < until_ms => return,
+            Circuit::Open { until_ms, cause: Cause::Errors, .. } if now_ms < until_ms => return,
             Circuit::Open { cause: Cause::Errors, .. } => settings.trial_successes,
             // Whoever answers can be reached: most often a program that was started again.
             Circuit::Open { cause: Cause::Unreachable, .. } => 1,
@@ -269,18 +262,19 @@ impl Member {
     }
 
     fn eject(&mut self, now_ms: u64, cause: Cause, settings: &Settings) {
-        match self.circuit {
+        let since_ms = match self.circuit {
             // The failures of what was in flight when it went down are one event: they do not lengthen the time.
             Circuit::Open { until_ms, .. } if now_ms < until_ms => return,
-            Circuit::Open { .. } => {}
+            Circuit::Open { since_ms, .. } => since_ms,
             Circuit::Closed { since_ms } => {
                 let forgiven = now_ms.saturating_sub(since_ms) / FORGIVE_MS;
                 self.ejections = self.ejections.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
+                now_ms
             }
-        }
+        };
         let time_ms = settings.eject_ms_first.saturating_mul(1 << self.ejections.min(16)).min(settings.eject_ms_max);
         self.ejections = self.ejections.saturating_add(1);
-        self.circuit = Circuit::Open { until_ms: now_ms.saturating_add(time_ms), cause };
+        self.circuit = Circuit::Open { since_ms, until_ms: now_ms.saturating_add(time_ms), cause };
         self.server_errors_in_row = 0;
         self.connect_failures_in_row = 0;
         self.asked = 0.0;

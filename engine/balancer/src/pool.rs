@@ -171,6 +171,10 @@ impl Pool {
     pub fn seen(&self, now_ms: u64) -> impl Iterator<Item = Seen<'_>> {
         self.members.iter().map(move |member| {
             let (latency_us, penalty_us) = self.price_parts_us(now_ms, member);
+            let (since_ms, cause) = match member.circuit {
+                Circuit::Closed { since_ms } => (since_ms, None),
+                Circuit::Open { since_ms, cause, .. } => (since_ms, Some(cause)),
+            };
             Seen {
                 id: &member.id,
                 zone: member.zone.as_ref(),
@@ -180,6 +184,8 @@ impl Pool {
                 latency_ms: latency_us.map(|latency_us| latency_us / 1_000.0),
                 penalty_ms: penalty_us / 1_000.0,
                 breaker: member.breaker(now_ms),
+                since_ms,
+                cause,
                 ejected_until_ms: match member.circuit {
                     Circuit::Open { until_ms, .. } if now_ms < until_ms => Some(until_ms),
                     Circuit::Open { .. } | Circuit::Closed { .. } => None,

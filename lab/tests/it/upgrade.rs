@@ -1,10 +1,13 @@
 //! A node is replaced by another process while it is used: nobody notices, and whatever goes wrong, it is never worse
 //! than before.
 
+use crate::alerts::alert;
 use crate::deploying::address;
 use lab::mixed::{Clients, Tally, Ways};
 use lab::{Node, http, node, process, program, wait};
 use rustix::process::Signal;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +46,22 @@ fn ended((clients, tally): (Clients, Arc<Tally>), node: &Node) {
     }
 }
 
+/// Somebody who follows the access log, of which nothing is for them: no reason for an upgrade to wait.
+fn follower(node: &Node) -> TcpStream {
+    let mut stream = TcpStream::connect(node.api).expect("the API listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket has a timeout");
+    let head = format!(
+        "GET /v1/gateway/requests?follow=true&client=192.0.2.1 HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\r\n",
+        node.api,
+        node.token()
+    );
+    stream.write_all(head.as_bytes()).expect("it takes a request");
+    let mut begin = [0; 12];
+    stream.read_exact(&mut begin).expect("it answers");
+    assert_eq!(&begin, b"HTTP/1.1 200");
+    stream
+}
+
 fn script(node: &Node, name: &str, text: &str) -> PathBuf {
     let path = node.file(name, format!("#!/bin/sh\n{text}\n"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("our own file");
@@ -69,6 +88,7 @@ fn no_request_fails_while_a_node_is_replaced_three_times() {
     let (mut node, port) = shop();
     let pids = instances(&node);
     let rush = rush(&node, port);
+    let mut follower = follower(&node);
     let mut processes = vec![node.pid()];
     for _ in 0..3 {
         let before = rush.1.requests();
@@ -77,6 +97,9 @@ fn no_request_fails_while_a_node_is_replaced_three_times() {
         wait::until("requests go on", 20, || (rush.1.requests() > before + 200).then_some(()));
         serves(&node, port, &pids);
     }
+    let mut rest = String::new();
+    follower.read_to_string(&mut rest).expect("its stream ends as streams do");
+    assert!(!node.log().contains("calls of the API did not end in time"), "{}", node.log());
     processes.dedup();
     assert_eq!(processes.len(), 4, "each time it is another process");
     ended(rush, &node);
@@ -106,6 +129,13 @@ fn a_binary_that_cannot_take_over_changes_nothing() {
     check("strange", &format!("exec {own} ps"), "ended with exit status");
     // It takes everything, and then cannot open what it was given.
     check("homeless", &format!("shift\nexec {own} up --data /proc/none --take-over"), "ended with exit status");
+    let none = node.file("none", "not a program");
+    std::fs::set_permissions(&none, std::fs::Permissions::from_mode(0o755)).expect("our own file");
+    let said = node.upgrade(Some(&none), &[]).expect_err("it is no program");
+    assert!(said.contains("start ") && said.contains("\"B0001\"") && said.contains("goes on"), "{said}");
+    let alert = wait::until("the failures raise an alert", 20, || alert(&node, "upgrade_failing"));
+    assert_eq!((&alert["firing"], &alert["value"]), (&true.into(), &5.0.into()), "{alert}");
+    assert!(alert["summary"].as_str().is_some_and(|summary| summary.contains("B0001")), "{alert}");
     let missing = node.upgrade(Some(Path::new("/none/such")), &[]).expect_err("there is no such file");
     assert!(missing.contains("find /none/such"), "{missing}");
     node.upgrade(None, &[]).expect("one that can is taken");

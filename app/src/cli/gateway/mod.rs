@@ -1,6 +1,7 @@
 //! `bramble gateway …`.
 
 mod bans;
+pub(super) mod endpoints;
 mod log;
 mod trace;
 
@@ -15,6 +16,8 @@ pub enum Verb {
     /// Clients that routes turn away for a while
     #[command(subcommand)]
     Bans(bans::Verb),
+    /// List the instances behind every served port: which are asked, which left out, since when and why
+    Endpoints(endpoints::Arguments),
     /// Show and follow what requests came in, and what became of them
     Log(log::Arguments),
     /// Show where the time of one request went
@@ -24,6 +27,7 @@ pub enum Verb {
 pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Bans(verb) => bans::run(remote, verb).await,
+        Verb::Endpoints(arguments) => endpoints::run(remote, &arguments).await,
         Verb::Log(arguments) => log::run(remote, &arguments).await,
         Verb::Trace(arguments) => trace::run(remote, &arguments).await,
     }

@@ -3,6 +3,7 @@
 mod test;
 
 use super::failure::Failure;
+use super::gateway::endpoints::breaker;
 use super::remote::Remote;
 use super::shown;
 use clap::{Args, Subcommand};
@@ -65,7 +66,7 @@ async fn list(remote: &Remote, what: Option<&str>) -> Result<ExitCode, Failure> 
 
 pub(super) fn endpoints(endpoints: &[EndpointState]) {
     let rows = endpoints.iter().map(|one| {
-        let breaker = if one.draining { "draining".to_owned() } else { one.breaker.clone() };
+        let breaker = breaker(one);
         let latency = one.latency_ms.map_or_else(|| "-".to_owned(), |latency_ms| format!("{latency_ms:.1} ms"));
         let (penalty, load) = (format!("{:.0} ms", one.penalty_ms), format!("{:.0} %", one.load * 100.0));
         vec![one.instance.clone(), breaker, one.in_flight.to_string(), latency, penalty, load]

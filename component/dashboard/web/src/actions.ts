@@ -1,6 +1,6 @@
 /** What the page can make the server do. Each is one request; the watch then shows what came of it. */
 import { path, progress, request } from "./api";
-import type { Deployed, Plan, Pruned, PullProgress, Report, StackFile } from "./wire";
+import type { BanLifted, Deployed, Plan, Pruned, PullProgress, Report, StackFile } from "./wire";
 
 export function check(stack: string, file: StackFile, signal: AbortSignal): Promise<Report> {
   const query = stack === "" ? "" : `?${new URLSearchParams({ name: stack })}`;
@@ -33,6 +33,10 @@ export function restart(stack: string, service: string): Promise<void> {
 
 export function kill(instance: string): Promise<void> {
   return request("POST", `${path("instances", instance)}/kill`);
+}
+
+export function liftBan(client: string): Promise<BanLifted> {
+  return request("DELETE", path("gateway", "bans", client));
 }
 
 export function pull(reference: string, signal: AbortSignal): AsyncGenerator<PullProgress[]> {

@@ -21,6 +21,11 @@ export function perSecond(value: number): string {
   return `${count(value)}/s`;
 }
 
+/** For what is rare: `0.5/min` from a rate per second. */
+export function perMinute(value: number): string {
+  return `${count(value * 60)}/min`;
+}
+
 /** A share from 0 to 1: `0 %`, `3.4 %`, `87 %`. */
 export function percent(share: number): string {
   const value = share * 100;
@@ -62,6 +67,19 @@ export function ago(timeMs: number, nowMs: number): string {
   if (ms < 2 * SECOND) return "just now";
   if (ms < HOUR) return `${duration(ms)} ago`;
   return ms < DAY ? `${Math.floor(ms / HOUR)} h ago` : `${Math.floor(ms / DAY)} d ago`;
+}
+
+/** `in 5 d`, `now`; what is over is told by `ago`. */
+export function until(timeMs: number, nowMs: number): string {
+  const ms = timeMs - nowMs;
+  if (ms < SECOND) return "now";
+  if (ms < HOUR) return `in ${duration(ms)}`;
+  return ms < DAY ? `in ${Math.floor(ms / HOUR)} h` : `in ${Math.floor(ms / DAY)} d`;
+}
+
+/** `21 Nov 2026` in the reader's own words, for what is days away. */
+export function date(timeMs: number): string {
+  return new Date(timeMs).toLocaleDateString(undefined, { dateStyle: "medium" });
 }
 
 /** The whole moment in the reader's own time zone, for tooltips. */

@@ -10,6 +10,7 @@ export type Place =
   | { view: "service"; stack: string; service: string }
   | { view: "nodes" }
   | { view: "node"; node: string }
+  | { view: "gateway"; service: string }
   | { view: "images" }
   | { view: "deploy"; stack: string | undefined }
   | { view: "nowhere"; address: string };
@@ -27,6 +28,9 @@ export function parse(hash: string): Place {
   if (parts.length <= 3 && first === "stacks") {
     if (second === undefined) return { view: "stacks" };
     return third === undefined ? { view: "stack", stack: second } : { view: "service", stack: second, service: third };
+  }
+  if (first === "gateway" && parts.length !== 2 && parts.length <= 3) {
+    return { view: "gateway", service: parts.slice(1).join("/") };
   }
   if (parts.length <= 2) {
     if (first === "nodes") return second === undefined ? { view: "nodes" } : { view: "node", node: second };

@@ -280,3 +280,81 @@ export interface Alert {
   since_ms: number;
   value: number;
 }
+
+/** One request as the gateway saw it; what there was none of is left out. */
+export interface RequestRecord {
+  time_ms: number;
+  trace?: string;
+  span?: string;
+  parent?: string;
+  request_id?: string;
+  client: string;
+  method: string;
+  host?: string;
+  path: string;
+  version: string;
+  tls?: { version: string; resumed: boolean };
+  /** 0 when the client left before there was one. */
+  status: number;
+  code?: string;
+  service?: string;
+  route?: string;
+  instance?: string;
+  bytes_in: number;
+  bytes_out: number;
+  sends: number;
+  retries?: { instance: string; why: string }[];
+  hedged?: boolean;
+  reused: boolean;
+  split: Split;
+  end: "complete" | "left" | "cut";
+  why: "all" | "error" | "slow" | "sampled" | "asked";
+}
+
+export interface Split {
+  queue_us: number;
+  connect_us: number;
+  answer_us: number;
+  body_us: number;
+  total_us: number;
+}
+
+export interface EndpointState {
+  instance: string;
+  breaker: "closed" | "half-open" | "open";
+  since_ms: number;
+  why: "" | "errors" | "unreachable";
+  retry_ms: number;
+  in_flight: number;
+  latency_ms: number | null;
+  penalty_ms: number;
+  draining: boolean;
+}
+
+export interface ServedPort {
+  service: string;
+  port: number;
+  endpoints: EndpointState[];
+}
+
+export interface BanState {
+  client: string;
+  service: string;
+  left_ms: number;
+}
+
+export interface BanLifted {
+  /** How many routes had turned it away. */
+  routes: number;
+}
+
+export interface CertificateState {
+  names: string[];
+  issuer: string;
+  not_before_ms: number;
+  not_after_ms: number;
+  source: string;
+  problem: string;
+  last_error: string;
+  retry_ms: number;
+}

@@ -7,7 +7,7 @@ import { go, gone, see, use } from "./bed/use.mjs";
 
 const t = use();
 const AXE = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const PLACES = ["", "stacks", "stacks/publishing", "stacks/publishing/web", "stacks/mailing/mail", "nodes", "nodes/n2", "images", "deploy", "deploy/publishing", "nowhere"];
+const PLACES = ["", "stacks", "stacks/publishing", "stacks/publishing/web", "stacks/mailing/mail", "nodes", "nodes/n2", "gateway", "gateway/publishing/web", "images", "deploy", "deploy/publishing", "nowhere"];
 const heading = (page, name) => page.getByRole("heading", { name, level: 1 });
 
 /** Everything axe finds against WCAG 2.2 AA: names of controls, roles, contrast, order. */
@@ -51,6 +51,11 @@ for (const colorScheme of ["light", "dark"]) {
     await page.getByRole("button", { name: "Revert to 9" }).click();
     await see(page.getByText("publishing goes back to revision 9"));
     assert.deepEqual(await audit(page), [], "notice");
+    await go(page, "gateway");
+    await page.getByRole("button", { name: /comments/ }).click();
+    await see(page.getByRole("dialog").getByText("In all"));
+    assert.deepEqual(await audit(page), [], "request");
+    await page.keyboard.press("Escape");
     await go(page, "deploy");
     await page.getByRole("textbox", { name: "Stack file" }).fill("services:\n  web:\n    imagee: nginx:latest\n");
     await see(page.getByText("1 error"));
@@ -87,7 +92,7 @@ test("nothing is cut off or pushed aside at any width between", async () => {
 
 test("two keys lead to each place", async () => {
   const page = await t.visit();
-  for (const [key, name] of [["s", "Stacks"], ["n", "Machines"], ["i", "Images"], ["d", "Deploy a stack"], ["o", "Overview"]]) {
+  for (const [key, name] of [["s", "Stacks"], ["n", "Machines"], ["i", "Images"], ["g", "Gateway"], ["d", "Deploy a stack"], ["o", "Overview"]]) {
     await page.keyboard.press("g");
     await page.keyboard.press(key);
     await see(heading(page, name));

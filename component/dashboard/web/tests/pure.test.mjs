@@ -9,7 +9,7 @@ const parts = {};
 
 before(async () => {
   vite = await createServer({ root: fileURLToPath(new URL("..", import.meta.url)), logLevel: "error", server: { middlewareMode: true, hmr: false, ws: false, watch: null }, appType: "custom" });
-  for (const name of ["format", "ansi", "samples", "stackfile"]) parts[name] = await vite.ssrLoadModule(`/src/${name}.ts`);
+  for (const name of ["format", "ansi", "samples", "stackfile", "requests", "breakers", "certificates"]) parts[name] = await vite.ssrLoadModule(`/src/${name}.ts`);
 });
 after(() => vite?.close());
 
@@ -28,6 +28,9 @@ check("shares are percents", (value) => parts.format.percent(value), [[0, "0 %"]
 check("latencies choose their unit", (value) => parts.format.seconds(value), [[0, "0 s"], [0.00085, "850 µs"], [0.0012, "1.2 ms"], [0.031, "31 ms"], [1.44, "1.4 s"]]);
 check("times are relative, in one unit", ([at, now]) => parts.format.ago(at, now), [
   [[0, 5], "never"], [[10_000, 11_000], "just now"], [[12_000, 10_000], "just now"], [[1, 12_001], "12 s ago"], [[1, 240_001], "4 min ago"], [[1, 7_200_001], "2 h ago"], [[1, 3 * 86_400_000], "2 d ago"],
+]);
+check("what comes is told in one unit", ([at, now]) => parts.format.until(at, now), [
+  [[5, 10], "now"], [[12_000, 0], "in 12 s"], [[240_000, 0], "in 4 min"], [[7_300_000, 0], "in 2 h"], [[3 * 86_400_000, 0], "in 3 d"],
 ]);
 check("durations keep a second unit where it matters", (ms) => parts.format.duration(ms), [[-5, "0 s"], [59_999, "59 s"], [3_660_000, "1 h 1 min"], [3_600_000, "1 h"], [90_000_000, "1 d 1 h"]]);
 check("states fall into word and reason", (state) => parts.format.splitState(state), [
@@ -94,6 +97,45 @@ test("samples add up by label, in the order of people", () => {
     { label: "10", points: [[5_000, 4]] },
   ]);
 });
+
+const split = (queue_us, connect_us, answer_us, body_us, total_us) => ({ queue_us, connect_us, answer_us, body_us, total_us });
+check("the parts of a request follow each other and never leave its time", (times) => parts.requests.parts(split(...times)).map(({ from, share }) => [from, share]), [
+  [[25, 25, 50, 0, 100], [[0, 0.25], [0.25, 0.25], [0.5, 0.5], [1, 0]]],
+  [[0, 0, 50, 0, 100], [[0, 0], [0, 0], [0, 0.5], [0.5, 0]]],
+  [[50, 0, 150, 0, 100], [[0, 0.25], [0.25, 0], [0.25, 0.75], [1, 0]]],
+  [[0, 0, 0, 0, 0], [[0, 0], [0, 0], [0, 0], [0, 0]]],
+]);
+const record = (status, more = {}) => ({ status, end: "complete", ...more });
+check("how a request ended has a word and a tone", (one) => [parts.requests.statusWord(one), parts.requests.toneOfRequest(one), parts.requests.endOf(one)], [
+  [record(200), ["200", "ok", "the answer was passed on whole"]],
+  [record(200, { end: "cut" }), ["200", "bad", "the instance broke off within its answer"]],
+  [record(301), ["301", "quiet", "the answer was passed on whole"]],
+  [record(404), ["404", "warn", "the answer was passed on whole"]],
+  [record(503, { code: "B0603" }), ["503", "bad", "the gateway's own answer"]],
+  [record(0, { end: "left" }), ["left", "warn", "the client left before there was an answer"]],
+]);
+
+const life = (points, now) => parts.breakers.stays(points.map(([at, value]) => [at * 1_000, value]), now * 1_000).map((stay) => `${stay.breaker} ${stay.fromMs / 1_000}-${stay.toMs / 1_000}`);
+check("samples of a breaker become the times it stayed as it was", ([points, now]) => life(points, now), [
+  [[[], 10], []],
+  [[[[0, 0]], 2], ["closed 0-2"]],
+  [[[[0, 0], [5, 0], [10, 1], [15, 0.5], [20, 0]], 60], ["closed 0-10", "open 10-15", "half-open 15-20", "closed 20-25"]],
+  [[[[0, 1], [5, null], [10, 1]], 10], ["open 0-10"]],
+  // It was not sampled meanwhile: nobody knows.
+  [[[[0, 1], [5, 1], [60, 1]], 62], ["open 0-5", "open 60-62"]],
+]);
+check("out is out, whether it is tried or not", (words) => parts.breakers.summed(words.map((breaker, at) => ({ breaker, fromMs: at * 5_000, toMs: at * 5_000 + 5_000 }))), [
+  [[], { times: 0, outMs: 0 }],
+  [["closed", "closed"], { times: 0, outMs: 0 }],
+  [["open", "half-open", "open", "closed", "half-open"], { times: 2, outMs: 20_000 }],
+]);
+
+const DAY = 86_400_000;
+const shown = (from, to, more = {}) => ({ names: ["a"], issuer: "", source: "a.crt", not_before_ms: from * DAY, not_after_ms: to * DAY, problem: "", last_error: "", retry_ms: 0, ...more });
+check("a certificate says how it stands", (one) => parts.certificates.standing(one, 100 * DAY).word, [
+  [shown(1, 200), "valid"], [shown(1, 113), "ends soon"], [shown(1, 100), "ended"], [shown(101, 200), "not yet valid"],
+  [shown(1, 200, { last_error: "refused" }), "not renewed"], [shown(0, 0, { last_error: "refused" }), "missing"], [shown(1, 200, { problem: "its key is another's" }), "not shown"],
+]);
 
 check("the name of a stack file is its top-level one", (source) => parts.stackfile.nameIn(source), [
   ["services:\n  web:\n    name: no\n", undefined], ["# name: no\nname: 'my-stack' # yes\n", "my-stack"], ["name: ${X}\n", undefined],

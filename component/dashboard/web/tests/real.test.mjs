@@ -82,6 +82,22 @@ test("its log is seen", { skip }, async () => {
   await see(page.getByRole("log").getByText("first"));
 });
 
+test("a request to it is seen at the gateway, and opens", { skip }, async () => {
+  // Whoever asks with a trace that is told of is told of too.
+  const trace = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  await go(page, `gateway/${STACK}/hello`);
+  await see(heading("Gateway"));
+  await fetch(`http://${new URL(url).hostname}:${PORT}/seen-by-the-browser`, { headers: { traceparent: `00-${trace}-00f067aa0ba902b7-01` } });
+  await page.getByRole("list", { name: "Newest requests" }).getByRole("button").filter({ hasText: "/seen-by-the-browser" }).click();
+  const dialog = page.getByRole("dialog");
+  await see(dialog.getByText(trace));
+  await see(dialog.getByText("404"));
+  await see(dialog.getByText(`${STACK}.hello.1.`));
+  await page.keyboard.press("Escape");
+  await see(page.getByRole("row").filter({ hasText: `${STACK}.hello.1.` }).getByText("closed"));
+  await go(page, `stacks/${STACK}/hello`);
+});
+
 test("it is scaled", { skip }, async () => {
   await page.getByRole("button", { name: "One more" }).click();
   await page.getByRole("button", { name: "Scale", exact: true }).click();

@@ -21,6 +21,7 @@ pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     rules.extend(clients());
     rules.extend(machine());
     rules.extend(cache());
+    rules.extend(control());
     rules.extend(own(memory_budget_bytes));
     rules
 }
@@ -294,12 +295,9 @@ fn machine() -> Vec<Rule> {
     ]
 }
 
-/// What Bramble itself does.
-fn own(memory_budget_bytes: u64) -> Vec<Rule> {
+/// The state of record.
+fn control() -> Vec<Rule> {
     let p99: &[(&str, Match)] = &[("quantile", Match::Is("p99"))];
-    let agent: &[(&str, Match)] = &[("process", Match::Is("agent"))];
-    #[expect(clippy::cast_precision_loss, reason = "a budget is megabytes")]
-    let budget = memory_budget_bytes as f64;
     vec![
         Rule {
             name: "control_slow",
@@ -321,6 +319,28 @@ fn own(memory_budget_bytes: u64) -> Vec<Rule> {
             expression: Expression::Growth {
                 of: Select::all("bramble_control_commit_failures_total"),
                 over_ms: 5 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+    ]
+}
+
+/// What Bramble itself does.
+fn own(memory_budget_bytes: u64) -> Vec<Rule> {
+    let agent: &[(&str, Match)] = &[("process", Match::Is("agent"))];
+    #[expect(clippy::cast_precision_loss, reason = "a budget is megabytes")]
+    let budget = memory_budget_bytes as f64;
+    vec![
+        Rule {
+            name: "upgrade_failing",
+            summary: "the node could not be replaced {value} times in ten minutes and goes on as it was: its log says \
+                      why, and B0001 what to do",
+            expression: Expression::Growth {
+                of: Select::all("bramble_upgrade_failures_total"),
+                over_ms: 10 * MINUTE_MS,
             },
             by: &[],
             holds: Holds::AtLeast(1.0),

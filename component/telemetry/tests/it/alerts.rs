@@ -383,6 +383,19 @@ fn changes_that_cannot_be_written() {
 }
 
 #[test]
+fn a_node_that_cannot_be_replaced() {
+    let mut bed = Bed::built_in();
+    let failures = bed.meter.counter("bramble_upgrade_failures_total", "F.", &[]);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), [] as [&str; 0]);
+    failures.inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+upgrade_failing()"]);
+    bed.pass(10 * 60_000);
+    assert_eq!(bed.changed(), ["-upgrade_failing()"]);
+}
+
+#[test]
 fn an_agent_over_its_memory_budget() {
     let mut bed = Bed::built_in();
     let set = |bed: &Bed, bytes: f64| bed.set("bramble_process_resident_bytes", &[("process", "agent")], bytes);

@@ -1,7 +1,7 @@
 //! Who is left out, for how long, and how it comes back.
 
 use crate::{Dice, OK, endpoint, pool};
-use balancer::{Breaker, Endpoint, Outcome, Pool, Settings};
+use balancer::{Breaker, Cause, Endpoint, Outcome, Pool, Settings};
 use std::sync::Arc;
 
 /// Sends one request to `id` and no other.
@@ -53,6 +53,26 @@ fn one_failed_trial_opens_it_again_for_twice_as_long_up_to_a_bound() {
     assert_eq!(pool.breaker("a", now_ms), Some(Breaker::Closed));
     send(&mut pool, "a", now_ms + 70_000, Outcome::ConnectFailed);
     assert_eq!(until(&pool, "a", now_ms + 70_000), Some(now_ms + 71_000));
+}
+
+#[test]
+fn it_is_known_since_when_and_why_one_is_left_out_whatever_its_trials_came_to() {
+    let mut pool = pool(&["a", "b"]);
+    let check = |pool: &Pool, now_ms: u64, expected: (Breaker, u64, Option<Cause>)| {
+        let seen = pool.seen(now_ms).find(|seen| &**seen.id == "a").expect("listed");
+        assert_eq!((seen.breaker, seen.since_ms, seen.cause), expected, "at {now_ms}");
+    };
+    check(&pool, 500, (Breaker::Closed, 0, None));
+    send(&mut pool, "a", 700, Outcome::ConnectFailed);
+    check(&pool, 900, (Breaker::Open, 700, Some(Cause::Unreachable)));
+    check(&pool, 1_700, (Breaker::HalfOpen, 700, Some(Cause::Unreachable)));
+    // The trial finds a program that answers, but badly.
+    send(&mut pool, "a", 1_800, Outcome::ServerError);
+    check(&pool, 1_900, (Breaker::Open, 700, Some(Cause::Errors)));
+    for _ in 0..5 {
+        send(&mut pool, "a", 4_000, OK);
+    }
+    check(&pool, 4_100, (Breaker::Closed, 4_000, None));
 }
 
 #[test]

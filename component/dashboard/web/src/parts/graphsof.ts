@@ -1,4 +1,4 @@
-/** Which graphs a service and a machine have: names of series, and how their samples become lines. */
+/** Which graphs a service, the gateway and a machine have: names of series, and how their samples become lines. */
 import * as format from "../format";
 import { sumBy, type Line } from "../samples";
 import type { Series } from "../wire";
@@ -65,6 +65,90 @@ export function ofService(stack: string, service: string): Wanted[] {
       format: format.bytesPerSecond,
       binary: true,
       atLeast: 1024,
+    },
+  ];
+}
+
+/** What the gateway does for one service, or for all of them when `service` is empty. */
+export function ofGateway(service: string): Wanted[] {
+  const of = (name: string, ...labels: string[]) => ({ name, labels: service === "" ? labels : [`service:${service}`, ...labels] });
+  const named = (names: string[]) => (answers: Series[][]): Line[] =>
+    names.flatMap((name, at) => sumBy(answers[at] ?? [], () => name));
+  const all: Wanted[] = [
+    {
+      title: "Requests",
+      series: [of("bramble_gateway_requests_total")],
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.class),
+      colour: (label) => CLASS_COLOURS[label],
+      format: format.perSecond,
+      atLeast: 1,
+    },
+    {
+      title: "Ninety-nine in a hundred answered within",
+      series: [of("bramble_gateway_request_seconds", "quantile:p99")],
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.service || "no service"),
+      format: format.seconds,
+      atLeast: 0.001,
+    },
+    {
+      title: "Under way and waiting",
+      series: [of("bramble_gateway_in_flight"), of("bramble_gateway_waiting")],
+      lines: named(["under way", "waiting"]),
+      format: format.count,
+      atLeast: 1,
+    },
+    {
+      title: "Left out",
+      series: [of("bramble_gateway_ejections_total"), of("bramble_gateway_no_endpoint_total")],
+      lines: named(["instances left out", "requests nobody was ready for"]),
+      format: format.perMinute,
+      atLeast: 1 / 60,
+      none: "No instance was left out so far.",
+    },
+    {
+      title: "Tried again",
+      series: [of("bramble_gateway_retries_total"), of("bramble_gateway_hedges_total"), of("bramble_gateway_upstream_failures_total")],
+      lines: named(["sent again", "asked twice", "failures behind the gateway"]),
+      format: format.perSecond,
+      atLeast: 1,
+      none: "Nothing had to be tried again so far.",
+    },
+    {
+      title: "Refused",
+      series: [of("bramble_gateway_shed_total"), of("bramble_gateway_refused_total"), of("bramble_gateway_bans_total")],
+      lines: named(["too much to do", "by rules of routes", "clients banned"]),
+      format: format.perSecond,
+      atLeast: 1,
+      none: "Nothing was refused so far.",
+    },
+  ];
+  return service === "" ? [...all, ...ofClients()] : all;
+}
+
+/** What is nobody's in particular. */
+function ofClients(): Wanted[] {
+  return [
+    {
+      title: "Client connections",
+      series: [{ name: "bramble_gateway_connections", labels: [] }],
+      lines: (answers) => sumBy(answers[0] ?? [], () => "open"),
+      format: format.count,
+      atLeast: 1,
+    },
+    {
+      title: "Strain: what has to wait for the processor",
+      series: [{ name: "bramble_gateway_strain", labels: [] }],
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.class),
+      format: format.percent,
+      atLeast: 0.1,
+    },
+    {
+      title: "Missing from the access log",
+      series: [{ name: "bramble_gateway_log_dropped_total", labels: [] }],
+      lines: (answers) => sumBy(answers[0] ?? [], (labels) => labels.reason),
+      format: format.perMinute,
+      atLeast: 1 / 60,
+      none: "Nothing is missing.",
     },
   ];
 }

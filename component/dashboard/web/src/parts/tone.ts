@@ -21,6 +21,9 @@ const TONES: Record<string, Tone> = {
   failed: "bad",
   unhealthy: "bad",
   firing: "bad",
+  closed: "ok",
+  "half-open": "warn",
+  open: "bad",
   exited: "quiet",
   stopped: "quiet",
 };

@@ -39,16 +39,17 @@ class Bed {
   reads = new Map();
   #watchers = new Set();
   #tails = new Set();
+  #requests = new Set();
   server = createServer((request, response) => void this.#serve(request, response));
 
   /** How many streams are open. */
   get streams() {
-    return this.#watchers.size + this.#tails.size;
+    return this.#watchers.size + this.#tails.size + this.#requests.size;
   }
 
   /** Resolves when no stream is open any more. */
   async allClosed() {
-    const open = [...this.#watchers, ...this.#tails];
+    const open = [...this.#watchers, ...this.#tails, ...this.#requests];
     await Promise.all(open.map((response) => new Promise((resolve) => response.on("close", resolve))));
   }
 
@@ -72,15 +73,25 @@ class Bed {
 
   /** Breaks every open stream, as a restart of the server does. */
   cut() {
-    for (const response of [...this.#watchers, ...this.#tails]) response.destroy();
+    for (const response of [...this.#watchers, ...this.#tails, ...this.#requests]) response.destroy();
     this.#watchers.clear();
     this.#tails.clear();
+    this.#requests.clear();
   }
 
   /** Appends to the log and to every open tail whose filter wants it. */
   log(line) {
     this.state.logs.push(line);
     for (const response of this.#tails) if (response.wants(line)) response.write(JSON.stringify(line) + "\n");
+  }
+
+  /** Writes requests to the access log and to everyone who follows it and wants them. */
+  request(...records) {
+    this.state.requests.push(...records);
+    for (const response of this.#requests) {
+      const text = records.filter(response.wants).map((one) => JSON.stringify(one) + "\n").join("");
+      if (text) response.write(text);
+    }
   }
 
   async close() {
@@ -105,6 +116,7 @@ class Bed {
       else this.reads.set(url.pathname, (this.reads.get(url.pathname) ?? 0) + 1);
       if (path[0] === "watch") return this.#stream(response, this.#watchers);
       if (path[0] === "services" && path[3] === "logs") return this.#tail(url, response);
+      if (path[0] === "gateway" && path[1] === "requests") return this.#accessLog(url, response);
       if (path[1] === "pull") return this.#pull(response, JSON.parse(body).reference);
       const answer = this.#answer(request.method, path, url.searchParams, body ? JSON.parse(body) : undefined);
       response.writeHead(200, { "content-type": "application/json" }).end(answer === undefined ? "" : JSON.stringify(answer));
@@ -140,6 +152,16 @@ class Bed {
     for (const line of this.state.logs) if (line.time_ms >= since && response.wants(line)) response.write(JSON.stringify(line) + "\n");
   }
 
+  #accessLog(url, response) {
+    const { status = "", service, slow_ms: slowMs = 0, trace, since_ms: since = 0, tail } = Object.fromEntries(url.searchParams);
+    const is = (wanted, has) => wanted === undefined || wanted === has;
+    const answered = (one) => status === "" || (status === "gone" ? one.status === 0 : String(one.status)[0] === status[0]);
+    response.wants = (one) => answered(one) && is(service, one.service) && is(trace, one.trace) && one.split.total_us >= slowMs * 1_000;
+    this.#stream(response, this.#requests);
+    const found = this.state.requests.filter((one) => one.time_ms + Math.floor(one.split.total_us / 1_000) >= since && response.wants(one));
+    for (const one of found.slice(-tail)) response.write(JSON.stringify(one) + "\n");
+  }
+
   /** Half of it at once; the rest, or why not, when the test calls `pulled`. */
   #pull(response, reference) {
     const line = (more) => response.write(JSON.stringify({ done_bytes: 0, total_bytes: 1 << 20, layers_done: 0, layers: 2, digest: null, problem: null, ...more }) + "\n");
@@ -169,9 +191,19 @@ class Bed {
       this.state.images = kept;
       return pruned;
     }
+    if (path[0] === "gateway") return this.#gateway(method, path);
+    if (verb === "GET certificates") return this.state.certificates;
     if (verb === "GET alerts") return this.state.alerts;
     if (verb === "GET series") return series(this.state, query.get("name"), query.getAll("label"), Number(query.get("since_ms")), Date.now());
     throw new Refusal(404, { code: "B0404", message: `there is no ${method} /v1/${path.join("/")}` });
+  }
+
+  #gateway(method, [, what, client]) {
+    if (what === "endpoints") return this.state.ports;
+    if (method === "GET") return this.state.bans;
+    const before = this.state.bans.length;
+    this.state.bans = this.state.bans.filter((one) => one.client !== client);
+    return { routes: before - this.state.bans.length };
   }
 
   #readStacks(path, query) {

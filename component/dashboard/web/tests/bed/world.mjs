@@ -86,8 +86,77 @@ export function world(now) {
       { name: "InstanceRestarts", labels: { stack: "mailing", service: "mail" }, summary: "mailing/mail restarted 7 times in ten minutes: look at the end of its log for what it says before it exits", firing: true, since_ms: minutes(2), value: 7 },
       { name: "DiskAlmostFull", labels: { node: "n2" }, summary: "raspberry-kitchen has 3 GiB of disk left: remove images nobody uses with bramble image prune", firing: false, since_ms: now - 20_000, value: 0.05 },
     ],
+    requests: REQUESTS.map(([back, more]) => request(now - back, more)),
+    ports: [
+      {
+        service: "publishing/web",
+        port: 8080,
+        endpoints: [
+          endpoint(SLOTS[1], { since_ms: minutes(61), in_flight: 3, latency_ms: 4.2 }),
+          endpoint(SLOTS[2], { breaker: "open", since_ms: minutes(2), why: "errors", retry_ms: now + 600_000, latency_ms: 812, penalty_ms: 4_100 }),
+          endpoint(SLOTS[3], { since_ms: minutes(1), latency_ms: 3.1 }),
+        ],
+      },
+      { service: "publishing/search", port: 7700, endpoints: [endpoint("publishing.search.1.w8e7r6", { breaker: "half-open", since_ms: minutes(9), why: "unreachable" })] },
+    ],
+    bans: [{ client: "203.0.113.9", service: "publishing/web", left_ms: 42 * 60_000 }],
+    certificates: [
+      certificate(["blog.example.org", "www.blog.example.org"], minutes(60 * 24 * 30), now + 60 * DAY, "acme", { issuer: "Let's Encrypt R11" }),
+      certificate(["old.example.org"], minutes(60 * 24 * 360), now + 5 * DAY, "old.crt", { issuer: "Example CA" }),
+      certificate([], 0, 0, "broken.crt", { problem: "its key is another's" }),
+      certificate(["new.example.org"], 0, 0, "acme", { last_error: "the authority could not reach http://new.example.org/.well-known/acme-challenge", retry_ms: now + 600_000 }),
+    ],
     logs: LOGS.map(([back, slot, stream, line]) => ({ time_ms: now - back, instance: SLOTS[slot], stream, line })),
   };
+}
+
+const DAY = 86_400_000;
+
+/** A line of the access log. */
+export function request(timeMs, more = {}) {
+  return {
+    time_ms: timeMs,
+    trace: "0af7651916cd43dd8448eb211c80319c",
+    span: "b7ad6b7169203331",
+    client: "203.0.113.44",
+    method: "GET",
+    host: "blog.example.org",
+    path: "/",
+    version: "HTTP/2",
+    status: 200,
+    service: "publishing/web",
+    route: "blog.example.org/",
+    instance: "publishing.web.1.k3x9q2",
+    bytes_in: 0,
+    bytes_out: 5_120,
+    sends: 1,
+    reused: true,
+    split: { queue_us: 40, connect_us: 0, answer_us: 3_100, body_us: 210, total_us: 3_360 },
+    end: "complete",
+    why: "sampled",
+    ...more,
+  };
+}
+
+const REQUESTS = [
+  [50_000, { path: "/posts/the-quiet-season?page=2&token=***" }],
+  [42_000, {
+    method: "POST", path: "/comments", status: 502, code: "B0605", why: "error", instance: undefined, sends: 2, bytes_in: 2_300, bytes_out: 180, reused: false,
+    trace: "4bf92f3577b34da6a3ce929d0e0e4736", parent: "00f067aa0ba902b7", tls: { version: "1.3", resumed: true }, request_id: "order-4711",
+    retries: [{ instance: "publishing.web.2.p0d8f1", why: "connect" }, { instance: "publishing.web.3.zz81ma", why: "broken" }],
+    split: { queue_us: 120_000, connect_us: 31_000, answer_us: 640_000, body_us: 9_000, total_us: 800_400 },
+  }],
+  [30_000, { host: "nobody.example.org", path: "/wp-login.php", status: 404, code: "B0601", why: "error", service: undefined, route: undefined, instance: undefined, sends: 0, split: { queue_us: 0, connect_us: 0, answer_us: 0, body_us: 0, total_us: 90 } }],
+  [20_000, { path: "/export/everything-there-is-in-one-very-long-file-name-that-does-not-break-anywhere.tar.gz", status: 200, why: "slow", end: "left", split: { queue_us: 100, connect_us: 300, answer_us: 1_900_000, body_us: 4_200_000, total_us: 6_100_500 } }],
+  [6_000, { path: "/search?q=rain", status: 0, why: "error", end: "left", split: { queue_us: 60, connect_us: 0, answer_us: 2_400_000, body_us: 0, total_us: 2_400_100 } }],
+];
+
+function endpoint(id, more) {
+  return { instance: id, breaker: "closed", since_ms: 0, why: "", retry_ms: 0, in_flight: 0, latency_ms: null, penalty_ms: 0, load: 0.2, zone: "", draining: false, ...more };
+}
+
+function certificate(names, from, until, source, more) {
+  return { names, issuer: "", not_before_ms: from, not_after_ms: until, source, problem: "", last_error: "", retry_ms: 0, ...more };
 }
 
 export const SLOTS = { 1: "publishing.web.1.k3x9q2", 2: "publishing.web.2.p0d8f1", 3: "publishing.web.3.zz81ma" };
@@ -164,6 +233,23 @@ export function series(state, name, filters, since, now) {
       else if (name.endsWith("memory_bytes")) add(labels, usage.memory_bytes, 6 * MIB, at);
       else add(labels, 40_000 * (at + 1), 20_000, at);
     });
+  } else if (name === "bramble_gateway_breaker") {
+    // Out for the last two minutes, and once before, being tried in between.
+    const out = (back) => (back < 120_000 || (back > 200_000 && back < 240_000) ? 1 : back < 150_000 ? 0.5 : 0);
+    for (const { service, endpoints } of state.ports) {
+      for (const { instance, breaker } of endpoints) {
+        const values = points(0, 0).map(([time]) => [time, breaker === "closed" ? 0 : breaker === "open" ? out(now - time) : 0.5]);
+        if (wanted({ service, instance })) made.push({ name, labels: { service, instance }, points: values });
+      }
+    }
+  } else if (name === "bramble_gateway_ejections_total") {
+    add({ service: "publishing/web" }, 0.01, 0.02);
+  } else if (name === "bramble_gateway_in_flight") {
+    add({ service: "publishing/web", instance: SLOTS[1] }, 3, 2);
+  } else if (name === "bramble_gateway_strain") {
+    add({ class: "normal" }, 0.04, 0.03);
+  } else if (name === "bramble_gateway_connections") {
+    add({}, 212, 30);
   } else if (name === "bramble_gateway_requests_total") {
     add({ service: "publishing/web", class: "2xx", method: "GET" }, 120, 30);
     add({ service: "publishing/web", class: "4xx", method: "GET" }, 3, 2, 2);
