@@ -462,7 +462,7 @@ pub(crate) async fn send(
     patience: Option<Duration>,
 ) -> Option<Result<AnswerHead, LineError>> {
     session.pulse.asks();
-    let mut sending = pin!(link.send(head, body));
+    let mut sending = pin!(link.send(head, body, session.foreword()));
     let mut alarm: Option<Pin<Box<Sleep>>> = None;
     let sent = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),

@@ -4,7 +4,7 @@
 //! ends with the last share. Promises to say whether a request that failed had been sent. Does not know services or
 //! retries.
 
-use crate::http1::{AnswerHead, Line, LineError, Upload};
+use crate::http1::{AnswerHead, Foreword, Line, LineError, Upload};
 use crate::pulse::Pulse;
 use crate::rule::Bounded;
 use crate::streams::Tasks;
@@ -64,10 +64,16 @@ impl Link {
         Link { way: Way::Line(Line::new(stream)), reused: false, private: false, idle_since_ms: 0 }
     }
 
-    /// Sends a request and waits for the head of the answer. May be dropped: the exchange ends with it.
-    pub(crate) async fn send(&mut self, parts: &Parts, body: &mut RequestBody) -> Result<AnswerHead, LineError> {
+    /// Sends a request and waits for the head of the answer; what an instance that speaks HTTP/1 answers before that goes
+    /// to `foreword`. May be dropped: the exchange ends with it.
+    pub(crate) async fn send(
+        &mut self,
+        parts: &Parts,
+        body: &mut RequestBody,
+        foreword: Option<&Foreword>,
+    ) -> Result<AnswerHead, LineError> {
         match &mut self.way {
-            Way::Line(line) => line.send(parts, body).await,
+            Way::Line(line) => line.send(parts, body, foreword).await,
             Way::Stream { sender, answer, .. } => {
                 let mut request = Request::new(std::mem::replace(body, RequestBody::Empty));
                 request.method_mut().clone_from(&parts.method);

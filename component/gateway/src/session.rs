@@ -7,9 +7,9 @@
 use crate::caller::Caller;
 use crate::crowd::Load;
 use crate::header::ClientName;
-use crate::http1::{Broken, SharedWire};
+use crate::http1::{Broken, Foreword, SharedWire};
 use crate::listener::{Phase, Target};
-use crate::pulse::Pulse;
+use crate::pulse::{ClientStream, Pulse};
 use crate::rule::Addresses;
 use crate::streams;
 use crate::swap::Swap;
@@ -24,7 +24,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -47,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) tls: Option<Arc<TlsSeen>>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
     pub(crate) first: Mutex<Option<(Lease, TcpStream)>>,
+    /// Where answers before the answer go. Streams have none: hyper does not send any.
+    foreword: OnceLock<Foreword>,
     switch: Mutex<Option<Switch>>,
     dice: AtomicU64,
 }
@@ -89,6 +91,7 @@ impl Session {
             load: None,
             tls: None,
             first: Mutex::new(first),
+            foreword: OnceLock::new(),
             switch: Mutex::new(None),
             dice: AtomicU64::new(world::random::number()),
         }
@@ -109,6 +112,7 @@ impl Session {
             load: self.load.clone(),
             tls: self.tls.clone(),
             first: Mutex::new(self.take_first()),
+            foreword: OnceLock::new(),
             switch: Mutex::new(None),
             dice: AtomicU64::new(seed),
         }
@@ -134,9 +138,21 @@ impl Session {
             load: None,
             tls: None,
             first: Mutex::new(None),
+            foreword: OnceLock::new(),
             switch: Mutex::new(None),
             dice: AtomicU64::new(seed),
         }
+    }
+
+    /// Begins to speak HTTP/1 with the client.
+    pub(crate) fn speak_http_1(&self, stream: ClientStream) -> SharedWire {
+        let wire = SharedWire::new(stream, Arc::clone(&self.pulse));
+        drop(self.foreword.set(wire.foreword()));
+        wire
+    }
+
+    pub(crate) fn foreword(&self) -> Option<&Foreword> {
+        self.foreword.get()
     }
 
     /// Takes the connection made ahead, if there is one.
