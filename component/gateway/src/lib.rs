@@ -50,6 +50,7 @@ mod search;
 mod seen;
 mod session;
 mod settings;
+mod slack;
 mod strain;
 mod streams;
 mod swap;
