@@ -187,6 +187,11 @@ fn refused(session: &Session, refusal: Refusal, pass: Option<&Pass>, mut record:
     response.map(AnswerBody::own)
 }
 
+/// Answers a request whose body does not come.
+pub(crate) fn give_up() -> Response<AnswerBody> {
+    Refusal::Slow.response().map(AnswerBody::own)
+}
+
 /// Answers what could not be read as a request.
 pub(crate) fn refuse(session: &Session, bad: Bad) -> Response<AnswerBody> {
     let refusal = match bad {
@@ -261,7 +266,7 @@ fn admit(
     if let Some((_, protocol)) = &upgrade {
         header::set_upgrade(&mut head.headers, protocol.clone());
     }
-    let body = to_instance(session, body, pass.as_ref(), record);
+    let body = to_instance(session, body, pass.as_ref(), record, many);
     let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
     head.extensions = Extensions::new();
     let deadline = deadline::asked(&head.headers).map(|asked| started + asked);
@@ -296,12 +301,19 @@ fn identify(
 }
 
 /// The body on its way to an instance.
-fn to_instance(session: &Session, body: ClientBody, pass: Option<&Arc<Pass>>, record: &mut Record) -> RequestBody {
+fn to_instance(
+    session: &Session,
+    body: ClientBody,
+    pass: Option<&Arc<Pass>>,
+    record: &mut Record,
+    many: bool,
+) -> RequestBody {
     if body.is_end_stream() {
         return RequestBody::Empty;
     }
     let body = Bounded::new(body, pass.cloned(), record.uploads());
-    RequestBody::Stream { body, pulse: Arc::clone(&session.pulse) }
+    // A stream of messages has pauses of any length, and its service may answer at its end alone.
+    RequestBody::Stream { body, pulse: Arc::clone(&session.pulse), paced: !many }
 }
 
 /// A request as it came.

@@ -36,6 +36,7 @@ mod link;
 mod listener;
 mod metrics;
 mod named;
+mod pace;
 mod peek;
 mod policy;
 mod proof;

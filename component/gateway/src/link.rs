@@ -236,6 +236,8 @@ pub(crate) enum RequestBody {
     Stream {
         body: Bounded,
         pulse: Arc<Pulse>,
+        /// It must come at a least rate.
+        paced: bool,
     },
 }
 
@@ -248,8 +250,13 @@ impl Body for RequestBody {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             RequestBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            RequestBody::Stream { body, pulse } => {
+            RequestBody::Stream { body, pulse, paced } => {
                 let polled = Pin::new(&mut *body).poll_frame(cx);
+                match &polled {
+                    Poll::Pending => pulse.body_waits(*paced),
+                    Poll::Ready(Some(Ok(frame))) => pulse.body_came(frame.data_ref().map_or(0, Bytes::len)),
+                    Poll::Ready(Some(Err(_)) | None) => {}
+                }
                 if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
                     pulse.uploaded();
                 }

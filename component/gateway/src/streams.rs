@@ -11,7 +11,7 @@ use crate::listener::Phase;
 use crate::pulse::{ClientStream, Pulse};
 use crate::reused::{Kept, Outcome, Reused};
 use crate::session::{self, Session};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -129,6 +129,15 @@ async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: wa
     let place = Place::take(&session.pulse);
     let stream = Arc::new(session.stream(Arc::clone(&pulse)));
     let end = header::opens_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+    let uploads = !request.body().is_end_stream() && end.is_none();
+    let upload = uploads.then(|| session.ground.crowd.watch_upload(session.client.ip(), &pulse));
+    let (_seat, shed) = upload.unzip();
+    let mut shed = pin!(async {
+        match shed {
+            Some(told) => told.await,
+            None => std::future::pending().await,
+        }
+    });
     let mut answering = pin!(exchange::answer(&stream, request.map(ClientBody::Stream), end));
     let mut alarm = pin!(tokio::time::sleep(limits.head_deadline));
     loop {
@@ -148,7 +157,12 @@ async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: wa
                 world::task::spawn("gateway stream", tunnel).detach();
                 return Ok(response);
             }
+            // There is no room for those whose bodies do not come.
+            () = shed.as_mut() => return Ok(exchange::give_up()),
             () = alarm.as_mut() => {
+                if pulse.is_slow(limits) {
+                    return Ok(exchange::give_up());
+                }
                 // Marks an answer that is late; whether the client is there is the connection's to see.
                 let pause = pulse.next_check(limits).unwrap_or(limits.head_deadline);
                 alarm.as_mut().reset(tokio::time::Instant::now() + pause);
