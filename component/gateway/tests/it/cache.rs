@@ -326,7 +326,9 @@ async fn a_stale_answer_is_given_once_more_while_it_is_asked_for_anew() {
     until(|| bed.gateway.in_flight("i") == 0).await;
     let stale = get(&bed, path, "").await;
     assert!(stale.text().starts_with("answer "), "{stale:?}");
-    assert!(stale.headers["cache-status"].contains("; hit; ttl=-"), "{stale:?}");
+    // It may have been kept in this very second, and so be none too old.
+    let status = &stale.headers["cache-status"];
+    assert!(status.contains("; hit; ttl=") && status.contains("detail=stale"), "{stale:?}");
     until(|| service.asked() == 3).await;
     // Each look may find the one before, and asks once more; at last it is another.
     let mut seen = String::from("answer 1");
