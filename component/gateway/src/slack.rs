@@ -16,15 +16,17 @@ const WORTH_BYTES: u64 = 8 << 20;
 /// What was seen before.
 #[derive(Debug, Default)]
 struct Slack {
-    /// The least that was held, and the least of it that was free, since something was given back last.
+    /// The least that was ever held: what is near that is not looked through.
     held_min: Option<u64>,
+    /// The least of it that was free since something was given back last: what lies between pieces in use cannot be given
+    /// back, and is not tried for again until there is more of it.
     free_min: Option<u64>,
     /// It was worth it at the last look.
     is_worth: bool,
 }
 
 impl Slack {
-    /// Whether to give back now. Asks for what is allocated only when more is held than was.
+    /// Whether to give back now. Asks for what is allocated only when more is held than once was enough.
     fn look(&mut self, held: u64, allocated: impl FnOnce() -> Option<u64>) -> bool {
         let least = *self.held_min.insert(self.held_min.map_or(held, |least| least.min(held)));
         let was_worth = std::mem::take(&mut self.is_worth);
@@ -40,7 +42,6 @@ impl Slack {
 
     /// So much is held after giving back, and what is free of it cannot be given.
     fn given(&mut self, held: u64, allocated: Option<u64>) {
-        self.held_min = Some(held);
         self.free_min = allocated.map(|allocated| held.saturating_sub(allocated));
         self.is_worth = false;
     }
@@ -97,6 +98,8 @@ mod tests {
             (vec![(10, 8), (110, 9), (110, 9), (110, 9), (110, 9)], (110, 9), vec![2]),
             // A second time.
             (vec![(10, 8), (110, 9), (110, 9), (90, 85), (90, 9), (90, 9)], (14, 9), vec![2, 5]),
+            // While most is in use, and once more when it no longer is.
+            (vec![(10, 8), (110, 60), (110, 60), (80, 70), (80, 9), (80, 9)], (75, 60), vec![2, 5]),
         ] {
             assert_eq!(given(&looks, left), expected, "{looks:?}");
         }

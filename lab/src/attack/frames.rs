@@ -19,7 +19,9 @@ const CODE: [u8; 4] = [0, 0, 0, 8];
 const STREAMS_MAX: u32 = 1 << 30;
 /// Resets in one write: as fast as it goes. Less than the streams that a connection may have.
 const BATCH: u32 = 100;
-/// Bytes of a body that comes slowly, and the time between two. Then it begins anew.
+/// Between two streams with a body that comes slowly: a service is not to drown in connections before it has to wait.
+const STREAM_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of such a body and the time between two. Then it begins anew.
 const DRIPS: u32 = 12;
 const DRIP_PAUSE: Duration = Duration::from_secs(5);
 
@@ -42,15 +44,17 @@ pub(super) async fn reset(target: &Target, number: usize) -> Result<()> {
 pub(super) async fn drip(target: &Target, number: usize) -> Result<()> {
     let mut hostile = open(target, number).await?;
     let head = block(&[("content-length", "1000000")]);
-    let frames = |kind, flags, payload: &[u8]| {
+    for number in 0..BATCH {
         let mut bytes = Vec::new();
-        (0..BATCH).for_each(|number| put(&mut bytes, kind, flags, number * 2 + 1, payload));
-        bytes
-    };
-    write(&mut hostile, &frames(HEADERS, END_HEADERS, &head)).await?;
+        put(&mut bytes, HEADERS, END_HEADERS, number * 2 + 1, &head);
+        write(&mut hostile, &bytes).await?;
+        tokio::time::sleep(STREAM_PAUSE).await;
+    }
     for _ in 0..DRIPS {
         tokio::time::sleep(DRIP_PAUSE).await;
-        write(&mut hostile, &frames(DATA, 0, b"x")).await?;
+        let mut bytes = Vec::new();
+        (0..BATCH).for_each(|number| put(&mut bytes, DATA, 0, number * 2 + 1, b"x"));
+        write(&mut hostile, &bytes).await?;
         target.note();
     }
     Ok(())
