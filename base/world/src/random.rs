@@ -1,5 +1,7 @@
 //! Randomness from the kernel: ids, tokens, jitter.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// Letters and digits without those a person confuses (Crockford's base 32, lower case).
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
@@ -16,6 +18,34 @@ pub fn number() -> u64 {
     let mut bytes = [0; 8];
     fill(&mut bytes);
     u64::from_le_bytes(bytes)
+}
+
+/// Even numbers without a system call (splitmix64), for ids and choices that need not be secret.
+pub struct Dice(AtomicU64);
+
+impl Dice {
+    /// Seeded by the kernel.
+    pub fn new() -> Dice {
+        Dice(AtomicU64::new(number()))
+    }
+
+    /// Others, which give other numbers.
+    pub fn others(&self) -> Dice {
+        Dice(AtomicU64::new(self.roll()))
+    }
+
+    pub fn roll(&self) -> u64 {
+        let mut mixed = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+impl Default for Dice {
+    fn default() -> Dice {
+        Dice::new()
+    }
 }
 
 /// A random word of `length` characters, five bits each.

@@ -46,6 +46,8 @@ pub(crate) enum Refusal {
     Crowded { service: String },
     #[error("too many requests of this client are under way")]
     Busy,
+    #[error("the body comes too slowly")]
+    Slow,
     #[error("there is more to do than this machine can do, and service {service} comes later")]
     Shed { service: String },
     #[error("the rules of the route have answered")]
@@ -64,6 +66,7 @@ impl Refusal {
             Refusal::Unreachable { .. } | Refusal::Broken { .. } | Refusal::Unasked { .. } => StatusCode::BAD_GATEWAY,
             Refusal::Late { .. } | Refusal::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
             Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Slow => StatusCode::REQUEST_TIMEOUT,
             Refusal::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::Ruled(ruling) => ruling.response.status(),
         }
@@ -80,6 +83,7 @@ impl Refusal {
             Refusal::Connect => "B0607",
             Refusal::Crowded { .. } => "B0608",
             Refusal::Busy => "B0629",
+            Refusal::Slow => "B0610",
             Refusal::Shed { .. } => "B0609",
             // What was answered is no failure, or names its own.
             Refusal::Ruled(_) => "",
@@ -108,6 +112,7 @@ impl Refusal {
             }
             Refusal::Connect => "the gateway is no forward proxy",
             Refusal::Crowded { .. } => "try again in a moment",
+            Refusal::Slow => "send it again over a better connection",
             Refusal::Busy => "wait for some of them to end, or ask over fewer connections",
             Refusal::Shed { .. } => "try again in a moment; `priority_class` of a route says what comes first",
             Refusal::Ruled(_) => "",
@@ -117,7 +122,7 @@ impl Refusal {
     /// Whether the client's connection is of no use afterwards: what follows may not be a request.
     fn closes(&self) -> bool {
         match self {
-            Refusal::Malformed(_) | Refusal::TooLong | Refusal::Connect => true,
+            Refusal::Malformed(_) | Refusal::TooLong | Refusal::Connect | Refusal::Slow => true,
             Refusal::NoRoute { .. }
             | Refusal::NoEndpoint { .. }
             | Refusal::Unreachable { .. }

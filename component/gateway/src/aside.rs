@@ -124,7 +124,7 @@ async fn send(
 ) -> Result<Option<Response<AnswerBody>>, Refusal> {
     loop {
         let (lease, mut link) = connect(search).await?;
-        match link.send(head, body).await {
+        match link.send(head, body, None).await {
             Ok(AnswerHead { status, headers }) => {
                 let record = Record::untold(&lease.upstream.meters, &head.method, started);
                 let ending = Ending::new(lease, link, status.as_u16(), record, Arc::new(Pulse::new()));

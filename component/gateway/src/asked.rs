@@ -23,6 +23,9 @@ impl Asked {
         if *method == Method::CONNECT {
             return Err(Refusal::Connect);
         }
+        if uri.path() == "*" && *method != Method::OPTIONS {
+            return Err(Refusal::Malformed("only OPTIONS asks about a host as a whole"));
+        }
         let mut hosts = headers.get_all(header::HOST).into_iter();
         let named = hosts.next();
         if hosts.next().is_some() {

@@ -52,6 +52,8 @@ struct Open {
     client: Option<IpAddr>,
     pulse: Arc<Pulse>,
     told: Arc<Notify>,
+    /// A request within a connection: its end makes no room for another connection.
+    is_stream: bool,
     /// Told, and not gone yet.
     is_told: bool,
 }
@@ -92,7 +94,7 @@ impl Crowd {
 
     /// Tells those to close that nobody would miss. How many were told.
     pub(crate) fn make_room(&self) -> u64 {
-        self.lock().tell(|_| true)
+        self.lock().tell(|open| !open.is_stream)
     }
 
     /// Tells those to close whose requests' bodies do not come, if they have not been looked for just now.
@@ -101,8 +103,20 @@ impl Crowd {
         let now_ms = world::clock::coarse_ms();
         if now_ms.saturating_sub(state.looked_ms) >= LOOK_EVERY_MS {
             state.looked_ms = now_ms;
-            state.tell(Pulse::is_uploading);
+            state.tell(|open| open.pulse.is_uploading());
         }
+    }
+
+    /// Puts a request with a body, one of many on its connection, among those that may be told to end: as
+    /// [`Seat::watch`] does with connections.
+    pub(crate) fn watch_upload(
+        self: &Arc<Self>,
+        client: IpAddr,
+        pulse: &Arc<Pulse>,
+    ) -> (Seat, impl Future<Output = ()> + use<>) {
+        let mut seat = Seat { crowd: Arc::clone(self), client: None, number: None };
+        let told = seat.list(Some(client_of(client)), true, pulse);
+        (seat, told)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -113,12 +127,12 @@ impl Crowd {
 
 impl State {
     /// Tells the first few that are of no use and `meant`.
-    fn tell(&mut self, meant: impl Fn(&Pulse) -> bool) -> u64 {
+    fn tell(&mut self, meant: impl Fn(&Open) -> bool) -> u64 {
         let count = |open: &Open| {
             let load = open.client.and_then(|client| self.by_client.get(&client));
             load.map_or(0, |load| load.connections.load(Ordering::Relaxed))
         };
-        let useless = self.open.iter().filter(|(_, open)| !open.is_told && meant(&open.pulse));
+        let useless = self.open.iter().filter(|(_, open)| !open.is_told && meant(open));
         let useless =
             useless.filter_map(|(number, open)| Some((Reverse(count(open)), Reverse(quiet(&open.pulse)?), *number)));
         let mut useless: Vec<(Reverse<usize>, Reverse<Duration>, u64)> = useless.collect();
@@ -177,18 +191,22 @@ impl Seat {
 
     /// Puts the connection among those that may be told to close. Ends when it is to, and is of no use still.
     pub(crate) fn watch(&mut self, pulse: &Arc<Pulse>) -> impl Future<Output = ()> + use<> {
+        self.list(self.client.as_ref().map(|(client, _)| *client), false, pulse)
+    }
+
+    fn list(
+        &mut self,
+        client: Option<IpAddr>,
+        is_stream: bool,
+        pulse: &Arc<Pulse>,
+    ) -> impl Future<Output = ()> + use<> {
         let told = Arc::new(Notify::new());
         let mut state = self.crowd.lock();
         state.last += 1;
         let number = state.last;
         state.open.insert(
             number,
-            Open {
-                client: self.client.as_ref().map(|(client, _)| *client),
-                pulse: Arc::clone(pulse),
-                told: Arc::clone(&told),
-                is_told: false,
-            },
+            Open { client, pulse: Arc::clone(pulse), told: Arc::clone(&told), is_stream, is_told: false },
         );
         drop(state);
         self.number = Some(number);
@@ -286,6 +304,30 @@ mod tests {
         assert_eq!((told("10.0.0.1"), told("10.0.0.2"), told("10.0.0.3")), (SHED_MAX, 0, 0));
         drop(seats);
         assert_eq!((crowd.make_room(), crowd.lock().open.len()), (0, 0));
+    }
+
+    #[test]
+    fn slow_uploads_are_ended_wherever_they_are() {
+        let crowd = Arc::new(Crowd::default());
+        let pulse = Arc::new(Pulse::long_unused());
+        pulse.request_begins(true);
+        pulse.body_waits(false);
+        let (seat, told) = crowd.watch_upload(ip("10.0.0.1").expect("an address"), &pulse);
+        let mut told = std::pin::pin!(told);
+        let mut is_told =
+            || told.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+        assert_eq!(crowd.make_room(), 0, "a stream's end makes no room for a connection");
+        assert!(!is_told());
+        crowd.end_slow_uploads();
+        assert!(is_told());
+        drop(seat);
+        assert_eq!(crowd.lock().open.len(), 0);
+        let (_seat, told) = crowd.watch_upload(ip("10.0.0.1").expect("an address"), &pulse);
+        pulse.uploaded();
+        crowd.lock().looked_ms = 0;
+        crowd.end_slow_uploads();
+        let told = std::pin::pin!(told).poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        assert!(told.is_pending(), "its body is through");
     }
 
     proptest! {

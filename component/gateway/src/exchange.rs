@@ -284,7 +284,7 @@ fn admit(
     if let Some((_, protocol)) = &upgrade {
         header::set_upgrade(&mut head.headers, protocol.clone());
     }
-    let body = to_instance(session, body, pass.as_ref(), record);
+    let body = to_instance(session, body, pass.as_ref(), record, many);
     let repeatable = head.method.is_idempotent() && matches!(body, RequestBody::Empty);
     head.extensions = Extensions::new();
     let deadline = deadline::asked(&head.headers).map(|asked| started + asked);
@@ -319,12 +319,19 @@ fn identify(
 }
 
 /// The body on its way to an instance.
-fn to_instance(session: &Session, body: ClientBody, pass: Option<&Arc<Pass>>, record: &mut Record) -> RequestBody {
+fn to_instance(
+    session: &Session,
+    body: ClientBody,
+    pass: Option<&Arc<Pass>>,
+    record: &mut Record,
+    many: bool,
+) -> RequestBody {
     if body.is_end_stream() {
         return RequestBody::Empty;
     }
     let body = Bounded::new(body, pass.cloned(), record.uploads());
-    RequestBody::Stream { body: Box::new(body), pulse: Arc::clone(&session.pulse) }
+    // A stream of messages has pauses of any length, and its service may answer at its end alone.
+    RequestBody::Stream { body: Box::new(body), pulse: Arc::clone(&session.pulse), paced: !many }
 }
 
 /// A request as it came.
@@ -487,7 +494,7 @@ pub(crate) async fn send(
     patience: Option<Duration>,
 ) -> Option<Result<AnswerHead, LineError>> {
     session.pulse.asks();
-    let mut sending = pin!(link.send(head, body));
+    let mut sending = pin!(link.send(head, body, session.foreword()));
     let mut alarm: Option<Pin<Box<Sleep>>> = None;
     let sent = std::future::poll_fn(|cx| match sending.as_mut().poll(cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),

@@ -15,6 +15,7 @@ use crate::rule::Addresses;
 use crate::rule::Shelf;
 use crate::seen::{RoutesSeen, Scribe};
 use crate::settings::{Settings, Socket, UdpDialer, affordable};
+use crate::slack;
 use crate::strain;
 use crate::swap::Swap;
 use crate::table::{Applied, Listener, ListenerKind, Route, Table};
@@ -58,6 +59,7 @@ pub struct Gateway {
     pub(crate) state: tokio::sync::Mutex<State>,
     _sweeper: Task,
     _watcher: Task,
+    _keeper: Task,
     _endpoints: Registration,
 }
 
@@ -165,7 +167,8 @@ impl Gateway {
             floor,
             _endpoints: measure(&meter, Arc::clone(&upstreams)),
             meter,
-            // Both end with the gateway.
+            // These end with the gateway.
+            _keeper: world::task::spawn("gateway memory", slack::keep()),
             _watcher: world::task::spawn("gateway strain", watching),
             _sweeper: world::task::spawn("gateway sweeper", sweep(Arc::clone(&upstreams))),
             outside,

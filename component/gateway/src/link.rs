@@ -4,7 +4,7 @@
 //! ends with the last share. Promises to say whether a request that failed had been sent. Does not know services or
 //! retries.
 
-use crate::http1::{AnswerHead, Line, LineError, Upload};
+use crate::http1::{AnswerHead, Foreword, Line, LineError, Upload};
 use crate::pulse::Pulse;
 use crate::rule::Bounded;
 use crate::streams::Tasks;
@@ -65,10 +65,16 @@ impl Link {
         Link { way: Way::Line(Box::new(Line::new(stream))), reused: false, private: false, idle_since_ms: 0 }
     }
 
-    /// Sends a request and waits for the head of the answer. May be dropped: the exchange ends with it.
-    pub(crate) async fn send(&mut self, parts: &Parts, body: &mut RequestBody) -> Result<AnswerHead, LineError> {
+    /// Sends a request and waits for the head of the answer; what an instance that speaks HTTP/1 answers before that goes
+    /// to `foreword`. May be dropped: the exchange ends with it.
+    pub(crate) async fn send(
+        &mut self,
+        parts: &Parts,
+        body: &mut RequestBody,
+        foreword: Option<&Foreword>,
+    ) -> Result<AnswerHead, LineError> {
         match &mut self.way {
-            Way::Line(line) => line.send(parts, body).await,
+            Way::Line(line) => line.send(parts, body, foreword).await,
             // What only some need would make all requests larger.
             Way::Stream { sender, answer, .. } => Box::pin(send_stream(sender, answer, parts, body)).await,
         }
@@ -240,6 +246,8 @@ pub(crate) enum RequestBody {
     Stream {
         body: Box<Bounded>,
         pulse: Arc<Pulse>,
+        /// It must come at a least rate.
+        paced: bool,
     },
 }
 
@@ -252,8 +260,13 @@ impl Body for RequestBody {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             RequestBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            RequestBody::Stream { body, pulse } => {
+            RequestBody::Stream { body, pulse, paced } => {
                 let polled = Pin::new(&mut **body).poll_frame(cx);
+                match &polled {
+                    Poll::Pending => pulse.body_waits(*paced),
+                    Poll::Ready(Some(Ok(frame))) => pulse.body_came(frame.data_ref().map_or(0, Bytes::len)),
+                    Poll::Ready(Some(Err(_)) | None) => {}
+                }
                 if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
                     pulse.uploaded();
                 }

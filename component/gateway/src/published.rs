@@ -151,7 +151,7 @@ impl Arrival {
     /// As a connection that speaks HTTP/1, or begins with the preface of HTTP/2.
     pub(crate) fn into_http(self) -> (Arc<Session>, SharedWire, watch::Receiver<Phase>) {
         let (session, stream, phase) = self.into_session(None);
-        let wire = SharedWire::new(stream, Arc::clone(&session.pulse));
+        let wire = session.speak_http_1(stream);
         (session, wire, phase)
     }
 
@@ -166,7 +166,7 @@ impl Arrival {
         if http_2 {
             streams::serve(session, stream, phase).await;
         } else {
-            let wire = SharedWire::new(stream, Arc::clone(&session.pulse));
+            let wire = session.speak_http_1(stream);
             session::serve(session, wire, phase).await;
         }
     }

@@ -4,6 +4,7 @@
 //! moved, and looked at once in a while. Does not know HTTP: it is told where a request begins and ends.
 
 use crate::metrics::ConnectionMeters;
+use crate::pace::Pace;
 use crate::settings::Limits;
 use crate::socket;
 use bytes::{Bytes, BytesMut};
@@ -46,6 +47,7 @@ pub(crate) struct Pulse {
     late: AtomicBool,
     /// The client has not sent all of a request's body.
     uploading: AtomicBool,
+    pace: Pace,
     /// Streams under way.
     streams: AtomicUsize,
     /// Those of them that carry bytes both ways for as long as they like.
@@ -66,6 +68,7 @@ impl Pulse {
             asked_ms: AtomicU64::new(0),
             late: AtomicBool::new(false),
             uploading: AtomicBool::new(false),
+            pace: Pace::default(),
             streams: AtomicUsize::new(0),
             tunnels: AtomicUsize::new(0),
             read_waits: AtomicBool::new(false),
@@ -130,6 +133,31 @@ impl Pulse {
     pub(crate) fn request_begins(&self, has_body: bool) {
         self.state.store(REQUEST, Ordering::Relaxed);
         self.uploading.store(has_body, Ordering::Relaxed);
+        if has_body {
+            self.pace.begin();
+        }
+    }
+
+    /// More of the request's body is waited for; `paced` when it must come at a least rate.
+    pub(crate) fn body_waits(&self, paced: bool) {
+        self.read_waits.store(true, Ordering::Relaxed);
+        if paced {
+            self.pace.waits(now_ms());
+        }
+    }
+
+    /// Some of the request's body came.
+    pub(crate) fn body_came(&self, bytes: usize) {
+        let now_ms = now_ms();
+        self.pace.came(bytes, now_ms);
+        self.moved_ms.store(now_ms, Ordering::Relaxed);
+        self.read_waits.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether an instance waits for a body that comes too slowly. Once it answers, the two of them may take their time.
+    pub(crate) fn is_slow(&self, limits: &Limits) -> bool {
+        let is_owed = self.is_uploading() && self.asked_ms.load(Ordering::Relaxed) > 0;
+        is_owed && self.pace.is_slow(now_ms(), limits.body_grace, limits.body_bytes_per_s_min)
     }
 
     /// No request is under way, nor has one begun.
@@ -198,7 +226,9 @@ impl Pulse {
             // REQUEST, the only other value ever stored.
             _ => {
                 let read_stalls = self.is_uploading() && self.read_waits.load(Ordering::Relaxed);
-                if read_stalls || self.write_waits.load(Ordering::Relaxed) {
+                if self.is_slow(limits) {
+                    None
+                } else if read_stalls || self.write_waits.load(Ordering::Relaxed) {
                     limits.stall_deadline.checked_sub(since(&self.moved_ms))
                 } else if self.asked_ms.load(Ordering::Relaxed) > 0 && !self.is_uploading() {
                     let left = limits.answer_deadline.saturating_sub(since(&self.asked_ms));

@@ -7,9 +7,9 @@
 use crate::caller::Caller;
 use crate::crowd::Load;
 use crate::header::ClientName;
-use crate::http1::{Broken, SharedWire};
+use crate::http1::{Broken, Foreword, SharedWire};
 use crate::listener::{Phase, Target};
-use crate::pulse::Pulse;
+use crate::pulse::{ClientStream, Pulse};
 use crate::rarely::rarely;
 use crate::rule::Addresses;
 use crate::streams;
@@ -24,12 +24,12 @@ use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use wire::api::TlsSeen;
+use world::random::Dice;
 
 /// What the requests of one client connection share.
 pub(crate) struct Session {
@@ -48,8 +48,10 @@ pub(crate) struct Session {
     pub(crate) tls: Option<Arc<TlsSeen>>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
     pub(crate) first: Mutex<Option<(Lease, TcpStream)>>,
+    /// Where answers before the answer go. Streams have none: hyper does not send any.
+    foreword: OnceLock<Foreword>,
     switch: Mutex<Option<Switch>>,
-    dice: AtomicU64,
+    dice: Dice,
 }
 
 /// Both ends of a connection that leaves HTTP.
@@ -78,6 +80,7 @@ impl Session {
         secure: bool,
         first: Option<(Lease, TcpStream)>,
     ) -> Session {
+        let dice = ground.dice.others();
         Session {
             ground,
             target,
@@ -90,14 +93,14 @@ impl Session {
             load: None,
             tls: None,
             first: Mutex::new(first),
+            foreword: OnceLock::new(),
             switch: Mutex::new(None),
-            dice: AtomicU64::new(world::random::number()),
+            dice,
         }
     }
 
     /// For one of the connection's streams.
     pub(crate) fn stream(&self, pulse: Arc<Pulse>) -> Session {
-        let [seed, ..] = self.roll();
         Session {
             ground: Arc::clone(&self.ground),
             target: Arc::clone(&self.target),
@@ -110,8 +113,9 @@ impl Session {
             load: self.load.clone(),
             tls: self.tls.clone(),
             first: Mutex::new(self.take_first()),
+            foreword: OnceLock::new(),
             switch: Mutex::new(None),
-            dice: AtomicU64::new(seed),
+            dice: self.dice.others(),
         }
     }
 
@@ -122,7 +126,6 @@ impl Session {
 
     /// For what goes on when the client has left.
     pub(crate) fn apart(&self) -> Session {
-        let [seed, ..] = self.roll();
         Session {
             ground: Arc::clone(&self.ground),
             target: Arc::clone(&self.target),
@@ -135,9 +138,21 @@ impl Session {
             load: None,
             tls: None,
             first: Mutex::new(None),
+            foreword: OnceLock::new(),
             switch: Mutex::new(None),
-            dice: AtomicU64::new(seed),
+            dice: self.dice.others(),
         }
+    }
+
+    /// Begins to speak HTTP/1 with the client.
+    pub(crate) fn speak_http_1(&self, stream: ClientStream) -> SharedWire {
+        let wire = SharedWire::new(stream, Arc::clone(&self.pulse));
+        drop(self.foreword.set(wire.foreword()));
+        wire
+    }
+
+    pub(crate) fn foreword(&self) -> Option<&Foreword> {
+        self.foreword.get()
     }
 
     /// Takes the connection made ahead, if there is one.
@@ -154,14 +169,9 @@ impl Session {
         self.switch.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Random bits for ids: a generator (splitmix64) seeded by the kernel for each connection.
+    /// Random bits for ids.
     pub(crate) fn roll(&self) -> [u64; 3] {
-        [(); 3].map(|()| {
-            let mut mixed = self.dice.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ (mixed >> 31)
-        })
+        [(); 3].map(|()| self.dice.roll())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns every bound of the gateway with its reason. The defaults are what is meant to run; tests shorten them.
 
+use crate::pace;
 use crate::seen::AccessSink;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
@@ -148,6 +149,9 @@ pub struct Limits {
     pub head_deadline: Duration,
     pub idle_deadline: Duration,
     pub stall_deadline: Duration,
+    /// What the body of a request is waited for before its rate counts, and the least rate.
+    pub body_grace: Duration,
+    pub body_bytes_per_s_min: u64,
     pub connect_deadline: Duration,
     pub answer_deadline: Duration,
     pub hold_deadline: Duration,
@@ -168,6 +172,8 @@ impl Default for Limits {
             head_deadline: HEAD_DEADLINE,
             idle_deadline: IDLE_DEADLINE,
             stall_deadline: STALL_DEADLINE,
+            body_grace: pace::GRACE,
+            body_bytes_per_s_min: pace::BYTES_PER_S_MIN,
             connect_deadline: CONNECT_DEADLINE,
             answer_deadline: ANSWER_DEADLINE,
             hold_deadline: HOLD_DEADLINE,

@@ -3,6 +3,7 @@
 //! Owns the bounds of the protocol and the connection's end. A stream that is reset, or whose connection ends, takes
 //! along what it caused. Does not know how a request is answered: `exchange` does.
 
+use crate::answer::Refusal;
 use crate::body::AnswerBody;
 use crate::exchange;
 use crate::header;
@@ -12,7 +13,7 @@ use crate::pulse::{ClientStream, Pulse};
 use crate::reused::{Kept, Outcome, Reused};
 use crate::session::{self, Session};
 use crate::settings::Limits;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -129,13 +130,16 @@ async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: wa
     let place = Place::take(&session.pulse);
     let stream = Arc::new(session.stream(Arc::clone(&pulse)));
     let end = header::opens_websocket(&request).then(|| hyper::upgrade::on(&mut request));
+    let uploads = !request.body().is_end_stream() && end.is_none();
     let mut admitted = match exchange::begin(&stream, request.map(ClientBody::Stream), end) {
         Ok(admitted) => admitted,
         Err(response) => return Ok(response.map(|body| body.holding(place))),
     };
     let answered = {
+        let upload = uploads.then(|| session.ground.crowd.watch_upload(session.client.ip(), &pulse));
+        let (_seat, shed) = upload.unzip();
         let running = pin!(admitted.run(&stream));
-        attentively(&pulse, &session.ground.limits, running).await
+        attentively(&pulse, &session.ground.limits, shed.map(Box::pin), running).await
     };
     let mut response = admitted.finish(&stream, answered);
     let Some(switch) = stream.take_switch() else { return Ok(response.map(|body| body.holding(place))) };
@@ -152,14 +156,31 @@ async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: wa
     Ok(response)
 }
 
-/// Does `work`, and looks at its clock once in a while.
-async fn attentively<T>(pulse: &Pulse, limits: &Limits, mut work: Pin<&mut impl Future<Output = T>>) -> T {
+/// Does `work`, and looks at the stream's clock once in a while. Gives up when the request's body does not come, or when
+/// `shed` says so.
+async fn attentively<T>(
+    pulse: &Pulse,
+    limits: &Limits,
+    mut shed: Option<Pin<Box<impl Future<Output = ()>>>>,
+    mut work: Pin<&mut impl Future<Output = Result<T, Refusal>>>,
+) -> Result<T, Refusal> {
     let mut alarm = pin!(tokio::time::sleep(limits.head_deadline));
     loop {
+        let told = async {
+            match &mut shed {
+                Some(told) => told.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             done = work.as_mut() => return done,
+            // There is no room for those whose bodies do not come.
+            () = told => return Err(Refusal::Slow),
             () = alarm.as_mut() => {
+                if pulse.is_slow(limits) {
+                    return Err(Refusal::Slow);
+                }
                 // Marks an answer that is late; whether the client is there is the connection's to see.
                 let pause = pulse.next_check(limits).unwrap_or(limits.head_deadline);
                 alarm.as_mut().reset(tokio::time::Instant::now() + pause);

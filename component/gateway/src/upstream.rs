@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use world::net::Dialer;
+use world::random::Dice;
 
 /// A connection unused for longer than this carries only requests that may be sent twice: the shortest
 /// keep-alive of common servers is 2 s (gunicorn), and losing the race would lose the request.
@@ -48,6 +49,7 @@ pub(crate) struct Ground {
     /// Instances with series of their own.
     counted: Arc<AtomicUsize>,
     started_ms: u64,
+    pub(crate) dice: Dice,
     /// Told whenever an endpoint that gets nothing new has nothing left in flight.
     pub(crate) drained: Notify,
 }
@@ -75,6 +77,7 @@ impl Ground {
             meter,
             counted: Arc::default(),
             started_ms,
+            dice: Dice::new(),
             drained,
         }
     }
@@ -119,7 +122,6 @@ struct State {
     shared: HashMap<Arc<str>, Shared>,
     seen: HashMap<Arc<str>, Arc<InstanceSeen>>,
     budget: Budget,
-    dice: u64,
 }
 
 /// Why waiting for an endpoint ended without one.
@@ -139,7 +141,6 @@ impl Upstream {
             shared: HashMap::new(),
             seen: HashMap::new(),
             budget: Budget::new(ground.now_ms()),
-            dice: world::random::number(),
         };
         Upstream {
             service: service.to_owned(),
@@ -221,7 +222,7 @@ impl Upstream {
         if first.is_some() {
             state.budget.note_request(now_ms);
         }
-        let random = state.roll();
+        let random = self.ground.dice.roll();
         let State { pool, seen, .. } = &mut *state;
         let choice = match wish {
             Wish::LeastLoad | Wish::Marked(None) => Choice::LeastLoad,
@@ -399,18 +400,6 @@ impl Upstream {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is consistent between any two statements: a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// A random number from a generator seeded by the kernel (splitmix64): choosing an endpoint needs evenness,
-    /// not secrecy, and no system call.
-    fn roll(&mut self) -> u64 {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.dice;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

@@ -102,6 +102,11 @@ pub fn slow_bodies(target: &Target, count: usize) -> Vec<Task> {
     })
 }
 
+/// The same within streams of HTTP/2, each connection from an address of its own.
+pub fn slow_streams(target: &Target, count: usize) -> Vec<Task> {
+    each(target, count, |target, number| async move { frames::drip(&target, number * PER_ADDRESS).await })
+}
+
 /// Connections that say nothing, as many as there are descriptors for.
 pub fn silence(target: &Target, count: usize) -> Vec<Task> {
     each(target, count, |target, number| async move {

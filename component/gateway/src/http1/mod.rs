@@ -16,4 +16,4 @@ mod wire;
 pub(crate) use head::{Bad, recycle};
 pub(crate) use instance::{AnswerHead, Line, LineError};
 pub(crate) use outbox::Framed;
-pub(crate) use wire::{Broken, Manner, Received, SharedWire, Upload, Wire};
+pub(crate) use wire::{Broken, Foreword, Manner, Received, SharedWire, Upload, Wire};

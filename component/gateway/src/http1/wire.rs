@@ -7,6 +7,7 @@ use super::body::{Reading, Taken};
 use super::head::{self, Bad, RequestHead};
 use super::outbox::{Framed, Outbox};
 use super::scan::Scan;
+use crate::header::to_client;
 use crate::pulse::{ClientStream, Pulse};
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap};
@@ -17,7 +18,7 @@ use std::cell::RefCell;
 use std::error::Error;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
@@ -37,6 +38,8 @@ pub(crate) struct Wire {
     reading: Reading,
     /// The client sends the body of its request when it is told to go on.
     owes_continue: bool,
+    /// It understands answers before the answer.
+    takes_interim: bool,
     outbox: Outbox,
     /// Which request this is: the body of one before reads nothing any more.
     turn: u64,
@@ -79,6 +82,7 @@ impl SharedWire {
             scan: Scan::default(),
             reading: Reading::Through,
             owes_continue: false,
+            takes_interim: false,
             outbox: Outbox::default(),
             turn: 0,
         })))
@@ -97,6 +101,7 @@ impl SharedWire {
         let RequestHead { parts, length, keep_alive, expects_continue } = read;
         wire.reading = Reading::new(length);
         wire.owes_continue = expects_continue && !wire.reading.is_through();
+        wire.takes_interim = parts.version == Version::HTTP_11;
         let manner =
             Manner { keep_alive, http_10: parts.version == Version::HTTP_10, head: parts.method == Method::HEAD };
         let size = wire.reading.size_hint();
@@ -105,12 +110,30 @@ impl SharedWire {
         Poll::Ready(Ok(Received { parts, body, manner }))
     }
 
+    /// The way to the client for what comes before its answer.
+    pub(crate) fn foreword(&self) -> Foreword {
+        Foreword(Arc::downgrade(&self.0))
+    }
+
     /// Takes the connection apart: the stream, to be read from where HTTP ends. The other holders see it closed.
     pub(crate) fn into_stream(self) -> Option<ClientStream> {
         let wire = Arc::into_inner(self.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Wire { mut stream, buffer, .. } = wire;
         stream.unread(buffer.freeze());
         Some(stream)
+    }
+}
+
+/// The way to a client for answers before its answer (RFC 9110, section 15.2). Does not keep the connection.
+pub(crate) struct Foreword(Weak<Mutex<Wire>>);
+
+impl Foreword {
+    /// Passes an interim answer on.
+    pub(super) fn tell(&self, cx: &mut Context<'_>, status: StatusCode, mut headers: HeaderMap) {
+        let Some(wire) = self.0.upgrade() else { return };
+        to_client(&mut headers);
+        SharedWire(wire).lock().put_interim(cx, status, &headers);
+        head::recycle(headers);
     }
 }
 
@@ -174,6 +197,10 @@ impl Wire {
 
     /// Ends when the client has left, while it waits for its answer. What it sends meanwhile is kept, up to a bound.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.outbox.is_empty() {
+            // An interim answer that the client did not take at once. If it fails, so does reading.
+            drop(self.poll_write(cx));
+        }
         // Until the body is through, whoever reads it sees that first.
         while self.reading.is_through() && self.buffer.len() < AHEAD_BYTES_MAX {
             match ready!(self.poll_fill(cx)) {
@@ -210,6 +237,22 @@ impl Wire {
                 Err(error) => return Poll::Ready(Some(Err(BodyError::Io(error)))),
             }
         }
+    }
+
+    /// Writes an interim answer, if the client knows what that is. One that has not taken the last gets no more: they are
+    /// hints, and nothing is kept for them.
+    fn put_interim(&mut self, cx: &mut Context<'_>, status: StatusCode, headers: &HeaderMap) {
+        // Who expects to be told to go on is told once, by us if not by the instance; nobody else is.
+        let unwanted =
+            status == StatusCode::CONTINUE && (self.reading.is_through() || !std::mem::take(&mut self.owes_continue));
+        if unwanted || !self.takes_interim || !self.outbox.is_empty() {
+            return;
+        }
+        let out = self.outbox.front();
+        head::write_response(out, status, headers);
+        out.extend_from_slice(b"\r\n");
+        // What does not go now goes before the answer; if it fails, so does that.
+        drop(self.poll_write(cx));
     }
 
     /// Whether the request is through, so that another may follow. Reads what little may be left of an unwanted body,

@@ -14,15 +14,20 @@ pub(crate) enum Change {
     Replace(String),
 }
 
-/// `path` decoded, without empty segments and those of dots.
+/// What asks about a host as a whole (RFC 9110, section 9.3.7), and is no path.
+const WHOLE_HOST: &str = "*";
+
+/// `path` decoded, without empty segments and those of dots. For a host as a whole answers what answers at its root.
 pub(crate) fn plain(path: &str) -> Cow<'_, str> {
+    if path == WHOLE_HOST {
+        return Cow::Borrowed("/");
+    }
     let mut before = 0;
     let is_odd = path.bytes().any(|byte| {
         let odd = byte == b'%' || (before == b'/' && matches!(byte, b'/' | b'.'));
         before = byte;
         odd
     });
-    // `*` is all that asks for no path.
     if !is_odd || !path.starts_with('/') {
         return Cow::Borrowed(path);
     }
@@ -43,7 +48,8 @@ pub(crate) fn plain(path: &str) -> Cow<'_, str> {
 
 /// Path and query only, without `prefix`, changed as the route wants it. `plain` is the path as it was compared.
 pub(crate) fn origin_form(uri: Uri, plain: &str, prefix: Option<&str>, change: Option<&Change>) -> Uri {
-    if prefix.is_none() && change.is_none() && uri.authority().is_none() {
+    let is_whole_host = uri.path() == WHOLE_HOST;
+    if is_whole_host || (prefix.is_none() && change.is_none() && uri.authority().is_none()) {
         return uri;
     }
     let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -52,7 +58,7 @@ pub(crate) fn origin_form(uri: Uri, plain: &str, prefix: Option<&str>, change: O
         Some(prefix) => cut(path, prefix).unwrap_or_else(|| Cow::Owned(encoded(cut_plain(plain, prefix)))),
         None => Cow::Borrowed(path),
     };
-    let rest: &str = if rest.starts_with('/') || rest == "*" { &rest } else { &format!("/{rest}") };
+    let rest: &str = if rest.starts_with('/') { &rest } else { &format!("/{rest}") };
     let text = match change {
         None => format!("{rest}{query}"),
         Some(Change::Add(prefix)) => format!("{prefix}{rest}{query}"),
@@ -122,7 +128,7 @@ mod tests {
         check("/100%", "/100%");
         check("/%zz", "/%zz");
         check("/%ff", "/\u{fffd}");
-        check("*", "*");
+        check("*", "/");
         check("", "");
     }
 
@@ -147,6 +153,8 @@ mod tests {
         check("/api/x", Some("/api"), add(), "/v1/x");
         check("/api", Some("/api"), add(), "/v1/");
         check("/x/y?z", None, replace(), "/all?z");
+        check("*", None, None, "*");
+        check("*", None, add(), "*");
     }
 
     proptest! {

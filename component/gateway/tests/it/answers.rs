@@ -20,19 +20,53 @@ async fn says(answer: impl Into<Vec<u8>>, closes: bool) -> Instance {
     .await
 }
 
-#[tokio::test]
-async fn answers_before_the_answer_are_passed_over() {
-    let early = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n";
-    let instance = says(format!("{early}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"), false).await;
-    let bed = Bed::new(&[("a", &instance)]).await;
+/// The statuses and hints a client is told, and how many answers are there.
+async fn told(bed: &Bed, request: &str) -> (Vec<u16>, Vec<String>, usize) {
     let mut client = bed.client().await;
-    for _ in 0..3 {
-        let answer = client.get("/").await;
-        assert_eq!((answer.status, answer.text()), (200, "ok".into()));
+    client.send(request).await;
+    let said = String::from_utf8(client.rest().await).unwrap();
+    let lines = || said.split("\r\n");
+    let statuses = lines().filter_map(|line| line.strip_prefix("HTTP/1.1 ")?.split(' ').next()?.parse().ok());
+    let hints = lines().filter(|line| line.starts_with("link: ") || line.starts_with("keep-alive: "));
+    (statuses.collect(), hints.map(str::to_owned).collect(), lines().filter(|line| *line == "ok").count())
+}
+
+#[tokio::test]
+async fn answers_before_the_answer_are_passed_on_to_who_knows_them() {
+    let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\nkeep-alive: 5\r\n\r\n\
+                 HTTP/1.1 102 Processing\r\n\r\n";
+    let instance = says(format!("{early}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok\r\n"), false).await;
+    let bed = Bed::new(&[("a", &instance)]).await;
+    let hint = || vec!["link: </x>".to_owned()];
+    let check = async |request: &str, statuses: &[u16], hints: Vec<String>| {
+        let request = request.replace('|', "\r\n");
+        let answers = statuses.iter().filter(|status| **status == 200).count();
+        assert_eq!(told(&bed, &request).await, (statuses.to_vec(), hints, answers), "{request}");
+    };
+    check("GET / HTTP/1.1|host: a|connection: close||", &[103, 102, 200], hint()).await;
+    // It is told to go on once, whether the instance or the gateway was first.
+    let expects = "POST / HTTP/1.1|host: a|connection: close|expect: 100-continue|content-length: 2||";
+    check(&format!("{expects}hi"), &[103, 102, 200], hint()).await;
+    check("GET / HTTP/1.0|host: a||", &[200], vec![]).await;
+    check("POST / HTTP/1.0|host: a|expect: 100-continue|content-length: 2||hi", &[200], vec![]).await;
+    let pipelined = "GET / HTTP/1.1|host: a||GET / HTTP/1.1|host: a|connection: close||";
+    check(pipelined, &[103, 102, 200, 103, 102, 200], [hint(), hint()].concat()).await;
+    let mut client = bed.client().await;
+    client.send(expects.replace('|', "\r\n")).await;
+    assert_eq!(client.head().await.unwrap().status, 100);
+    client.send("hi").await;
+    for status in [103, 102, 200] {
+        assert_eq!(client.head().await.unwrap().status, status);
     }
+}
+
+#[tokio::test]
+async fn nothing_but_answers_before_the_answer_is_a_502() {
     let endless = says("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000), false).await;
     let bed = Bed::new(&[("a", &endless)]).await;
-    assert_eq!(bed.client().await.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await.status, 502);
+    let request = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let (statuses, ..) = told(&bed, request).await;
+    assert_eq!(statuses, [[103; 16].as_slice(), &[502]].concat());
 }
 
 #[tokio::test]

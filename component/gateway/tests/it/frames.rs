@@ -1,6 +1,8 @@
 //! Clients of HTTP/2 that mean harm: frames written by hand.
 
 use crate::bed::{Bed, HANG, Instance, until};
+use gateway::Limits;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -203,4 +205,24 @@ async fn streams_reset_at_once_end_the_connection() {
     assert!(closed, "the client is told to calm down");
     until(|| bed.gateway.in_flight("a") == 0).await;
     assert_eq!(bed.client().await.get("/").await.status, 200, "others are served");
+}
+
+#[tokio::test]
+async fn an_upload_that_comes_too_slowly_is_ended_alone() {
+    let mirror = Instance::mirror().await;
+    let limits = Limits {
+        head_deadline: Duration::from_millis(30),
+        body_grace: Duration::from_millis(100),
+        body_bytes_per_s_min: 1_000_000,
+        ..Limits::default()
+    };
+    let bed = Bed::with(&[("a", &mirror)], limits).await;
+    let mut frames = Frames::open(&bed).await;
+    frames.send(HEADERS, END_HEADERS, 1, &request(&[])).await;
+    frames.send(DATA, 0, 1, b"x").await;
+    let became = frames.became(1).await;
+    assert!(matches!(became, Became::Answered(_)) && !became.is_ok(), "{became:?}");
+    until(|| bed.gateway.in_flight("a") == 0).await;
+    frames.send(HEADERS, END_HEADERS | END_STREAM, 3, &request(&[])).await;
+    assert!(frames.became(3).await.is_ok(), "the others of its connection go on");
 }

@@ -3,6 +3,7 @@
 use crate::bed::{Bed, Client, Instance, until};
 use gateway::Limits;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 /// Sends `request` and wants an answer with `status`, after which nothing more is read.
 async fn refused(bed: &Bed, request: impl AsRef<[u8]>, status: u16) {
@@ -126,7 +127,6 @@ async fn heads_are_bounded_in_size_and_number() {
 
 #[tokio::test]
 async fn an_instance_that_sends_too_much_head_is_a_502() {
-    use tokio::io::AsyncWriteExt;
     let instance = Instance::raw(|mut stream| async move {
         crate::proxy::read_head(&mut stream).await;
         let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(300_000));
@@ -164,6 +164,30 @@ async fn a_body_that_never_ends_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_body_that_comes_too_slowly_is_not_waited_for() {
+    let mirror = Instance::mirror().await;
+    // Looked at often, and never silent for long.
+    let limits = Limits {
+        head_deadline: Duration::from_millis(30),
+        body_grace: Duration::from_millis(100),
+        body_bytes_per_s_min: 1_000_000,
+        ..Limits::default()
+    };
+    let bed = Bed::with(&[("a", &mirror)], limits).await;
+    let mut client = bed.client().await;
+    let head = |bytes: usize| format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {bytes}\r\n\r\n");
+    client.send(head(1_000_000)).await;
+    while client.stream.write_all(b"x").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    until(|| bed.gateway.in_flight("a") == 0).await;
+    let mut client = bed.client().await;
+    client.send(head(8 << 20)).await;
+    client.send(vec![b'x'; 8 << 20]).await;
+    assert_eq!(client.answer().await.unwrap().status, 200, "one that hurries has all the time it takes");
+}
+
+#[tokio::test]
 async fn a_reader_that_never_reads_is_not_waited_for() {
     let big = Instance::http(|_| async { http::Response::new(crate::bed::text(vec![b'x'; 128 << 20])) }).await;
     let bed = Bed::with(&[("a", &big)], impatient()).await;
@@ -176,7 +200,6 @@ async fn a_reader_that_never_reads_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_quiet_instance_is_not_a_slow_client() {
-    use tokio::io::AsyncWriteExt;
     // Server-sent events: nothing for many times the client's deadlines.
     let instance = Instance::raw(|mut stream| async move {
         crate::proxy::read_head(&mut stream).await;

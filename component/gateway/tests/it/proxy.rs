@@ -450,6 +450,16 @@ async fn an_absolute_target_overrules_the_host_header() {
 }
 
 #[tokio::test]
+async fn a_host_as_a_whole_is_asked_for_its_options() {
+    let mirror = Instance::mirror().await;
+    let bed = Bed::new(&[("a", &mirror)]).await;
+    let mut client = bed.client().await;
+    let said = client.ask("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n").await.text();
+    assert!(said.starts_with("OPTIONS *\n"), "{said}");
+    assert_eq!(client.ask("GET * HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 400);
+}
+
+#[tokio::test]
 async fn routes_choose_by_host_and_path() {
     let web = Instance::named("web").await;
     let api = Instance::mirror().await;
