@@ -24,6 +24,7 @@ use crate::table::Speaks;
 use crate::tls::Tls;
 use crate::udp;
 use crate::upstream::{Ground, Upstream};
+use rustix::net::sockopt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -115,6 +116,7 @@ impl Listening {
     pub(crate) fn start(socket: TcpListener, target: Target, floor: Arc<Floor>, secure: bool) -> io::Result<Listening> {
         let got = socket.local_addr()?;
         let kept = socket.as_fd().try_clone_to_owned()?;
+        write_at_once(&socket)?;
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
         let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, secure, watched));
@@ -263,9 +265,6 @@ fn arrive(
     secure: bool,
     phase: watch::Receiver<Phase>,
 ) -> Option<(Start, Seat)> {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%client, %error, "cannot switch off Nagle's algorithm");
-    }
     let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
     // A balancer is not counted as one client; those it names are.
     let seat = floor.seat(trusted.is_none().then(|| client.ip()))?;
@@ -359,6 +358,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Has what is accepted at `socket` write without waiting for more (no algorithm of Nagle's): Linux gives that on, which
+/// spares each connection a system call.
+fn write_at_once(socket: &TcpListener) -> io::Result<()> {
+    Ok(sockopt::set_tcp_nodelay(socket, true)?)
+}
+
 /// Receives datagrams at `address`.
 pub(crate) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = std::net::UdpSocket::bind(address)?;
@@ -393,4 +398,19 @@ pub(crate) fn explain(address: SocketAddr, error: &io::Error) -> String {
         ""
     };
     format!("cannot listen at {address}: {error}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_writes_at_once() {
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        write_at_once(&socket).expect("an option of TCP");
+        let client = TcpStream::connect(socket.local_addr().expect("it is bound"));
+        let (client, accepted) = tokio::join!(client, socket.accept());
+        client.expect("it listens");
+        assert!(accepted.expect("a client").0.nodelay().expect("an option of TCP"));
+    }
 }
