@@ -28,6 +28,7 @@ use rustix::net::sockopt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -190,19 +191,19 @@ async fn accept(
         let Some((start, mut seat)) = arrive(stream, client, Arc::clone(&target), &floor, secure, phase.clone()) else {
             continue;
         };
-        let shed = seat.watch(start.pulse());
         // It ends with its client, with its instance, to make room for others, or when `phase` says so.
         world::task::spawn("gateway client connection", async move {
+            let mut shed = pin!(seat.watch(start.pulse()));
             let serving = async {
                 match start {
-                    Start::Http(session, wire, phase) => session::serve(session, wire, phase).await,
+                    Start::Http(session, wire) => session::serve(session, wire).await,
                     Start::Other(arrival, floor) => Box::pin(serve(*arrival, floor, &mut seat)).await,
                 }
             };
             tokio::select! {
                 biased;
                 () = serving => {}
-                () = shed => tracing::debug!(%client, "client connection closed to make room for others"),
+                () = shed.as_mut() => tracing::debug!(%client, "client connection closed to make room for others"),
             }
             drop(place);
         })
@@ -244,7 +245,7 @@ impl Floor {
 /// How a connection begins. Most are silent most of the time, so what is held of one is small: what only some need is
 /// made for those.
 enum Start {
-    Http(Arc<Session>, SharedWire, watch::Receiver<Phase>),
+    Http(Arc<Session>, SharedWire),
     Other(Box<Arrival>, Arc<Floor>),
 }
 
@@ -278,8 +279,8 @@ fn arrive(
     if arrival.secure || arrival.trusted.is_some() || arrival.published().is_some() {
         return Some((Start::Other(Box::new(arrival), Arc::clone(floor)), seat));
     }
-    let (session, wire, phase) = arrival.into_http();
-    Some((Start::Http(session, wire, phase), seat))
+    let (session, wire) = arrival.into_http();
+    Some((Start::Http(session, wire), seat))
 }
 
 async fn serve(arrival: Arrival, floor: Arc<Floor>, seat: &mut Seat) {
@@ -288,8 +289,8 @@ async fn serve(arrival: Arrival, floor: Arc<Floor>, seat: &mut Seat) {
         Some(port) => published::serve(arrival, port).await,
         None if arrival.http_2 => arrival.serve_http_2().await,
         None => {
-            let (session, wire, phase) = arrival.into_http();
-            session::serve(session, wire, phase).await;
+            let (session, wire) = arrival.into_http();
+            session::serve(session, wire).await;
         }
     }
 }
