@@ -4,8 +4,10 @@ use super::wrk::{Asking, Counted};
 use lab::cores::Cores;
 use std::process::{Command, Stdio};
 
-/// Requests under way over one connection.
-const STREAMS: usize = 8;
+/// Requests under way over one connection: as many as HAProxy allows.
+const STREAMS: usize = 100;
+/// Enough to keep one core busy.
+const CONNECTIONS: usize = 4;
 
 /// Whether it is there; if not, a sentence that says so.
 pub(super) fn tried() -> Result<(), String> {
@@ -15,12 +17,12 @@ pub(super) fn tried() -> Result<(), String> {
     }
 }
 
-/// With as many requests under way as there are connections in `asking`, over fewer.
+/// With many requests under way over each of a few connections.
 pub(super) fn run(asking: &Asking<'_>, cores: &Cores) -> Counted {
     let mut command = Command::new("h2load");
     command
         .arg(format!("-t{}", cores.count()))
-        .arg(format!("-c{}", asking.connections / STREAMS))
+        .arg(format!("-c{CONNECTIONS}"))
         .arg(format!("-m{STREAMS}"))
         .arg(format!("-D{}", asking.seconds))
         .arg(asking.url)

@@ -94,7 +94,7 @@ const LOADS: [Load; 7] = [
     Load { name: "TLS, small answers", front: Front::Tls, path: SMALL, anew: false, figures: &[RATE, AS_MUCH] },
     Load { name: "TLS, a connection each", front: Front::Tls, path: SMALL, anew: true, figures: &[RATE, AS_MUCH] },
     Load { name: "TLS, resumed each", front: Front::TlsResumed, path: SMALL, anew: true, figures: &[AS_MUCH] },
-    Load { name: "HTTP/2, small answers", front: Front::Http2, path: SMALL, anew: false, figures: &[RATE, AS_MUCH] },
+    Load { name: "HTTP/2, 100 streams", front: Front::Http2, path: SMALL, anew: false, figures: &[RATE, AS_MUCH] },
 ];
 
 /// In front of a backend that takes upgrades.
