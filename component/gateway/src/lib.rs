@@ -31,11 +31,14 @@ mod header;
 mod hedge;
 mod hello;
 mod http1;
+#[cfg(feature = "http3")]
+mod http3;
 mod leave;
 mod link;
 mod listener;
 mod metrics;
 mod named;
+mod offer;
 mod pace;
 mod peek;
 mod policy;
