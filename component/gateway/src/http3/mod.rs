@@ -46,7 +46,7 @@ const SEND_WINDOW_BYTES: u64 = 2 << 20;
 /// A silent client is asked whether it is there, more often than home routers forget who it was (30 s and longer), and is
 /// given up when it has not answered for this long.
 const PING_EVERY: Duration = Duration::from_secs(20);
-const SILENCE_MAX: u32 = 50_000;
+const SILENCE_MAX_MS: u32 = 50_000;
 /// Handshakes under way at once: a tenth of a second of one core. Beyond, datagrams are dropped, and clients send again.
 const HANDSHAKES_MAX: usize = 256;
 /// From so many on, clients have to show that they are where they say (RFC 9000, section 8.1.2): costs them a round trip,
@@ -157,7 +157,7 @@ fn config(floor: &Floor) -> Result<quinn::ServerConfig, Box<dyn Error>> {
         .send_window(SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(PING_EVERY))
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(SILENCE_MAX))));
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(SILENCE_MAX_MS))));
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     server
         .transport_config(Arc::new(transport))

@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, Body, HANG, Instance, SERVICE, endpoints, listener, route, text, until};
 use bytes::{Buf, Bytes};
-use gateway::{AccessSink, Limits, ListenerKind, Settings, Speaks, Table};
+use gateway::{AccessSink, Gateway, Left, Limits, ListenerKind, Settings, Speaks, Table};
 use h3::client::{RequestStream, SendRequest};
 use h3_quinn::OpenStreams;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -87,10 +87,15 @@ impl Wide {
         let bed = Bed::start_with(settings, table).await;
         bed.doors.set("a", instance.address);
         let world = Wide { bed, authority };
-        let port = format!("alt-svc: h3=\":{}\"; ma=3600\r\n", world.bed.address.port());
-        let offered = async { while !world.refused_by_tcp().await.contains(&port) {} };
-        tokio::time::timeout(HANG, offered).await.expect("an offer before the hang guard");
+        world.offered().await;
         world
+    }
+
+    /// Waits until answers over TCP say that there is HTTP/3.
+    async fn offered(&self) {
+        let offer = format!("alt-svc: h3=\":{}\"; ma=3600\r\n", self.bed.address.port());
+        let offered = async { while !self.refused_by_tcp().await.contains(&offer) {} };
+        tokio::time::timeout(HANG, offered).await.expect("an offer before the hang guard");
     }
 
     fn tls(&self, alpn: &[u8]) -> ClientConfig {
@@ -326,6 +331,28 @@ async fn a_client_that_leaves_takes_its_requests_along() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_never_looks_whole() {
+    let instance = Instance::raw(|mut stream| async move {
+        let mut asked = [0; 1 << 10];
+        drop(stream.read(&mut asked).await);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n").await);
+    })
+    .await;
+    let world = Wide::new(&instance).await;
+    let mut client = world.client().await;
+    let mut stream = client.send(get("/")).await;
+    stream.finish().await.unwrap();
+    let head = tokio::time::timeout(HANG, stream.recv_response()).await.expect("an end before the hang guard");
+    let broken = async {
+        head?;
+        while stream.recv_data().await?.is_some() {}
+        Ok::<_, h3::error::StreamError>(())
+    };
+    let broken = tokio::time::timeout(HANG, broken).await.expect("an end before the hang guard");
+    assert!(broken.is_err());
+}
+
+#[tokio::test]
 async fn certificates_go_by_name_as_over_tcp() {
     let named = Instance::named("shop").await;
     let certificates = |host: &str, authority: &Authority| {
@@ -511,7 +538,25 @@ async fn an_answer_under_way_is_finished_when_the_gateway_leaves() {
     go.notify_one();
     assert_eq!(answer(&mut stream).await.text(), "whole");
     let left = world.bed.gateway.finish(LONG, LONG).await;
-    assert_eq!(left, gateway::Left::default(), "nobody is left");
+    assert_eq!(left, Left::default(), "nobody is left");
     let closed = tokio::time::timeout(HANG, client.quic.closed()).await.expect("an end before the hang guard");
     assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed}");
+}
+
+#[tokio::test]
+async fn the_next_gateway_takes_the_port_when_this_one_is_through() {
+    let named = Instance::named("shop").await;
+    let world = Wide::new(&named).await;
+    let mut client = world.client().await;
+    assert_eq!(client.get("/").await.status, 200);
+    let inherited = world.bed.gateway.sockets().await;
+    let settings = Settings { inherited, ..Settings::default() };
+    let next = Gateway::start(settings, Arc::clone(&world.bed.doors) as _, meter::Meter::new());
+    let applied = next.apply(table(vec![issue(&world.authority, &["shop.test"])])).await;
+    assert_eq!((applied.failed, applied.listening[0].1), (vec![], world.bed.address), "it does not wait for UDP");
+    world.bed.gateway.leave().await;
+    assert_eq!(world.bed.gateway.finish(LONG, LONG).await, Left::default(), "nobody is left");
+    world.offered().await;
+    assert_eq!(world.client().await.get("/").await.text(), "shop");
+    assert_eq!(next.connections(), 1);
 }
