@@ -6,7 +6,6 @@
 //! have most of them, the longest unused first. Does not know HTTP.
 
 use crate::pulse::Pulse;
-use crate::rarely::rarely;
 use crate::rule::client_of;
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,7 +13,6 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// Closed at once when there is no room: looking through all connections is then paid for by as many newcomers.
 const SHED_MAX: usize = 64;
@@ -51,7 +49,6 @@ pub(crate) struct Request(Arc<Load>);
 struct Open {
     client: Option<IpAddr>,
     pulse: Arc<Pulse>,
-    told: Arc<Notify>,
     /// A request within a connection: its end makes no room for another connection.
     is_stream: bool,
     /// Told, and not gone yet.
@@ -144,8 +141,7 @@ impl State {
         for (.., number) in useless {
             if let Some(open) = self.open.get_mut(&number) {
                 open.is_told = true;
-                open.pulse.set_told(true);
-                open.told.notify_one();
+                open.pulse.tell();
                 told += 1;
             }
         }
@@ -200,21 +196,16 @@ impl Seat {
         is_stream: bool,
         pulse: &Arc<Pulse>,
     ) -> impl Future<Output = ()> + use<> {
-        let told = Arc::new(Notify::new());
         let mut state = self.crowd.lock();
         state.last += 1;
         let number = state.last;
-        state.open.insert(
-            number,
-            Open { client, pulse: Arc::clone(pulse), told: Arc::clone(&told), is_stream, is_told: false },
-        );
+        state.open.insert(number, Open { client, pulse: Arc::clone(pulse), is_stream, is_told: false });
         drop(state);
         self.number = Some(number);
         let (crowd, pulse) = (Arc::clone(&self.crowd), Arc::clone(pulse));
         async move {
             loop {
-                rarely(told.notified(), || pulse.is_told()).await;
-                pulse.set_told(false);
+                pulse.told().await;
                 if quiet(&pulse).is_some() {
                     return;
                 }
@@ -296,8 +287,8 @@ mod tests {
             let told = state.open.values().filter(|open| open.client == ip(client));
             // A permit that is there says that it was told.
             told.filter(|open| {
-                let mut notified = std::pin::pin!(open.told.notified());
-                notified.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+                let told = std::pin::pin!(open.pulse.told());
+                told.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
             })
             .count()
         };

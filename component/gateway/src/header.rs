@@ -64,8 +64,6 @@ pub(crate) struct ClientName {
     ip: IpAddr,
     /// The address; with those of the balancers before us, when one of them named the client.
     address: HeaderValue,
-    /// As `Forwarded` wants it: IPv6 in brackets and quotes (RFC 7239, section 6).
-    node: String,
     /// How it reached us: `http` or `https`.
     scheme: &'static str,
     /// The first host it asked for, and `Forwarded` for that: most clients ask for no other.
@@ -76,13 +74,8 @@ impl ClientName {
     pub(crate) fn new(address: IpAddr, secure: bool) -> ClientName {
         // A client that came over IPv4 to a socket for both is named by its IPv4 address.
         let ip = address.to_canonical();
-        let text = ip.to_string();
-        let node = match ip {
-            IpAddr::V4(_) => text.clone(),
-            IpAddr::V6(_) => format!("\"[{text}]\""),
-        };
-        let address = HeaderValue::try_from(text).expect("an address is a header value");
-        ClientName { ip, address, node, scheme: if secure { "https" } else { "http" }, forwarded: OnceLock::new() }
+        let address = HeaderValue::try_from(ip.to_string()).expect("an address is a header value");
+        ClientName { ip, address, scheme: if secure { "https" } else { "http" }, forwarded: OnceLock::new() }
     }
 
     pub(crate) fn ip(&self) -> IpAddr {
@@ -237,7 +230,12 @@ fn forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
 fn write_forwarded(client: &ClientName, host: &HeaderValue) -> HeaderValue {
     // `asked` lets only host names, addresses and ports through: nothing to quote.
     let host = host.to_str().unwrap_or_default();
-    let text = format!("for={};host=\"{host}\";proto={}", client.node, client.scheme);
+    let scheme = client.scheme;
+    let text = match client.ip {
+        IpAddr::V4(ip) => format!("for={ip};host=\"{host}\";proto={scheme}"),
+        // In brackets and quotes (RFC 7239, section 6).
+        IpAddr::V6(ip) => format!("for=\"[{ip}]\";host=\"{host}\";proto={scheme}"),
+    };
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("for=unknown"))
 }
 

@@ -27,9 +27,11 @@ use crate::table::Speaks;
 use crate::tls::Tls;
 use crate::udp;
 use crate::upstream::{Ground, Upstream};
+use rustix::net::sockopt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -118,6 +120,7 @@ impl Listening {
     pub(crate) fn start(socket: TcpListener, target: Target, floor: Arc<Floor>, secure: bool) -> io::Result<Listening> {
         let got = socket.local_addr()?;
         let kept = socket.as_fd().try_clone_to_owned()?;
+        write_at_once(&socket)?;
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
         let offer = secure.then(Arc::<Offer>::default);
@@ -201,19 +204,19 @@ async fn accept(
         else {
             continue;
         };
-        let shed = seat.watch(start.pulse());
         // It ends with its client, with its instance, to make room for others, or when `phase` says so.
         world::task::spawn("gateway client connection", async move {
+            let mut shed = pin!(seat.watch(start.pulse()));
             let serving = async {
                 match start {
-                    Start::Http(session, wire, phase) => session::serve(session, wire, phase).await,
+                    Start::Http(session, wire) => session::serve(session, wire).await,
                     Start::Other(arrival, floor) => Box::pin(serve(*arrival, floor, &mut seat)).await,
                 }
             };
             tokio::select! {
                 biased;
                 () = serving => {}
-                () = shed => tracing::debug!(%client, "client connection closed to make room for others"),
+                () = shed.as_mut() => tracing::debug!(%client, "client connection closed to make room for others"),
             }
             drop(place);
         })
@@ -255,7 +258,7 @@ impl Floor {
 /// How a connection begins. Most are silent most of the time, so what is held of one is small: what only some need is
 /// made for those.
 enum Start {
-    Http(Arc<Session>, SharedWire, watch::Receiver<Phase>),
+    Http(Arc<Session>, SharedWire),
     Other(Box<Arrival>, Arc<Floor>),
 }
 
@@ -276,9 +279,6 @@ fn arrive(
     offer: Option<Arc<Offer>>,
     phase: watch::Receiver<Phase>,
 ) -> Option<(Start, Seat)> {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%client, %error, "cannot switch off Nagle's algorithm");
-    }
     let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
     // A balancer is not counted as one client; those it names are.
     let seat = floor.seat(trusted.is_none().then(|| client.ip()))?;
@@ -292,8 +292,8 @@ fn arrive(
     if arrival.secure || arrival.trusted.is_some() || arrival.published().is_some() {
         return Some((Start::Other(Box::new(arrival), Arc::clone(floor)), seat));
     }
-    let (session, wire, phase) = arrival.into_http();
-    Some((Start::Http(session, wire, phase), seat))
+    let (session, wire) = arrival.into_http();
+    Some((Start::Http(session, wire), seat))
 }
 
 async fn serve(arrival: Arrival, floor: Arc<Floor>, seat: &mut Seat) {
@@ -302,8 +302,8 @@ async fn serve(arrival: Arrival, floor: Arc<Floor>, seat: &mut Seat) {
         Some(port) => published::serve(arrival, port).await,
         None if arrival.http_2 => arrival.serve_http_2().await,
         None => {
-            let (session, wire, phase) = arrival.into_http();
-            session::serve(session, wire, phase).await;
+            let (session, wire) = arrival.into_http();
+            session::serve(session, wire).await;
         }
     }
 }
@@ -372,6 +372,12 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Has what is accepted at `socket` write without waiting for more (no algorithm of Nagle's): Linux gives that on, which
+/// spares each connection a system call.
+fn write_at_once(socket: &TcpListener) -> io::Result<()> {
+    Ok(sockopt::set_tcp_nodelay(socket, true)?)
+}
+
 /// Receives datagrams at `address`.
 pub(crate) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = std::net::UdpSocket::bind(address)?;
@@ -406,4 +412,19 @@ pub(crate) fn explain(address: SocketAddr, error: &io::Error) -> String {
         ""
     };
     format!("cannot listen at {address}: {error}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_writes_at_once() {
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        write_at_once(&socket).expect("an option of TCP");
+        let client = TcpStream::connect(socket.local_addr().expect("it is bound"));
+        let (client, accepted) = tokio::join!(client, socket.accept());
+        client.expect("it listens");
+        assert!(accepted.expect("a client").0.nodelay().expect("an option of TCP"));
+    }
 }

@@ -152,37 +152,37 @@ impl Arrival {
     }
 
     /// As a connection that speaks HTTP/1, or begins with the preface of HTTP/2.
-    pub(crate) fn into_http(self) -> (Arc<Session>, SharedWire, watch::Receiver<Phase>) {
-        let (session, stream, phase) = self.into_session(None);
+    pub(crate) fn into_http(self) -> (Arc<Session>, SharedWire) {
+        let (session, stream) = self.into_session(None);
         let wire = session.speak_http_1(stream);
-        (session, wire, phase)
+        (session, wire)
     }
 
     pub(crate) async fn serve_http_2(self) {
-        let (session, stream, phase) = self.into_session(None);
-        streams::serve(session, stream, phase).await;
+        let (session, stream) = self.into_session(None);
+        streams::serve(session, stream).await;
     }
 
     async fn serve_http(self, first: Option<(Lease, TcpStream)>) {
         let http_2 = self.http_2;
-        let (session, stream, phase) = self.into_session(first);
+        let (session, stream) = self.into_session(first);
         if http_2 {
-            streams::serve(session, stream, phase).await;
+            streams::serve(session, stream).await;
         } else {
             let wire = session.speak_http_1(stream);
-            session::serve(session, wire, phase).await;
+            session::serve(session, wire).await;
         }
     }
 
-    fn into_session(self, first: Option<(Lease, TcpStream)>) -> (Arc<Session>, ClientStream, watch::Receiver<Phase>) {
+    fn into_session(self, first: Option<(Lease, TcpStream)>) -> (Arc<Session>, ClientStream) {
         let Arrival { ground, target, stream, pulse, client, load, phase, secure, offer, trusted, caller, .. } = self;
-        let mut session = Session::new(ground, target, pulse, phase.clone(), client, secure, first);
+        let mut session = Session::new(ground, target, pulse, phase, client, secure, first);
         session.trusted = trusted;
         session.caller = caller;
         session.load = load;
         session.offer = offer;
         session.tls = stream.tls().map(Arc::new);
-        (Arc::new(session), stream, phase)
+        (Arc::new(session), stream)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::metrics::ConnectionMeters;
 use crate::pace::Pace;
+use crate::rarely::rarely;
 use crate::settings::Limits;
 use crate::socket;
 use bytes::{Bytes, BytesMut};
@@ -12,13 +13,14 @@ use rustls::{HandshakeKind, ProtocolVersion};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 use wire::api::TlsSeen;
 
@@ -57,6 +59,7 @@ pub(crate) struct Pulse {
     write_waits: AtomicBool,
     /// Told to make room, and it has not looked yet.
     told: AtomicBool,
+    telling: Notify,
 }
 
 impl Pulse {
@@ -74,6 +77,7 @@ impl Pulse {
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            telling: Notify::const_new(),
         }
     }
 
@@ -192,13 +196,17 @@ impl Pulse {
         self.uploading.load(Ordering::Relaxed)
     }
 
-    /// Whether it was told to make room.
-    pub(crate) fn is_told(&self) -> bool {
-        self.told.load(Ordering::Acquire)
+    /// Tells it to make room for others.
+    pub(crate) fn tell(&self) {
+        self.told.store(true, Ordering::Release);
+        self.telling.notify_one();
     }
 
-    pub(crate) fn set_told(&self, told: bool) {
-        self.told.store(told, Ordering::Release);
+    /// Ends when it is told to.
+    pub(crate) async fn told(&self) {
+        let mut telling = pin!(self.telling.notified());
+        rarely(telling.as_mut(), || self.told.load(Ordering::Acquire)).await;
+        self.told.store(false, Ordering::Release);
     }
 
     /// The answer is complete or given up.

@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -51,10 +51,10 @@ pub(crate) struct Session {
     /// What answers say of another way to the same port.
     pub(crate) offer: Option<Arc<Offer>>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
-    pub(crate) first: Mutex<Option<(Lease, TcpStream)>>,
+    pub(crate) first: Mutex<Option<Box<(Lease, TcpStream)>>>,
     /// Where answers before the answer go. Streams have none: hyper does not send any.
     foreword: OnceLock<Foreword>,
-    switch: Mutex<Option<Switch>>,
+    switch: Mutex<Option<Box<Switch>>>,
     dice: Dice,
 }
 
@@ -97,7 +97,7 @@ impl Session {
             load: None,
             tls: None,
             offer: None,
-            first: Mutex::new(first),
+            first: Mutex::new(first.map(Box::new)),
             foreword: OnceLock::new(),
             switch: Mutex::new(None),
             dice,
@@ -118,7 +118,7 @@ impl Session {
             load: self.load.clone(),
             tls: self.tls.clone(),
             offer: None,
-            first: Mutex::new(self.take_first()),
+            first: Mutex::new(self.lock_first().take()),
             foreword: OnceLock::new(),
             switch: Mutex::new(None),
             dice: self.dice.others(),
@@ -127,7 +127,16 @@ impl Session {
 
     /// Whether the listener is going: no other request is wanted over this connection.
     pub(crate) fn is_ending(&self) -> bool {
-        *self.phase.borrow() != Phase::Open
+        self.phase() != Phase::Open
+    }
+
+    /// What becomes of the listener, from now on.
+    pub(crate) fn watch(&self) -> watch::Receiver<Phase> {
+        self.phase.clone()
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.borrow()
     }
 
     /// Tells the client of another way to the same port, if there is one; not where it was asked for its certificate, which
@@ -172,16 +181,20 @@ impl Session {
 
     /// Takes the connection made ahead, if there is one.
     pub(crate) fn take_first(&self) -> Option<(Lease, TcpStream)> {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.lock_first().take().map(|first| *first)
+    }
+
+    fn lock_first(&self) -> MutexGuard<'_, Option<Box<(Lease, TcpStream)>>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves both ends of an upgraded connection to be joined when HTTP is through.
     pub(crate) fn set_switch(&self, switch: Switch) {
-        *self.switch.lock().unwrap_or_else(PoisonError::into_inner) = Some(switch);
+        *self.switch.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(switch));
     }
 
     pub(crate) fn take_switch(&self) -> Option<Switch> {
-        self.switch.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner).take().map(|switch| *switch)
     }
 
     /// Random bits for ids.
@@ -190,13 +203,15 @@ impl Session {
     }
 }
 
-/// Serves the connection to its end. When `phase` says drain, what is under way is finished; when it says cut,
+/// Serves the connection to its end. When its listener's phase says drain, what is under way is finished; when it says cut,
 /// nothing is.
-pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire, mut phase: watch::Receiver<Phase>) {
+pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire) {
+    let mut phase = session.watch();
     let limits = &session.ground.limits;
     let mut alarm = pin!(tokio::time::sleep(limits.head_deadline));
     let (mut talk, mut first) = (None, true);
     loop {
+        let mut changing = pin!(phase.changed());
         let after = tokio::select! {
             biased;
             after = poll_fn(|cx| poll_talk(cx, &session, &wire, &mut talk, &mut first)) => after,
@@ -210,7 +225,7 @@ pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire, mut phase: wa
                     return;
                 }
             },
-            changed = rarely(phase.changed(), || session.phase.has_changed().unwrap_or(true)) => match (changed.is_ok(), *phase.borrow()) {
+            changed = rarely(changing.as_mut(), || session.phase.has_changed().unwrap_or(true)) => match (changed.is_ok(), session.phase()) {
                 // The answer under way says that it is the last.
                 (true, Phase::Drain) if !session.pulse.is_idle() => continue,
                 (true, Phase::Open | Phase::Leave) => continue,
@@ -223,12 +238,12 @@ pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire, mut phase: wa
             After::Gone => return,
             After::Switch => {
                 let Some(switch) = session.take_switch() else { return };
-                return Box::pin(join(switch, wire, phase)).await;
+                return Box::pin(join(switch, wire, session.watch())).await;
             }
             After::Preface => {
                 if Box::pin(is_http_2(&session, &wire)).await {
                     let Some(stream) = wire.into_stream() else { return };
-                    return Box::pin(streams::serve(session, stream, phase)).await;
+                    return Box::pin(streams::serve(session, stream)).await;
                 }
             }
         }

@@ -52,9 +52,10 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     }
 }
 
-/// Serves the connection to its end. When `phase` says drain, streams under way are finished; when it says cut, nothing
+/// Serves the connection to its end. When its listener's phase says drain, streams under way are finished; when it says cut, nothing
 /// is.
-pub(crate) async fn serve(session: Arc<Session>, stream: ClientStream, mut phase: watch::Receiver<Phase>) {
+pub(crate) async fn serve(session: Arc<Session>, stream: ClientStream) {
+    let mut phase = session.watch();
     session.pulse.multiplexes();
     let limits = session.ground.limits.clone();
     let streams = phase.clone();

@@ -189,6 +189,8 @@ impl Wire {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.buffer.is_empty() && self.reading.is_through() {
+            // What is left of the message before would keep all of it.
+            self.buffer = BytesMut::new();
             return self.stream.poll_receive(cx, &mut self.buffer);
         }
         self.reading.make_room(&mut self.buffer);
