@@ -1,6 +1,7 @@
 //! Served ports and host names: listener → route → rules → policy → balancer → connection.
 //!
-//! Owns client connections, TLS, HTTP/1.1 and 2 and what is done to them, tunnels, and the listening sockets. Promises:
+//! Owns client connections, TLS, HTTP/1.1, 2 and (where the build has it) 3 and what is done to them, tunnels, and the
+//! listening sockets. Promises:
 //! - a new [`Table`] disturbs nothing that stays as it was, and drops nothing that is under way;
 //! - a request finds an instance if one appears in time, so that restarts are not seen;
 //! - a client that leaves takes along what it caused;
@@ -31,11 +32,14 @@ mod header;
 mod hedge;
 mod hello;
 mod http1;
+#[cfg(feature = "http3")]
+mod http3;
 mod leave;
 mod link;
 mod listener;
 mod metrics;
 mod named;
+mod offer;
 mod pace;
 mod peek;
 mod policy;

@@ -206,6 +206,8 @@ impl Shared {
 pub(crate) enum ClientBody {
     Upload(Upload),
     Stream(Incoming),
+    #[cfg(feature = "http3")]
+    Inflow(Box<crate::http3::Inflow>),
 }
 
 impl Body for ClientBody {
@@ -218,6 +220,8 @@ impl Body for ClientBody {
             ClientBody::Stream(body) => {
                 Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }
+            #[cfg(feature = "http3")]
+            ClientBody::Inflow(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 
@@ -225,6 +229,8 @@ impl Body for ClientBody {
         match self {
             ClientBody::Upload(body) => body.is_end_stream(),
             ClientBody::Stream(body) => body.is_end_stream(),
+            #[cfg(feature = "http3")]
+            ClientBody::Inflow(body) => body.is_end_stream(),
         }
     }
 
@@ -232,6 +238,8 @@ impl Body for ClientBody {
         match self {
             ClientBody::Upload(body) => body.size_hint(),
             ClientBody::Stream(body) => body.size_hint(),
+            #[cfg(feature = "http3")]
+            ClientBody::Inflow(body) => body.size_hint(),
         }
     }
 }

@@ -7,8 +7,11 @@ use crate::aside::Asides;
 use crate::crowd::Seat;
 use crate::handshake::{self, Shaken};
 use crate::http1::SharedWire;
+#[cfg(feature = "http3")]
+use crate::http3;
 use crate::metrics::{ConnectionMeters, ServiceMeters};
 use crate::named::Named;
+use crate::offer::Offer;
 use crate::peek;
 use crate::policy::Policy;
 use crate::proxied::{self, Header};
@@ -120,7 +123,15 @@ impl Listening {
         write_at_once(&socket)?;
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
-        let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, secure, watched));
+        let offer = secure.then(Arc::<Offer>::default);
+        #[cfg(feature = "http3")]
+        if let (Some(offer), TargetKind::Routed(_)) = (&offer, &target.get().kind) {
+            let (target, floor, offer) = (Arc::clone(&target), Arc::clone(&floor), Arc::clone(offer));
+            let port = http3::Port { address: got, target, floor, offer, phase: watched.clone() };
+            // It ends when `phase` says so, with the last of its connections.
+            world::task::spawn("gateway http/3 port", http3::serve(port)).detach();
+        }
+        let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, offer, watched));
         let accepting = world::task::spawn("gateway listener", accepting);
         Ok(Listening { got, target, phase, kept, accepting })
     }
@@ -168,7 +179,7 @@ async fn accept(
     socket: TcpListener,
     target: Arc<Swap<Target>>,
     floor: Arc<Floor>,
-    secure: bool,
+    secure: Option<Arc<Offer>>,
     phase: watch::Receiver<Phase>,
 ) {
     loop {
@@ -188,7 +199,9 @@ async fn accept(
             continue;
         }
         let Some(place) = room(&floor).await else { return };
-        let Some((start, mut seat)) = arrive(stream, client, Arc::clone(&target), &floor, secure, phase.clone()) else {
+        let Some((start, mut seat)) =
+            arrive(stream, client, Arc::clone(&target), &floor, secure.clone(), phase.clone())
+        else {
             continue;
         };
         // It ends with its client, with its instance, to make room for others, or when `phase` says so.
@@ -212,7 +225,7 @@ async fn accept(
 }
 
 /// A place for one more connection. While there is none, those that nobody would miss are closed. `None` at the end.
-async fn room(floor: &Floor) -> Option<OwnedSemaphorePermit> {
+pub(crate) async fn room(floor: &Floor) -> Option<OwnedSemaphorePermit> {
     loop {
         if let Ok(place) = Arc::clone(&floor.room).try_acquire_owned() {
             return Some(place);
@@ -227,13 +240,13 @@ async fn room(floor: &Floor) -> Option<OwnedSemaphorePermit> {
 
 impl Floor {
     /// Whether a client has its part of a full house already. A balancer has the parts of many.
-    fn is_greedy(&self, client: IpAddr) -> bool {
+    pub(crate) fn is_greedy(&self, client: IpAddr) -> bool {
         let trusted = self.trusted.as_ref().is_some_and(|trusted| trusted.admit(client));
         !trusted && self.ground.crowd.has_its_part(client, self.places)
     }
 
     /// A client's place for one more connection. `None` when it has as many as it may.
-    fn seat(&self, client: Option<IpAddr>) -> Option<Seat> {
+    pub(crate) fn seat(&self, client: Option<IpAddr>) -> Option<Seat> {
         let seat = self.ground.crowd.enter(client, self.ground.limits.connections_per_client_max);
         if seat.is_none() {
             self.meters.crowded.inc();
@@ -263,19 +276,19 @@ fn arrive(
     client: SocketAddr,
     target: Arc<Swap<Target>>,
     floor: &Arc<Floor>,
-    secure: bool,
+    offer: Option<Arc<Offer>>,
     phase: watch::Receiver<Phase>,
 ) -> Option<(Start, Seat)> {
     let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
     // A balancer is not counted as one client; those it names are.
     let seat = floor.seat(trusted.is_none().then(|| client.ip()))?;
     let pulse = Arc::new(Pulse::new());
-    let stream = ClientStream::new(Transport::Plain(stream), Arc::clone(&pulse), Arc::clone(&floor.meters));
+    let stream = ClientStream::new(Transport::Plain(stream), Arc::clone(&pulse), &floor.meters);
     let ground = Arc::clone(&floor.ground);
     let load = seat.load();
-    let (http_2, caller, passage) = (false, None, None);
+    let (secure, http_2, caller, passage) = (offer.is_some(), false, None, None);
     let mut arrival =
-        Arrival { ground, target, stream, pulse, client, load, phase, secure, http_2, trusted, caller, passage };
+        Arrival { ground, target, stream, pulse, client, load, phase, secure, offer, http_2, trusted, caller, passage };
     if arrival.secure || arrival.trusted.is_some() || arrival.published().is_some() {
         return Some((Start::Other(Box::new(arrival), Arc::clone(floor)), seat));
     }
@@ -328,7 +341,7 @@ async fn open(mut arrival: Arrival, floor: &Floor, seat: &mut Seat) -> Option<Ar
     } else {
         Transport::Plain(stream)
     };
-    arrival.stream = ClientStream::new(transport, Arc::clone(&arrival.pulse), Arc::clone(&floor.meters));
+    arrival.stream = ClientStream::new(transport, Arc::clone(&arrival.pulse), &floor.meters);
     Some(arrival)
 }
 

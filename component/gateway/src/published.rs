@@ -10,6 +10,7 @@ use crate::detect::{Verdict, judge};
 use crate::http1::SharedWire;
 use crate::listener::{Phase, Target, TargetKind};
 use crate::named::Passage;
+use crate::offer::Offer;
 use crate::proxied;
 use crate::pulse::{ClientStream, Pulse};
 use crate::rule::Addresses;
@@ -47,6 +48,8 @@ pub(crate) struct Arrival {
     pub(crate) phase: watch::Receiver<Phase>,
     /// It came by TLS.
     pub(crate) secure: bool,
+    /// What answers say of another way to the same port.
+    pub(crate) offer: Option<Arc<Offer>>,
     /// It agreed on HTTP/2.
     pub(crate) http_2: bool,
     /// Set when its other end may say for whom it speaks.
@@ -172,11 +175,12 @@ impl Arrival {
     }
 
     fn into_session(self, first: Option<(Lease, TcpStream)>) -> (Arc<Session>, ClientStream) {
-        let Arrival { ground, target, stream, pulse, client, load, phase, secure, trusted, caller, .. } = self;
+        let Arrival { ground, target, stream, pulse, client, load, phase, secure, offer, trusted, caller, .. } = self;
         let mut session = Session::new(ground, target, pulse, phase, client, secure, first);
         session.trusted = trusted;
         session.caller = caller;
         session.load = load;
+        session.offer = offer;
         session.tls = stream.tls().map(Arc::new);
         (Arc::new(session), stream)
     }

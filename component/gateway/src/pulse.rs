@@ -283,7 +283,14 @@ pub(crate) struct ClientStream {
 }
 
 /// Counts a connection for as long as it is open.
-struct Open(Arc<ConnectionMeters>);
+pub(crate) struct Open(Arc<ConnectionMeters>);
+
+impl Open {
+    pub(crate) fn count(meters: &Arc<ConnectionMeters>) -> Open {
+        meters.open.add(1.0);
+        Open(Arc::clone(meters))
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -292,9 +299,8 @@ impl Drop for Open {
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: Transport, pulse: Arc<Pulse>, meters: Arc<ConnectionMeters>) -> ClientStream {
-        meters.open.add(1.0);
-        ClientStream { stream, early: Bytes::new(), pulse, meters: Open(meters) }
+    pub(crate) fn new(stream: Transport, pulse: Arc<Pulse>, meters: &Arc<ConnectionMeters>) -> ClientStream {
+        ClientStream { stream, early: Bytes::new(), pulse, meters: Open::count(meters) }
     }
 
     /// How it is protected.

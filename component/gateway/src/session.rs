@@ -9,6 +9,7 @@ use crate::crowd::Load;
 use crate::header::ClientName;
 use crate::http1::{Broken, Foreword, SharedWire};
 use crate::listener::{Phase, Target};
+use crate::offer::Offer;
 use crate::pulse::{ClientStream, Pulse};
 use crate::rarely::rarely;
 use crate::rule::Addresses;
@@ -19,6 +20,7 @@ use crate::tunnel;
 use crate::upstream::{Ground, Lease};
 use balancer::Outcome;
 use bytes::Bytes;
+use http::HeaderMap;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
@@ -46,6 +48,8 @@ pub(crate) struct Session {
     /// What the client has under way on all its connections.
     pub(crate) load: Option<Arc<Load>>,
     pub(crate) tls: Option<Arc<TlsSeen>>,
+    /// What answers say of another way to the same port.
+    pub(crate) offer: Option<Arc<Offer>>,
     /// A connection made before it was known that the client speaks HTTP: the first request's.
     pub(crate) first: Mutex<Option<Box<(Lease, TcpStream)>>>,
     /// Where answers before the answer go. Streams have none: hyper does not send any.
@@ -92,6 +96,7 @@ impl Session {
             caller: None,
             load: None,
             tls: None,
+            offer: None,
             first: Mutex::new(first.map(Box::new)),
             foreword: OnceLock::new(),
             switch: Mutex::new(None),
@@ -112,6 +117,7 @@ impl Session {
             caller: self.caller.clone(),
             load: self.load.clone(),
             tls: self.tls.clone(),
+            offer: None,
             first: Mutex::new(self.lock_first().take()),
             foreword: OnceLock::new(),
             switch: Mutex::new(None),
@@ -133,6 +139,14 @@ impl Session {
         *self.phase.borrow()
     }
 
+    /// Tells the client of another way to the same port, if there is one; not where it was asked for its certificate, which
+    /// it would not be there.
+    pub(crate) fn offer_other_way(&self, headers: &mut HeaderMap) {
+        if let Some(offer) = self.offer.as_ref().filter(|_| self.caller.is_none()) {
+            offer.tell(headers);
+        }
+    }
+
     /// For what goes on when the client has left.
     pub(crate) fn apart(&self) -> Session {
         Session {
@@ -146,6 +160,7 @@ impl Session {
             trusted: None,
             load: None,
             tls: None,
+            offer: None,
             first: Mutex::new(None),
             foreword: OnceLock::new(),
             switch: Mutex::new(None),

@@ -134,7 +134,10 @@ async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: wa
     let uploads = !request.body().is_end_stream() && end.is_none();
     let mut admitted = match exchange::begin(&stream, request.map(ClientBody::Stream), end) {
         Ok(admitted) => admitted,
-        Err(response) => return Ok(response.map(|body| body.holding(place))),
+        Err(mut response) => {
+            session.offer_other_way(response.headers_mut());
+            return Ok(response.map(|body| body.holding(place)));
+        }
     };
     let answered = {
         let upload = uploads.then(|| session.ground.crowd.watch_upload(session.client.ip(), &pulse));
@@ -143,6 +146,7 @@ async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: wa
         attentively(&pulse, &session.ground.limits, shed.map(Box::pin), running).await
     };
     let mut response = admitted.finish(&stream, answered);
+    session.offer_other_way(response.headers_mut());
     let Some(switch) = stream.take_switch() else { return Ok(response.map(|body| body.holding(place))) };
     header::to_websocket_answer(&mut response);
     let pulse = Arc::clone(&session.pulse);
@@ -159,7 +163,7 @@ async fn answer(session: Arc<Session>, mut request: Request<Incoming>, phase: wa
 
 /// Does `work`, and looks at the stream's clock once in a while. Gives up when the request's body does not come, or when
 /// `shed` says so.
-async fn attentively<T>(
+pub(crate) async fn attentively<T>(
     pulse: &Pulse,
     limits: &Limits,
     mut shed: Option<Pin<Box<impl Future<Output = ()>>>>,
@@ -196,7 +200,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn take(pulse: &Arc<Pulse>) -> Place {
+    pub(crate) fn take(pulse: &Arc<Pulse>) -> Place {
         pulse.stream_begins();
         Place { pulse: Arc::clone(pulse) }
     }

@@ -86,14 +86,13 @@ fn talk(
             });
             answered = came.await;
         }
-        let mut telling = match (begun, answered) {
-            (Ok(admitted), Some(answered)) => {
-                let response = admitted.finish(&session, answered);
-                Telling::new(&wire, response, manner, session.is_ending())
-            }
+        let mut response = match (begun, answered) {
+            (Ok(admitted), Some(answered)) => admitted.finish(&session, answered),
             (Ok(_), None) => return After::Gone,
-            (Err(response), _) => Telling::new(&wire, response, manner, unread || session.is_ending()),
+            (Err(response), _) => response,
         };
+        session.offer_other_way(response.headers_mut());
+        let mut telling = Telling::new(&wire, response, manner, unread || session.is_ending());
         let told = poll_fn(|cx| telling.poll(cx, &wire)).await;
         let Telling { switches, goes_on, body, .. } = telling;
         drop(body);

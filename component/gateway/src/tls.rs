@@ -61,6 +61,12 @@ impl Tls {
         config(&self.shown, verifier)
     }
 
+    /// What clients are shown, for those that come another way.
+    #[cfg(feature = "http3")]
+    pub(crate) fn certificates(&self) -> Arc<dyn ResolvesServerCert> {
+        Arc::clone(&self.shown) as Arc<dyn ResolvesServerCert>
+    }
+
     /// Shows `certificates` from now on. Returns those that cannot be used, with the reason.
     pub(crate) fn show(&self, certificates: &[Arc<Certificate>]) -> Vec<(String, String)> {
         if self.shown.current.get().given == certificates {

@@ -19,6 +19,9 @@ mod frames;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+#[cfg(feature = "http3")]
+mod http3;
+#[cfg(test)]
 mod leave;
 #[cfg(test)]
 mod many;
