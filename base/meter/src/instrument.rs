@@ -1,8 +1,9 @@
 //! The three instruments. Owns the atomics; a handle is an `Arc`, so cloning is cheap and a handle keeps
-//! working (unread) after its series is forgotten. Knows no name and no label.
+//! working (unread) after its series is forgotten. What only grows is counted by each core for itself and added up when
+//! it is read. Knows no name and no label.
 
 use crate::sample::{Example, TRACE_BYTES_MAX, Value};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Bucket bounds for latencies: half a millisecond, where a local hop ends, to a minute, where people have
@@ -14,9 +15,42 @@ pub const LATENCY_SECONDS: &[f64] =
 pub const SIZE_BYTES: &[f64] =
     &[512.0, 4_096.0, 32_768.0, 262_144.0, 2_097_152.0, 16_777_216.0, 134_217_728.0, 1_073_741_824.0];
 
+/// Threads that count for themselves; more share. A power of two.
+const SHARES_MAX: usize = 16;
+
+/// A line of the cache: cores that count do not take it from each other.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line(AtomicU64);
+
+/// How many count for themselves on this machine.
+fn shares() -> usize {
+    static SHARES: OnceLock<usize> = OnceLock::new();
+    *SHARES.get_or_init(|| {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        cores.next_power_of_two().min(SHARES_MAX)
+    })
+}
+
+/// This thread's share.
+fn share() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+    }
+    // A thread that ends may still count.
+    THREAD.try_with(|thread| *thread).unwrap_or(0) & (shares() - 1)
+}
+
 /// Something that only grows. It wraps after 2^64, which a counter of bytes at 100 Gbit/s reaches in 46 years.
-#[derive(Debug, Clone, Default)]
-pub struct Counter(Arc<AtomicU64>);
+#[derive(Debug, Clone)]
+pub struct Counter(Arc<[Line]>);
+
+impl Default for Counter {
+    fn default() -> Counter {
+        Counter((0..shares()).map(|_| Line::default()).collect())
+    }
+}
 
 impl Counter {
     pub fn inc(&self) {
@@ -24,11 +58,11 @@ impl Counter {
     }
 
     pub fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
+        self.0[share()].0.fetch_add(amount, Ordering::Relaxed);
     }
 
     pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.iter().fold(0, |sum, line| sum.wrapping_add(line.0.load(Ordering::Relaxed)))
     }
 }
 
@@ -58,17 +92,29 @@ pub struct Histogram(Arc<Buckets>);
 #[derive(Debug)]
 struct Buckets {
     bounds: &'static [f64],
-    /// One per bound and one for what is above all of them. Not cumulative, so that an observation writes one.
-    counts: Box<[AtomicU64]>,
-    sum: AtomicU64,
+    /// Made for those who count.
+    shares: Box<[OnceLock<Share>]>,
     /// One for each count, once somebody gives the first: most histograms never have any.
     examples: OnceLock<Box<[Mutex<Option<Example>>]>>,
 }
 
+#[derive(Debug)]
+struct Share {
+    /// One per bound and one for what is above all of them. Not cumulative, so that an observation writes one.
+    counts: Box<[AtomicU64]>,
+    sum: Line,
+}
+
+impl Share {
+    fn new(bounds: &[f64]) -> Share {
+        Share { counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: Line::default() }
+    }
+}
+
 impl Histogram {
     pub(crate) fn new(bounds: &'static [f64]) -> Histogram {
-        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Histogram(Arc::new(Buckets { bounds, counts, sum: AtomicU64::new(0), examples: OnceLock::new() }))
+        let shares = (0..shares()).map(|_| OnceLock::new()).collect();
+        Histogram(Arc::new(Buckets { bounds, shares, examples: OnceLock::new() }))
     }
 
     /// Counts one value. NaN is no value and is not counted: it would make the sum useless for ever.
@@ -77,8 +123,9 @@ impl Histogram {
             return;
         }
         let at = self.0.bounds.partition_point(|bound| *bound < value);
-        self.0.counts[at].fetch_add(1, Ordering::Relaxed);
-        add_float(&self.0.sum, value);
+        let share = self.0.shares[share()].get_or_init(|| Share::new(self.0.bounds));
+        share.counts[at].fetch_add(1, Ordering::Relaxed);
+        add_float(&share.sum.0, value);
     }
 
     /// Counts one duration, in seconds.
@@ -93,7 +140,7 @@ impl Histogram {
             return;
         }
         let at = self.0.bounds.partition_point(|bound| *bound < value);
-        let examples = self.0.examples.get_or_init(|| self.0.counts.iter().map(|_| Mutex::new(None)).collect());
+        let examples = self.0.examples.get_or_init(|| (0..=self.0.bounds.len()).map(|_| Mutex::new(None)).collect());
         let example = Example { trace: trace.to_owned(), value, time_ms: now_ms };
         *examples[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(example);
     }
@@ -103,10 +150,16 @@ impl Histogram {
     }
 
     pub(crate) fn read(&self) -> Value {
+        let mut counts = vec![0_u64; self.0.bounds.len() + 1];
+        let mut sum = 0.0;
+        for share in self.0.shares.iter().filter_map(OnceLock::get) {
+            counts.iter_mut().zip(&share.counts).for_each(|(all, one)| *all += one.load(Ordering::Relaxed));
+            sum += f64::from_bits(share.sum.0.load(Ordering::Relaxed));
+        }
         Value::Histogram {
             bounds: self.0.bounds,
-            counts: self.0.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect(),
-            sum: f64::from_bits(self.0.sum.load(Ordering::Relaxed)),
+            counts,
+            sum,
             examples: self.0.examples.get().map_or_else(Vec::new, |examples| {
                 examples.iter().map(|one| one.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
             }),
@@ -122,5 +175,29 @@ fn add_float(cell: &AtomicU64, amount: f64) {
             Ok(_) => return,
             Err(now) => seen = now,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_threads_count_adds_up() {
+        const THREADS: usize = 2 * SHARES_MAX + 1;
+        let (counter, histogram) = (Counter::default(), Histogram::new(&[1.0, 2.0]));
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    (0..100).for_each(|_| counter.inc());
+                    [0.5, 1.5, 8.0].iter().for_each(|value| histogram.observe(*value));
+                });
+            }
+        });
+        let each = u64::try_from(THREADS).expect("few");
+        assert_eq!(counter.value(), 100 * each);
+        let Value::Histogram { counts, sum, .. } = histogram.read() else { panic!("a histogram") };
+        assert_eq!(counts, [each; 3]);
+        assert!((sum - 10.0 * each as f64).abs() < 1e-6, "{sum}");
     }
 }

@@ -397,9 +397,10 @@ pub(crate) async fn run_in_time(
     steps: &mut Steps,
 ) -> Result<Answered, Refusal> {
     let deadline = errand.deadline;
+    let Some(deadline) = deadline else { return run(session, errand, steps).await };
     let upstream = Arc::clone(&errand.upstream);
-    let mut running = pin!(run(session, errand, steps));
-    let Some(deadline) = deadline else { return running.await };
+    // Apart: what most requests do not need would make all of them larger.
+    let mut running = Box::pin(run(session, errand, steps));
     match tokio::time::timeout_at(deadline.into(), running.as_mut()).await {
         Ok(answered) => answered,
         Err(_) => {
