@@ -46,10 +46,15 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A port nobody listens on just now.
+/// A port nobody listens on just now, at any address. Below those that the kernel gives to whoever connects: otherwise a
+/// client of another test could have it by the time it is used.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
-    listener.local_addr().expect("a listener has an address").port()
+    const FIRST: u16 = 10_000;
+    const COUNT: u64 = 20_000;
+    const TRIES: usize = 1_000;
+    let any = || FIRST + u16::try_from(world::random::number() % COUNT).expect("less than what a port may be");
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    std::iter::repeat_with(any).take(TRIES).find(is_free).expect("there are free ports")
 }
 
 impl Node {
