@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use telemetry::Telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use wire::spec::Protocol;
 
 /// How long requests may take to end when the node stops.
@@ -210,12 +210,12 @@ async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Re
                 Some(gateway::Socket { address: name.parse().ok()?, protocol: Protocol::Tcp, socket })
             });
             let lasting = lasting(node, listener, spawner, inherited.collect(), Previous::default())?;
-            let roles = Roles::begin(&lasting, Opened::open(&lasting, Duration::ZERO).await?, None).await?;
+            let roles = Roles::begin(&lasting, Opened::open(&lasting, Duration::ZERO).await?, at_once()).await?;
             announce(&lasting);
             work(lasting, roles, Held { lock, asking, program }, signals).await
         }
         Start::Over(inherited) => {
-            let (given, opening) = inherited.open()?.receive().await?.talk();
+            let (given, opening) = inherited.open()?.receive().await?;
             let Given { lock, api, asking, sockets, ready, older } = given;
             let previous = opening.previous();
             let taken = async {
@@ -232,19 +232,23 @@ async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Re
                 Err(error) => return Err(give_back(&opening, error).await),
             };
             opening.opened(&previous).await;
-            let (served, serving) = oneshot::channel();
-            let roles = match Roles::begin(&lasting, opened, Some(served)).await {
+            let (may, may_serve) = watch::channel(false);
+            let roles = match Roles::begin(&lasting, opened, may_serve).await {
                 Ok(roles) => roles,
                 Err(error) => return Err(give_back(&opening, error).await),
             };
-            // Its end without a word would be the end of the task that serves.
-            let _ = serving.await;
             opening.serving().await;
+            may.send_replace(true);
             previous.add_older(older);
             announce(&lasting);
             work(lasting, roles, held, signals).await
         }
     }
+}
+
+/// For a process that has its sockets to itself.
+fn at_once() -> watch::Receiver<bool> {
+    watch::channel(true).1
 }
 
 /// Tells the process that goes on instead why.
@@ -365,7 +369,7 @@ async fn hand_over(lasting: &Lasting, roles: Roles, held: &Held, terms: &Terms) 
     let mut said = false;
     loop {
         let began = match Opened::open(lasting, STATE_PATIENCE).await {
-            Ok(opened) => Roles::begin(lasting, opened, None).await,
+            Ok(opened) => Roles::begin(lasting, opened, at_once()).await,
             Err(error) => Err(error),
         };
         match began {

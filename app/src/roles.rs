@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use telemetry::Telemetry;
 use telemetry::logs::Keep;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use wire::resource::Wanted;
 use world::task::Task;
 
@@ -145,11 +145,11 @@ impl Opened {
 }
 
 impl Roles {
-    /// Serves clients, plans, and answers the API. `serving` is told when clients are served.
+    /// Plans, and serves clients and the API from when `may_serve` is true.
     pub async fn begin(
         lasting: &Lasting,
         opened: Opened,
-        serving: Option<oneshot::Sender<()>>,
+        may_serve: watch::Receiver<bool>,
     ) -> Result<Roles, BootError> {
         let Lasting { node, id, token, meter, telemetry, gateway, .. } = lasting;
         let Opened { space, group, soft, view, agent, images, .. } = &opened;
@@ -161,7 +161,7 @@ impl Roles {
             certificates: certificates.clone(),
             unserved: Arc::clone(&unserved),
             previous: lasting.previous.clone(),
-            serving,
+            may_serve: may_serve.clone(),
         };
         let serve = serve::run(Arc::clone(gateway), Arc::clone(agent), view.clone(), front, meter.clone());
         let tell_load = serve::tell_load(Arc::clone(gateway), Arc::clone(telemetry), id.clone());
@@ -195,7 +195,7 @@ impl Roles {
             certificates,
             closing: closes,
         });
-        let server = Server::start(&lasting.api, router, closing)?;
+        let server = Server::start(&lasting.api, router, closing, may_serve)?;
         Ok(Roles { opened, server, tasks, series })
     }
 
@@ -255,6 +255,7 @@ impl Server {
         socket: &std::net::TcpListener,
         router: axum::Router,
         closing: watch::Sender<bool>,
+        mut may_serve: watch::Receiver<bool>,
     ) -> Result<Server, BootError> {
         let listener = socket.try_clone().and_then(|socket| {
             socket.set_nonblocking(true)?;
@@ -263,6 +264,9 @@ impl Server {
         let listener = listener.map_err(BootError::Runtime)?;
         let mut told = closing.subscribe();
         let task = world::task::spawn("api", async move {
+            if may_serve.wait_for(|may| *may).await.is_err() {
+                return;
+            }
             let closed = async move {
                 // Its sender gone is as good as told.
                 let _ = told.wait_for(|closing| *closing).await;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use telemetry::Telemetry;
 use telemetry::requests::Requests;
 use tokio::net::UdpSocket;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use wire::api::RequestRecord;
 use wire::resource::Wanted;
 use wire::spec::{Port, Protocol, Redirect, Rules, Service};
@@ -76,8 +76,8 @@ pub struct Front {
     pub unserved: Unserved,
     /// Processes before this one, which have to know where instances are as long as they have requests.
     pub previous: Previous,
-    /// Told when the first table is served.
-    pub serving: Option<oneshot::Sender<()>>,
+    /// True from when clients may be accepted: another process does until then.
+    pub may_serve: watch::Receiver<bool>,
 }
 
 /// Keeps the gateway's table as the view says. Owner: the boot list. May be dropped anywhere.
@@ -86,6 +86,9 @@ pub async fn run(gateway: Arc<Gateway>, agent: Arc<Agent>, mut view: View, mut f
     let failing = meter.gauge("bramble_gateway_listeners_failed", "Ports that could not be listened on.", &[]);
     let mut last = None;
     let mut retry = false;
+    if front.may_serve.wait_for(|may| *may).await.is_err() {
+        return;
+    }
     loop {
         let mut wanted = table(&view.borrow_and_update().clone(), front.http, front.https);
         if let Some(address) = front.https {
@@ -109,10 +112,6 @@ pub async fn run(gateway: Arc<Gateway>, agent: Arc<Agent>, mut view: View, mut f
             retry = !applied.failed.is_empty();
             *front.unserved.lock().unwrap_or_else(PoisonError::into_inner) = applied.failed.into_iter().collect();
             front.previous.tell(&wanted.services);
-            if let Some(serving) = front.serving.take() {
-                // Whoever waited may have given up.
-                let _ = serving.send(());
-            }
             last = Some(wanted);
         }
         if ports_changed || agent.running().iter().any(|(_, pid)| !holding.contains_key(pid)) {

@@ -13,6 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use world::random::Dice;
 
 /// After the last request is due: by then the answers have come or will not.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,9 +48,9 @@ impl Arrivals {
 
     /// When each is due, from the beginning.
     fn times(&self) -> Vec<Duration> {
-        let (mut at, mut state, mut times) = (0.0, self.seed, Vec::new());
+        let (mut at, dice, mut times) = (0.0, Dice::seeded(self.seed), Vec::new());
         loop {
-            at -= (1.0 - uniform(&mut state)).ln() / self.per_second;
+            at -= (1.0 - uniform(&dice)).ln() / self.per_second;
             // Also ends when a rate of nothing makes it infinite.
             if at.is_nan() || at >= self.seconds {
                 return times;
@@ -59,14 +60,10 @@ impl Arrivals {
     }
 }
 
-/// At least 0 and less than 1 (splitmix64).
-fn uniform(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+/// At least 0 and less than 1.
+fn uniform(dice: &Dice) -> f64 {
     // As many bits as a fraction holds.
-    ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    (dice.roll() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 struct Connection {

@@ -6,8 +6,9 @@
 //! 2. The old one ends its API, planner and agent and closes the state of record; only its gateway goes on, with the
 //!    table it has. It hands over its lock, its listening sockets and which instances were ready: *take*.
 //! 3. The new one opens the state, finds the boxes, waits until what was ready is ready, and says that it has *opened*.
-//! 4. *Go*: it accepts at the same sockets and says that it is *serving*. Only now the old one stops accepting. What
-//!    is under way there is finished there: it is told who the instances are meanwhile, and asked before one is stopped.
+//! 4. *Go*: it says that it is *serving*, and only then accepts at the same sockets: whoever it had accepted before would
+//!    be lost if it ended without that word. The old one stops accepting when it hears it. What is under way there is
+//!    finished there: it is told who the instances are meanwhile, and asked before one is stopped.
 //!
 //! Promises that up to the last word the old one can take everything back: if the new one ends, fails or is late, it is
 //! killed, and the old one opens the state again and goes on. Should the old one die after *take*, the new one goes on.

@@ -35,7 +35,7 @@ pub struct Taking {
 }
 
 /// What the old process gave.
-pub struct Taken {
+pub struct Given {
     pub lock: OwnedFd,
     pub api: OwnedFd,
     pub asking: OwnedFd,
@@ -44,7 +44,6 @@ pub struct Taken {
     pub ready: Vec<String>,
     /// Channels to processes that finish what they had before the one that gives.
     pub older: Vec<OwnedFd>,
-    channel: Channel,
 }
 
 impl Inherited {
@@ -66,7 +65,7 @@ impl Inherited {
 
 impl Taking {
     /// Says that all is ready that needs nothing of the old process, and waits for what it gives.
-    pub async fn receive(self) -> Result<Taken, TakeError> {
+    pub async fn receive(self) -> Result<(Given, Opening), TakeError> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let prepared = ToPrevious::Prepared { version, spoken: SPOKEN };
         self.channel.send(&prepared, &[]).await.map_err(TakeError::Channel)?;
@@ -91,30 +90,13 @@ impl Taking {
                         return Err(TakeError::Incomplete);
                     };
                     let older = fds.collect();
-                    return Ok(Taken { lock, api, asking, sockets, ready, older, channel: self.channel });
+                    let opening = Opening { channel: Arc::new(self.channel) };
+                    return Ok((Given { lock, api, asking, sockets, ready, older }, opening));
                 }
                 (ToNext::Go | ToNext::Drained { .. }, _) => return Err(TakeError::Incomplete),
             }
         }
     }
-}
-
-impl Taken {
-    /// Takes the conversation out, for the time after everything has been given.
-    pub fn talk(self) -> (Given, Opening) {
-        let Taken { lock, api, asking, sockets, ready, older, channel } = self;
-        (Given { lock, api, asking, sockets, ready, older }, Opening { channel: Arc::new(channel) })
-    }
-}
-
-/// [`Taken`] without the conversation.
-pub struct Given {
-    pub lock: OwnedFd,
-    pub api: OwnedFd,
-    pub asking: OwnedFd,
-    pub sockets: Vec<gateway::Socket>,
-    pub ready: Vec<String>,
-    pub older: Vec<OwnedFd>,
 }
 
 /// The conversation while the new process opens what it was given.

@@ -29,6 +29,11 @@ impl Dice {
         Dice(AtomicU64::new(number()))
     }
 
+    /// The same numbers for the same `seed`.
+    pub fn seeded(seed: u64) -> Dice {
+        Dice(AtomicU64::new(seed))
+    }
+
     /// Others, which give other numbers.
     pub fn others(&self) -> Dice {
         Dice(AtomicU64::new(self.roll()))

@@ -101,6 +101,14 @@ impl Errand {
 }
 
 impl Errand {
+    /// An answer as the route's rules want it.
+    fn dressed(&self, response: Response<AnswerBody>) -> Response<AnswerBody> {
+        match &self.pass {
+            Some(pass) => dress(pass, response),
+            None => response,
+        }
+    }
+
     /// Has the client remember the instance that answered, where the route says so.
     fn remember(&self, lease: &Lease, session: &Session, headers: &mut HeaderMap) {
         let affinity = self.route.as_ref().and_then(|route| route.affinity.as_ref());
@@ -171,19 +179,11 @@ impl Admitted {
                 errand.remember(&lease, session, response.headers_mut());
                 let status = response.status().as_u16();
                 let ending = Ending::new(lease, link, status, record, Arc::clone(&session.pulse));
-                let response = response.map(|()| AnswerBody::from_instance(ending));
-                match &errand.pass {
-                    Some(pass) => dress(pass, response),
-                    None => response,
-                }
+                errand.dressed(response.map(|()| AnswerBody::from_instance(ending)))
             }
             Ok(Answered::Kept(response)) => {
                 record.answered(response.status().as_u16(), world::clock::monotonic());
-                let response = response.map(|body| AnswerBody::from_cache(body, record, Arc::clone(&session.pulse)));
-                match &errand.pass {
-                    Some(pass) => dress(pass, response),
-                    None => response,
-                }
+                errand.dressed(response.map(|body| AnswerBody::from_cache(body, record, Arc::clone(&session.pulse))))
             }
             Ok(Answered::Switched(response)) => {
                 record.status = response.status().as_u16();

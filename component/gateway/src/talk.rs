@@ -66,7 +66,6 @@ pub(crate) fn begin(session: Arc<Session>, wire: SharedWire, received: Result<Re
 }
 
 /// Answers a request. `unread` when it could not be made out: nobody knows where the next would begin.
-///
 #[expect(clippy::manual_async_fn, reason = "an async fn holds what it is given twice")]
 fn talk(
     session: Arc<Session>,

@@ -8,21 +8,26 @@ import contextlib
 import hashlib
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import cases
+
 FILE = bytes(range(256)) * 1000
 CASES = []
+WRONG = (AssertionError, IndexError, AttributeError, ValueError, subprocess.TimeoutExpired)
 PATIENCE_S = 20
 # The address the node takes the PROXY protocol from.
 BALANCER = "127.0.0.2"
 
 
 def case(test):
-    CASES.append(test)
+    CASES.append((test.__name__, test))
 
 
 class Got:
@@ -501,20 +506,8 @@ def nobody_else_may_name_a_client():
     assert headers_of(said, "x-forwarded-for") == ["127.0.0.1"], said
 
 
-def main():
-    failed = 0
-    for test in CASES:
-        try:
-            test()
-        except (AssertionError, IndexError, AttributeError, ValueError, subprocess.TimeoutExpired) as error:
-            failed += 1
-            print(f"FAILED {test.__name__}: {error!r}")
-    print(f"{len(CASES) - failed} of {len(CASES)} cases passed")
-    sys.exit(bool(failed))
-
-
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     TO, AUTHORITY = sys.argv[1:]
-    main()
+    cases.run(CASES, WRONG)

@@ -4,10 +4,14 @@
 usage: suite.py HOST:PORT AUTHORITY        needs the PyPI package grpcio; `run` beside this starts the service
 """
 import concurrent.futures
+import pathlib
 import sys
 import time
 
 import grpc
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from cases import run
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -20,7 +24,7 @@ def main():
     cases = []
 
     def case(test):
-        cases.append(test)
+        cases.append((test.__name__, test))
 
     @case
     def a_call_is_answered():
@@ -121,15 +125,7 @@ def main():
             words = [str(number).encode() for number in range(2000)]
             assert list(pool.map(lambda word: echo(word, timeout=20), words)) == words
 
-    failed = 0
-    for test in cases:
-        try:
-            test()
-        except (AssertionError, grpc.RpcError) as error:
-            failed += 1
-            print(f"FAILED {test.__name__}: {error!r}")
-    print(f"{len(cases) - failed} of {len(cases)} cases passed")
-    sys.exit(bool(failed))
+    run(cases, (AssertionError, grpc.RpcError))
 
 
 if __name__ == "__main__":

@@ -6,18 +6,23 @@ usage: suite.py HOST:PORT AUTHORITY        needs nghttp and h2load (Debian's ngh
 import hashlib
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import cases
+
 CASES = []
+WRONG = (AssertionError, ValueError, subprocess.TimeoutExpired)
 PATIENCE_S = 120
 FILE_BYTES = 256_000
 
 
 def case(test):
-    CASES.append(test)
+    CASES.append((test.__name__, test))
 
 
 class Nghttp:
@@ -218,20 +223,8 @@ def several_pages_in_turn_succeed():
     h2load(3_000, "-c", "10", "-m", "10", "@/mirror", "@/nothing", "@/gzip", "@/pieces?")
 
 
-def main():
-    failed = 0
-    for test in CASES:
-        try:
-            test()
-        except (AssertionError, ValueError, subprocess.TimeoutExpired) as error:
-            failed += 1
-            print(f"FAILED {test.__name__}: {error!r}")
-    print(f"{len(CASES) - failed} of {len(CASES)} cases passed")
-    sys.exit(bool(failed))
-
-
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     TO, AUTHORITY = sys.argv[1:]
-    main()
+    cases.run(CASES, WRONG)

@@ -7,6 +7,7 @@ usage: suite.py HOST:PORT AUTHORITY        needs the PyPI packages websockets, w
 The service judges frames, the gateway carries them: what is asked here is that it carries all of them, and how they end.
 """
 import asyncio
+import pathlib
 import socket
 import struct
 import sys
@@ -16,6 +17,9 @@ import h2.events
 import h2.settings
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import cases
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
@@ -291,18 +295,10 @@ async def compressed():
 
 
 def main():
-    failed = 0
     runs = [(f"{way}: {section}", lambda test=test, new=new: test(new))
             for way, new in (("HTTP/1", Raw), ("HTTP/2", Stream)) for section, test in CASES]
     runs.append(("HTTP/1: 12 and 13 compressed, and many", lambda: asyncio.run(compressed())))
-    for name, run in runs:
-        try:
-            run()
-        except (AssertionError, OSError, ConnectionClosed) as error:
-            failed += 1
-            print(f"FAILED {name}: {error!r:.300}")
-    print(f"{len(runs) - failed} of {len(runs)} cases passed")
-    sys.exit(bool(failed))
+    cases.run(runs, (AssertionError, OSError, ConnectionClosed))
 
 
 if __name__ == "__main__":

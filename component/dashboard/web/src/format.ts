@@ -114,6 +114,11 @@ function pair(ms: number, large: number, largeName: string, small: number, small
   return rest === 0 ? whole : `${whole} ${rest} ${smallName}`;
 }
 
+/** `#2` of an instance's id, `<stack>.<service>.2.<random>`. */
+export function slot(instance: string): string {
+  return `#${instance.split(".").at(-2) ?? instance}`;
+}
+
 function scaled(value: number, step: number, units: string[], gap: string): string {
   let rest = Math.abs(value);
   let unit = 0;

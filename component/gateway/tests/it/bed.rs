@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -52,6 +53,16 @@ impl Dialer for Doors {
                 None => Err(std::io::ErrorKind::ConnectionRefused.into()),
             }
         })
+    }
+}
+
+/// Bodies have to come fast at once, and are looked at often.
+pub(crate) fn in_a_hurry() -> Limits {
+    Limits {
+        head_deadline: Duration::from_millis(30),
+        body_grace: Duration::from_millis(100),
+        body_bytes_per_s_min: 1_000_000,
+        ..Limits::default()
     }
 }
 
@@ -111,6 +122,25 @@ impl Instance {
     /// Answers every request with `name`.
     pub(crate) async fn named(name: &'static str) -> Instance {
         Instance::http(move |_| async move { Response::new(text(name)) }).await
+    }
+
+    /// Never answers; counts how many of its answers are being waited for.
+    pub(crate) async fn waiting(waiting: Arc<AtomicUsize>) -> Instance {
+        struct Waits(Arc<AtomicUsize>);
+        impl Drop for Waits {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        Instance::http(move |_| {
+            let waiting = Arc::clone(&waiting);
+            async move {
+                waiting.fetch_add(1, Ordering::SeqCst);
+                let _waits = Waits(waiting);
+                std::future::pending::<Response<Body>>().await
+            }
+        })
+        .await
     }
 
     /// Says back what it got: the request line, the headers sorted, an empty line, the body.

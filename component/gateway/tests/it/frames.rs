@@ -1,8 +1,6 @@
 //! Clients of HTTP/2 that mean harm: frames written by hand.
 
-use crate::bed::{Bed, HANG, Instance, until};
-use gateway::Limits;
-use std::time::Duration;
+use crate::bed::{Bed, HANG, Instance, in_a_hurry, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -210,13 +208,7 @@ async fn streams_reset_at_once_end_the_connection() {
 #[tokio::test]
 async fn an_upload_that_comes_too_slowly_is_ended_alone() {
     let mirror = Instance::mirror().await;
-    let limits = Limits {
-        head_deadline: Duration::from_millis(30),
-        body_grace: Duration::from_millis(100),
-        body_bytes_per_s_min: 1_000_000,
-        ..Limits::default()
-    };
-    let bed = Bed::with(&[("a", &mirror)], limits).await;
+    let bed = Bed::with(&[("a", &mirror)], in_a_hurry()).await;
     let mut frames = Frames::open(&bed).await;
     frames.send(HEADERS, END_HEADERS, 1, &request(&[])).await;
     frames.send(DATA, 0, 1, b"x").await;

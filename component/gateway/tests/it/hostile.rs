@@ -1,6 +1,6 @@
 //! Clients that mean harm or know no better.
 
-use crate::bed::{Bed, Client, Instance, until};
+use crate::bed::{Bed, Client, Instance, in_a_hurry, until};
 use gateway::Limits;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -166,14 +166,8 @@ async fn a_body_that_never_ends_is_not_waited_for() {
 #[tokio::test]
 async fn a_body_that_comes_too_slowly_is_not_waited_for() {
     let mirror = Instance::mirror().await;
-    // Looked at often, and never silent for long.
-    let limits = Limits {
-        head_deadline: Duration::from_millis(30),
-        body_grace: Duration::from_millis(100),
-        body_bytes_per_s_min: 1_000_000,
-        ..Limits::default()
-    };
-    let bed = Bed::with(&[("a", &mirror)], limits).await;
+    // Never silent for long.
+    let bed = Bed::with(&[("a", &mirror)], in_a_hurry()).await;
     let mut client = bed.client().await;
     let head = |bytes: usize| format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {bytes}\r\n\r\n");
     client.send(head(1_000_000)).await;

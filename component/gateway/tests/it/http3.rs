@@ -291,29 +291,10 @@ async fn large_bodies_and_many_streams_share_a_connection() {
     tokio::time::timeout(HANG, futures::future::join_all(asked)).await.expect("all before the hang guard");
 }
 
-/// Counts how many of its answers are being waited for.
-async fn waiter(waiting: Arc<AtomicUsize>) -> Instance {
-    struct Waits(Arc<AtomicUsize>);
-    impl Drop for Waits {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-    Instance::http(move |_| {
-        let waiting = Arc::clone(&waiting);
-        async move {
-            waiting.fetch_add(1, Ordering::SeqCst);
-            let _waits = Waits(waiting);
-            std::future::pending::<Response<Body>>().await
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_requests_along() {
     let waiting = Arc::new(AtomicUsize::new(0));
-    let instance = waiter(Arc::clone(&waiting)).await;
+    let instance = Instance::waiting(Arc::clone(&waiting)).await;
     let world = Wide::new(&instance).await;
     let mut client = world.client().await;
     let mut streams = Vec::new();

@@ -203,29 +203,10 @@ async fn http_2_is_understood_without_tls_too() {
     assert_eq!(bed.client().await.get("/").await.status, 200, "beside HTTP/1.1");
 }
 
-/// Counts how many of its answers are being waited for.
-async fn waiter(waiting: Arc<AtomicUsize>) -> Instance {
-    struct Waits(Arc<AtomicUsize>);
-    impl Drop for Waits {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-    Instance::http(move |_| {
-        let waiting = Arc::clone(&waiting);
-        async move {
-            waiting.fetch_add(1, Ordering::SeqCst);
-            let _waits = Waits(waiting);
-            std::future::pending::<Response<Body>>().await
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_stream_that_is_reset_takes_its_request_along() {
     let waiting = Arc::new(AtomicUsize::new(0));
-    let instance = waiter(Arc::clone(&waiting)).await;
+    let instance = Instance::waiting(Arc::clone(&waiting)).await;
     let world = Secure::new(&instance).await;
     let client = world.many().await;
     let (mut first, mut second) = (client.sender.clone(), client.sender.clone());
