@@ -170,9 +170,10 @@ fn a_new_process_killed_at_any_point_is_as_if_it_had_never_been() {
     }
     println!("killed {failed} times before it served");
     assert!(failed > 2, "some were killed before they served");
-    drop(rush);
     node.kill();
     node.launch();
+    // Not before: the last kill may have left nobody who answers the clients.
+    drop(rush);
     wait::until("both instances are found", 20, || (instances(&node) == pids).then_some(()));
 }
 
