@@ -34,7 +34,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const READY_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Between tries to take up again what a new process failed to take over. Clients are served meanwhile.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// Worker threads: the node shares its machine with what it runs; its own work is waiting.
+/// Worker threads, besides those of the gateway: the node's own work is waiting.
 const THREADS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
@@ -121,9 +121,8 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
     };
     // Before the runtime: a process with threads cannot be forked.
     let spawner = Spawner::start().map_err(BootError::Spawner)?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
+        .worker_threads(processors().min(THREADS_MAX))
         .thread_name("bramble")
         .enable_all()
         .build()
@@ -132,6 +131,10 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
     // What still waits for a disk or a child is not worth waiting for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// How a process comes to be the node.
@@ -284,6 +287,7 @@ fn lasting(
         access: Some(Arc::new(serve::Ledger(telemetry.requests().clone()))),
         access_log: Some(node.access_log),
         zone: serve::zone(&node.labels),
+        threads: processors(),
         ..gateway::Settings::default()
     };
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));

@@ -19,6 +19,7 @@ use crate::slack;
 use crate::strain;
 use crate::swap::Swap;
 use crate::table::{Applied, Listener, ListenerKind, Route, Table};
+use crate::threads::{Ends, Threads};
 use crate::tls::Tls;
 use crate::upstream::{Ground, Upstream};
 use balancer::{Breaker, Cause};
@@ -58,9 +59,11 @@ pub struct Gateway {
     /// Held while a table is applied, so that two do not mix.
     pub(crate) state: tokio::sync::Mutex<State>,
     _sweeper: Task,
-    _watcher: Task,
+    _watchers: Vec<Task>,
     _keeper: Task,
-    _endpoints: Registration,
+    _series: [Registration; 2],
+    /// Last: what runs there ends with it.
+    _threads: Ends,
 }
 
 pub(crate) struct State {
@@ -146,7 +149,8 @@ impl Key {
 impl Gateway {
     /// Starts a gateway that serves nothing yet. Must be called within a Tokio runtime.
     pub fn start(settings: Settings, dialer: Arc<dyn Dialer>, meter: Meter) -> Gateway {
-        let Settings { inherited, udp, trusted, zone, access, access_log, cache, limits } = settings;
+        let Settings { inherited, udp, trusted, zone, access, access_log, cache, limits, threads } = settings;
+        let (threads, ends) = Threads::start(threads);
         let trusted = Addresses::new(&trusted, &[]).map(Arc::new);
         let most = affordable(limits.connections_max);
         let room = Arc::new(Semaphore::new(most));
@@ -155,21 +159,22 @@ impl Gateway {
         let (scribe, scribing) = Scribe::start(access, access_log.unwrap_or(AccessLog::DEFAULT), &meter);
         let ground = Arc::new(Ground::new(dialer, limits, scribe, zone, cache, meter.clone()));
         let upstreams = Arc::new(Mutex::new(Upstreams::new()));
-        let watching = watch(Arc::clone(&ground), meter.clone());
         let tls = Tls::new(Arc::clone(&ground.proofs)).expect("ring has everything TLS 1.2 and 1.3 need");
         let named = Arc::new(Swap::new(Named::default()));
         let (untold, _) = Scribe::start(None, AccessLog::Off, &meter);
         let (uncached, bounds) = (Room::new(None, &meter), ground.limits.clone());
         let outside = Arc::new(Ground::new(Arc::new(Outside), bounds, untold, None, uncached, meter.clone()));
-        let floor = Arc::new(Floor { ground, meters: connections, room, places: most, tls, named, trusted });
+        let floor = Arc::new(Floor { ground, meters: connections, room, places: most, tls, named, trusted, threads });
+        let series = [measure(&meter, Arc::clone(&upstreams)), measure_threads(&meter, floor.threads.clone())];
         Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
-            floor,
-            _endpoints: measure(&meter, Arc::clone(&upstreams)),
-            meter,
             // These end with the gateway.
+            _watchers: watch(&floor, &meter),
+            floor,
+            _series: series,
+            _threads: ends,
+            meter,
             _keeper: world::task::spawn("gateway memory", slack::keep()),
-            _watcher: world::task::spawn("gateway strain", watching),
             _sweeper: world::task::spawn("gateway sweeper", sweep(Arc::clone(&upstreams))),
             outside,
             upstreams,
@@ -454,21 +459,47 @@ fn outside_host(service: &str) -> Option<&str> {
     service.strip_prefix("http://")
 }
 
-/// Looks how hard it is, all the time.
-async fn watch(ground: Arc<Ground>, meter: Meter) {
-    let gauges = PriorityClass::ALL.map(|class| {
+/// Looks how hard it is for each thread, all the time.
+fn watch(floor: &Floor, meter: &Meter) -> Vec<Task> {
+    let gauges = Arc::new(PriorityClass::ALL.map(|class| {
         let help = "How hard it is for the gateway, as each class of requests feels it, from 0 to 1.";
         (class, meter.gauge("bramble_gateway_strain", help, &[("class", class.word())]))
+    }));
+    let watching = floor.threads.all().map(|thread| {
+        let (ground, gauges, is_first) = (Arc::clone(&floor.ground), Arc::clone(&gauges), thread.number() == 0);
+        thread.spawn("gateway strain", async move {
+            loop {
+                let begun = world::clock::monotonic();
+                tokio::time::sleep(strain::LOOK_EVERY).await;
+                let late = world::clock::monotonic().saturating_duration_since(begun);
+                ground.strain.note_late(late.saturating_sub(strain::LOOK_EVERY));
+                if !is_first {
+                    continue;
+                }
+                ground.strain.look();
+                for (class, gauge) in gauges.iter() {
+                    gauge.set(f64::from(ground.strain.of(*class)));
+                }
+            }
+        })
     });
-    loop {
-        let begun = world::clock::monotonic();
-        tokio::time::sleep(strain::LOOK_EVERY).await;
-        let late = world::clock::monotonic().saturating_duration_since(begun).saturating_sub(strain::LOOK_EVERY);
-        ground.strain.look(late);
-        for (class, gauge) in &gauges {
-            gauge.set(f64::from(ground.strain.of(*class)));
+    watching.collect()
+}
+
+/// How connections are shared out, as series.
+fn measure_threads(meter: &Meter, threads: Threads) -> Registration {
+    meter.collector(move |samples| {
+        for thread in threads.all() {
+            let help = "Client connections that a thread of the gateway serves.";
+            let number = thread.number().to_string();
+            samples.gauge(
+                "bramble_gateway_thread_connections",
+                help,
+                &[("thread", &number)],
+                thread.connections() as f64,
+            );
         }
-    }
+    })
 }
 
 /// What is known of the instances, as series: all ports of one taken together.

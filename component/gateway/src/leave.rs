@@ -64,7 +64,9 @@ impl Gateway {
         self.tell(Phase::Tunnels).await;
         // Those that are cut end within a moment; what is left then has to be tunnels.
         let ended = self.ended_within(CUT_MOMENT).await;
-        let cut = before.saturating_sub(self.connections());
+        // Whoever has ended may be about to give its place back.
+        let left = if ended { 0 } else { self.connections() };
+        let cut = before.saturating_sub(left);
         if ended || self.ended_within(tunnels.saturating_sub(requests)).await {
             return Left { requests: cut, tunnels: 0 };
         }

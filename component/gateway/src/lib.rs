@@ -34,6 +34,7 @@ mod hello;
 mod http1;
 #[cfg(feature = "http3")]
 mod http3;
+mod idle;
 mod leave;
 mod link;
 mod listener;
@@ -63,6 +64,7 @@ mod streams;
 mod swap;
 mod table;
 mod talk;
+mod threads;
 mod tls;
 mod trace;
 mod tunnel;

@@ -8,6 +8,7 @@ use crate::http1::{AnswerHead, Foreword, Line, LineError, Upload};
 use crate::pulse::Pulse;
 use crate::rule::Bounded;
 use crate::streams::Tasks;
+use crate::threads;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
@@ -39,6 +40,8 @@ pub(crate) struct Link {
     /// Made for one client: not for others to use.
     pub(crate) private: bool,
     pub(crate) idle_since_ms: u64,
+    /// The thread that is woken for it.
+    pub(crate) thread: usize,
 }
 
 enum Way {
@@ -57,12 +60,20 @@ enum Way {
 pub(crate) struct Shared {
     sender: http2::SendRequest<RequestBody>,
     task: Arc<Task>,
+    /// Where it runs.
+    pub(crate) thread: usize,
 }
 
 impl Link {
     /// Speaks HTTP/1.1 over a fresh connection.
     pub(crate) fn new(stream: TcpStream) -> Link {
-        Link { way: Way::Line(Box::new(Line::new(stream))), reused: false, private: false, idle_since_ms: 0 }
+        Link {
+            way: Way::Line(Box::new(Line::new(stream))),
+            reused: false,
+            private: false,
+            idle_since_ms: 0,
+            thread: threads::here(),
+        }
     }
 
     /// Sends a request and waits for the head of the answer; what an instance that speaks HTTP/1 answers before that goes
@@ -112,6 +123,16 @@ impl Link {
             Way::Line(line) => line.is_free(),
             Way::Stream { .. } => false,
         }
+    }
+
+    /// Has the current thread woken for it. `None` when it is of no use then.
+    pub(crate) fn move_here(mut self) -> Option<Link> {
+        if self.thread != threads::here() {
+            let Way::Line(line) = &mut self.way else { return None };
+            line.register_anew().ok()?;
+            self.thread = threads::here();
+        }
+        Some(self)
     }
 
     /// Keeps nothing but the socket, until it is used again.
@@ -183,13 +204,13 @@ impl Shared {
             // Its failure reaches whoever waits for an answer.
             drop(connection.await);
         });
-        Ok(Shared { sender, task: Arc::new(task) })
+        Ok(Shared { sender, task: Arc::new(task), thread: threads::here() })
     }
 
     /// For one more request.
     pub(crate) fn link(&self, reused: bool) -> Link {
         let way = Way::Stream { sender: self.sender.clone(), answer: None, _task: Arc::clone(&self.task) };
-        Link { way, reused, private: false, idle_since_ms: 0 }
+        Link { way, reused, private: false, idle_since_ms: 0, thread: threads::here() }
     }
 
     pub(crate) fn is_open(&self) -> bool {

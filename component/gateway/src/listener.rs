@@ -24,6 +24,7 @@ use crate::session::{self, Session};
 use crate::settings::UdpDialer;
 use crate::swap::Swap;
 use crate::table::Speaks;
+use crate::threads::Threads;
 use crate::tls::Tls;
 use crate::udp;
 use crate::upstream::{Ground, Upstream};
@@ -103,6 +104,7 @@ pub(crate) struct Floor {
     pub(crate) named: Arc<Swap<Named>>,
     /// Who may say for whom they speak.
     pub(crate) trusted: Option<Arc<Addresses>>,
+    pub(crate) threads: Threads,
 }
 
 /// A listening socket being served.
@@ -117,7 +119,12 @@ pub(crate) struct Listening {
 
 impl Listening {
     /// Starts to accept at `socket`.
-    pub(crate) fn start(socket: TcpListener, target: Target, floor: Arc<Floor>, secure: bool) -> io::Result<Listening> {
+    pub(crate) fn start(
+        socket: std::net::TcpListener,
+        target: Target,
+        floor: Arc<Floor>,
+        secure: bool,
+    ) -> io::Result<Listening> {
         let got = socket.local_addr()?;
         let kept = socket.as_fd().try_clone_to_owned()?;
         write_at_once(&socket)?;
@@ -131,8 +138,14 @@ impl Listening {
             // It ends when `phase` says so, with the last of its connections.
             world::task::spawn("gateway http/3 port", http3::serve(port)).detach();
         }
-        let accepting = while_open(watched.clone(), accept(socket, Arc::clone(&target), floor, offer, watched));
-        let accepting = world::task::spawn("gateway listener", accepting);
+        let thread = Arc::clone(floor.threads.least_busy());
+        let socket = {
+            let _there = thread.enter();
+            TcpListener::from_std(socket)?
+        };
+        let door =
+            Door { socket, thread: thread.number(), target: Arc::clone(&target), floor, offer, phase: watched.clone() };
+        let accepting = thread.spawn("gateway listener", while_open(watched, door.accept()));
         Ok(Listening { got, target, phase, kept, accepting })
     }
 
@@ -175,35 +188,52 @@ async fn while_open(mut phase: watch::Receiver<Phase>, work: impl Future<Output 
     }
 }
 
-async fn accept(
+/// Where clients come in, and what all of them are given.
+struct Door {
     socket: TcpListener,
+    thread: usize,
     target: Arc<Swap<Target>>,
     floor: Arc<Floor>,
-    secure: Option<Arc<Offer>>,
+    offer: Option<Arc<Offer>>,
     phase: watch::Receiver<Phase>,
-) {
-    loop {
-        let (stream, client) = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                if error.kind() != io::ErrorKind::ConnectionAborted {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+impl Door {
+    async fn accept(self) {
+        let floor = &self.floor;
+        loop {
+            let (stream, client) = match self.socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    continue;
                 }
+            };
+            // Others would wait behind one that has much already, and comes again as soon as it is sent away.
+            if floor.room.available_permits() == 0 && floor.is_greedy(client.ip()) {
+                floor.meters.crowded.inc();
                 continue;
             }
-        };
-        // Others would wait behind one that has much already, and comes again as soon as it is sent away.
-        if floor.room.available_permits() == 0 && floor.is_greedy(client.ip()) {
-            floor.meters.crowded.inc();
-            continue;
+            let Some(place) = room(floor).await else { return };
+            if let Err(error) = self.begin(stream, client, place) {
+                tracing::debug!(%client, %error, "a connection could not be begun with");
+            }
         }
-        let Some(place) = room(&floor).await else { return };
-        let Some((start, mut seat)) =
-            arrive(stream, client, Arc::clone(&target), &floor, secure.clone(), phase.clone())
-        else {
-            continue;
+    }
+
+    /// Has one of the threads serve a client.
+    fn begin(&self, stream: TcpStream, client: SocketAddr, place: OwnedSemaphorePermit) -> io::Result<()> {
+        let thread = self.floor.threads.least_busy();
+        let _there = thread.enter();
+        let stream = match thread.number() == self.thread {
+            true => stream,
+            false => TcpStream::from_std(stream.into_std()?)?,
         };
+        let Some((start, mut seat)) = self.arrive(stream, client) else { return Ok(()) };
+        let share = thread.share();
         // It ends with its client, with its instance, to make room for others, or when `phase` says so.
         world::task::spawn("gateway client connection", async move {
             let mut shed = pin!(seat.watch(start.pulse()));
@@ -218,9 +248,38 @@ async fn accept(
                 () = serving => {}
                 () = shed.as_mut() => tracing::debug!(%client, "client connection closed to make room for others"),
             }
-            drop(place);
+            drop((place, share));
         })
         .detach();
+        Ok(())
+    }
+
+    fn arrive(&self, stream: TcpStream, client: SocketAddr) -> Option<(Start, Seat)> {
+        let Door { floor, .. } = self;
+        let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
+        // A balancer is not counted as one client; those it names are.
+        let seat = floor.seat(trusted.is_none().then(|| client.ip()))?;
+        let pulse = Arc::new(Pulse::new());
+        let mut arrival = Arrival {
+            ground: Arc::clone(&floor.ground),
+            target: Arc::clone(&self.target),
+            stream: ClientStream::new(Transport::Plain(stream), Arc::clone(&pulse), &floor.meters),
+            pulse,
+            client,
+            load: seat.load(),
+            phase: self.phase.clone(),
+            secure: self.offer.is_some(),
+            offer: self.offer.clone(),
+            http_2: false,
+            trusted,
+            caller: None,
+            passage: None,
+        };
+        if arrival.secure || arrival.trusted.is_some() || arrival.published().is_some() {
+            return Some((Start::Other(Box::new(arrival), Arc::clone(floor)), seat));
+        }
+        let (session, wire) = arrival.into_http();
+        Some((Start::Http(session, wire), seat))
     }
 }
 
@@ -269,31 +328,6 @@ impl Start {
             Start::Other(arrival, _) => &arrival.pulse,
         }
     }
-}
-
-fn arrive(
-    stream: TcpStream,
-    client: SocketAddr,
-    target: Arc<Swap<Target>>,
-    floor: &Arc<Floor>,
-    offer: Option<Arc<Offer>>,
-    phase: watch::Receiver<Phase>,
-) -> Option<(Start, Seat)> {
-    let trusted = floor.trusted.clone().filter(|trusted| trusted.admit(client.ip()));
-    // A balancer is not counted as one client; those it names are.
-    let seat = floor.seat(trusted.is_none().then(|| client.ip()))?;
-    let pulse = Arc::new(Pulse::new());
-    let stream = ClientStream::new(Transport::Plain(stream), Arc::clone(&pulse), &floor.meters);
-    let ground = Arc::clone(&floor.ground);
-    let load = seat.load();
-    let (secure, http_2, caller, passage) = (offer.is_some(), false, None, None);
-    let mut arrival =
-        Arrival { ground, target, stream, pulse, client, load, phase, secure, offer, http_2, trusted, caller, passage };
-    if arrival.secure || arrival.trusted.is_some() || arrival.published().is_some() {
-        return Some((Start::Other(Box::new(arrival), Arc::clone(floor)), seat));
-    }
-    let (session, wire) = arrival.into_http();
-    Some((Start::Http(session, wire), seat))
 }
 
 async fn serve(arrival: Arrival, floor: Arc<Floor>, seat: &mut Seat) {
@@ -364,17 +398,17 @@ async fn behind(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
 }
 
 /// Listens at `address`.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     // A restarted gateway must not wait for the last connections of the one before.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Has what is accepted at `socket` write without waiting for more (no algorithm of Nagle's): Linux gives that on, which
 /// spares each connection a system call.
-fn write_at_once(socket: &TcpListener) -> io::Result<()> {
+fn write_at_once(socket: &std::net::TcpListener) -> io::Result<()> {
     Ok(sockopt::set_tcp_nodelay(socket, true)?)
 }
 
@@ -393,10 +427,10 @@ pub(crate) fn inherit_udp(socket: OwnedFd) -> io::Result<UdpSocket> {
 }
 
 /// Takes over a socket that listens already.
-pub(crate) fn inherit(socket: OwnedFd) -> io::Result<TcpListener> {
+pub(crate) fn inherit(socket: OwnedFd) -> io::Result<std::net::TcpListener> {
     let socket = std::net::TcpListener::from(socket);
     socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
+    Ok(socket)
 }
 
 /// Why an address cannot be served, and what to do about it.
@@ -422,6 +456,7 @@ mod tests {
     async fn what_is_accepted_writes_at_once() {
         let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         write_at_once(&socket).expect("an option of TCP");
+        let socket = TcpListener::from_std(socket).expect("a socket");
         let client = TcpStream::connect(socket.local_addr().expect("it is bound"));
         let (client, accepted) = tokio::join!(client, socket.accept());
         client.expect("it listens");

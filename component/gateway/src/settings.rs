@@ -121,6 +121,8 @@ pub struct Settings {
     /// Which of them, where a route does not say.
     pub access_log: Option<AccessLog>,
     pub limits: Limits,
+    /// Threads of its own that serve clients. With none, they are served where the gateway is started.
+    pub threads: usize,
 }
 
 /// Where answers of routes with a cache are kept.

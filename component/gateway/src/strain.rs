@@ -23,6 +23,8 @@ const SHARE_MAX: f32 = 0.95;
 /// The strain now; each part from 0, none, to 1, all there is.
 #[derive(Debug, Default)]
 pub(crate) struct Strain {
+    /// Of the latest thread since the last look, in seconds.
+    late: AtomicU32,
     /// Of work that is ready.
     delay: AtomicU32,
     /// Of programs of the machine, as the kernel tells.
@@ -30,9 +32,16 @@ pub(crate) struct Strain {
 }
 
 impl Strain {
-    /// A look: how much later than wanted it came.
-    pub(crate) fn look(&self, late: Duration) {
-        let late = (late.as_secs_f32() * 1_000.0 / DELAY_MS_FULL).min(1.0);
+    /// How much later than wanted a thread came to something.
+    pub(crate) fn note_late(&self, late: Duration) {
+        // Numbers that are not negative are in the order of their bits.
+        self.late.fetch_max(late.as_secs_f32().to_bits(), Ordering::Relaxed);
+    }
+
+    /// Takes in how late the latest thread was since the last look.
+    pub(crate) fn look(&self) {
+        let late = f32::from_bits(self.late.swap(0, Ordering::Relaxed));
+        let late = (late * 1_000.0 / DELAY_MS_FULL).min(1.0);
         let before = get(&self.delay);
         set(&self.delay, before + GAIN * (late - before));
     }
@@ -104,14 +113,17 @@ mod tests {
     #[test]
     fn work_that_waits_for_a_second_is_a_strain_and_is_forgotten() {
         let strain = Strain::default();
-        strain.look(Duration::from_secs(5));
+        strain.note_late(Duration::from_secs(5));
+        strain.note_late(Duration::ZERO);
+        strain.look();
         assert_eq!(admitted(&strain), [100, 100, 100], "one pause is none");
         for _ in 0..20 {
-            strain.look(Duration::from_secs(5));
+            strain.note_late(Duration::from_secs(5));
+            strain.look();
         }
         assert_eq!(admitted(&strain), [5, 14, 100]);
         for _ in 0..20 {
-            strain.look(Duration::ZERO);
+            strain.look();
         }
         assert_eq!(admitted(&strain), [100, 100, 100]);
     }

@@ -8,6 +8,7 @@ use crate::budget::Budget;
 use crate::cache::Room;
 use crate::crowd::Crowd;
 use crate::gateway::EndpointSeen;
+use crate::idle::Idle;
 use crate::link::{Link, Shared};
 use crate::metrics::{Failure, ServiceMeters};
 use crate::proof;
@@ -15,6 +16,7 @@ use crate::seen::{InstanceSeen, Scribe};
 use crate::settings::Limits;
 use crate::strain::Strain;
 use crate::table;
+use crate::threads;
 use balancer::{Breaker, Choice, NotPicked, Outcome, Pool};
 use meter::Meter;
 use std::collections::HashMap;
@@ -117,9 +119,9 @@ pub(crate) struct Upstream {
 
 struct State {
     pool: Pool,
-    idle: HashMap<Arc<str>, Vec<Link>>,
-    /// Connections of HTTP/2, one for each endpoint that is spoken to so.
-    shared: HashMap<Arc<str>, Shared>,
+    idle: HashMap<Arc<str>, Idle>,
+    /// Connections of HTTP/2, one for each thread and endpoint that is spoken to so.
+    shared: HashMap<Arc<str>, Vec<Shared>>,
     seen: HashMap<Arc<str>, Arc<InstanceSeen>>,
     budget: Budget,
 }
@@ -172,7 +174,7 @@ impl Upstream {
             })
             .collect();
         let now_ms = self.ground.now_ms();
-        let unused: (Vec<Vec<Link>>, Vec<Shared>) = {
+        let unused: (Vec<Idle>, Vec<Vec<Shared>>) = {
             let mut state = self.lock();
             let State { pool, idle, shared, seen, .. } = &mut *state;
             pool.update(now_ms, wanted);
@@ -382,17 +384,13 @@ impl Upstream {
         let idle_ms = u64::try_from(self.ground.limits.idle_upstream_deadline.as_millis()).unwrap_or(u64::MAX);
         let mut closed = Vec::new();
         let mut state = self.lock();
-        for links in state.idle.values_mut() {
-            closed.extend(
-                links.extract_if(.., |link| now_ms.saturating_sub(link.idle_since_ms) > idle_ms || !link.is_free()),
-            );
-            links.iter_mut().for_each(Link::park);
+        for idle in state.idle.values_mut() {
+            closed.extend(idle.sweep(|link| now_ms.saturating_sub(link.idle_since_ms) > idle_ms || !link.is_free()));
         }
-        let unused: Vec<Shared> = state
-            .shared
-            .extract_if(|_, shared| shared.is_unused() || !shared.is_open())
-            .map(|(_, shared)| shared)
-            .collect();
+        let mut unused: Vec<Shared> = Vec::new();
+        for shared in state.shared.values_mut() {
+            unused.extend(shared.extract_if(.., |shared| shared.is_unused() || !shared.is_open()));
+        }
         drop(state);
         drop((closed, unused));
     }
@@ -440,11 +438,13 @@ impl Lease {
     pub(crate) fn take_idle(&self, may_send_twice: bool) -> Option<Link> {
         let now_ms = self.upstream.ground.now_ms();
         loop {
-            let mut link = self.upstream.lock().idle.get_mut(&self.id)?.pop()?;
+            let mut link = self.upstream.lock().idle.get_mut(&self.id)?.take()?;
             if !may_send_twice && now_ms.saturating_sub(link.idle_since_ms) > IDLE_MS_ONCE_MAX {
                 return None;
             }
-            if link.is_free() {
+            if link.is_free()
+                && let Some(mut link) = link.move_here()
+            {
                 link.reused = true;
                 return Some(link);
             }
@@ -454,12 +454,17 @@ impl Lease {
     /// A share in the endpoint's connection of HTTP/2.
     pub(crate) fn take_shared(&self) -> Option<Link> {
         let state = self.upstream.lock();
-        state.shared.get(&self.id).filter(|shared| shared.is_open()).map(|shared| shared.link(true))
+        let own = state.shared.get(&self.id)?.iter().find(|shared| shared.thread == threads::here());
+        own.filter(|shared| shared.is_open()).map(|shared| shared.link(true))
     }
 
     /// Shares a connection of HTTP/2 with those that come.
     pub(crate) fn share(&self, shared: Shared) {
-        let before = self.upstream.lock().shared.insert(Arc::clone(&self.id), shared);
+        let mut state = self.upstream.lock();
+        let all = state.shared.entry(Arc::clone(&self.id)).or_default();
+        let before: Vec<Shared> = all.extract_if(.., |other| other.thread == shared.thread).collect();
+        all.push(shared);
+        drop(state);
         drop(before);
     }
 
@@ -525,12 +530,12 @@ impl Lease {
         let mut surplus = None;
         if let Some(link) = link {
             if state.pool.takes_picks(&self.id) {
-                let links = match state.idle.get_mut(&self.id) {
-                    Some(links) => links,
+                let idle = match state.idle.get_mut(&self.id) {
+                    Some(idle) => idle,
                     None => state.idle.entry(Arc::clone(&self.id)).or_default(),
                 };
-                if links.len() < upstream.ground.limits.idle_upstream_max {
-                    links.push(link);
+                if idle.count() < upstream.ground.limits.idle_upstream_max {
+                    idle.put(link);
                 } else {
                     surplus = Some(link);
                 }

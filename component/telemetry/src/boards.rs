@@ -202,6 +202,7 @@ const BOARDS: &[Board] = &[
             ),
             panel("Traffic", Unit::BytesPerSecond, &[line("bramble_gateway_bytes_total", "{direction}")]),
             panel("Strain", Unit::Share, &[line("bramble_gateway_strain", "{class}")]),
+            panel("Connections by thread", Unit::Count, &[line("bramble_gateway_thread_connections", "{thread}")]),
             panel(
                 "Missing from the access log",
                 Unit::PerSecond,

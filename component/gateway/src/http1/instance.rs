@@ -253,6 +253,15 @@ impl Line {
         self.goes_on && self.reading.is_through() && self.buffer.is_empty() && silent()
     }
 
+    /// Has the current runtime say when something happens at the socket.
+    pub(crate) fn register_anew(&mut self) -> io::Result<()> {
+        self.ends = match std::mem::replace(&mut self.ends, Ends::Neither) {
+            Ends::Both(stream) => Ends::Both(TcpStream::from_std(stream.into_std()?)?),
+            others @ (Ends::Apart { .. } | Ends::Neither) => others,
+        };
+        Ok(())
+    }
+
     /// Nothing is kept of an unused line but its socket.
     pub(crate) fn park(&mut self) {
         self.buffer = BytesMut::new();

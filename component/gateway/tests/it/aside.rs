@@ -84,7 +84,7 @@ async fn another_service_is_asked_for_leave() {
         "GET /verify?a=b POST http shop.test /admin 127.0.0.1",
     ];
     assert_eq!(*asked.lock().unwrap(), expected);
-    assert_eq!(bed.counted("bramble_gateway_refused_total", "reason=\"leave\""), 1.0);
+    bed.counts("bramble_gateway_refused_total", "reason=\"leave\"", 1.0).await;
     assert_eq!(bed.doors.dials("b"), 1, "its connection is used again");
     until(|| bed.gateway.in_flight("b") == 0).await;
 }
@@ -195,7 +195,7 @@ async fn only_a_share_is_copied() {
     let told = || bed.counted("bramble_gateway_mirrored_total", BESIDE);
     // With 200 throws of a fair coin, fewer than 40 of a kind come up once in 10^18.
     assert!((40.0..=160.0).contains(&told()), "{}", told());
-    assert_eq!(bed.counted("bramble_gateway_requests_total", SERVICE), 200.0);
+    bed.counts("bramble_gateway_requests_total", SERVICE, 200.0).await;
     bed.gateway.apply(table(mirror(0, None), &["b"])).await;
     let before = told();
     assert_eq!(ask(&bed, "GET /", "").await.status, 200);

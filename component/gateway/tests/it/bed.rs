@@ -195,6 +195,8 @@ impl Bed {
     pub(crate) async fn start_with(settings: Settings, table: Table) -> Bed {
         let doors = Arc::new(Doors::default());
         let meter = meter::Meter::new();
+        // As on a machine of two processors; in others, all is served where the test runs.
+        let settings = Settings { threads: 2, ..settings };
         let gateway = Gateway::start(settings, Arc::clone(&doors) as Arc<dyn Dialer>, meter.clone());
         let applied = gateway.apply(table).await;
         assert_eq!(applied.failed, []);
@@ -216,6 +218,12 @@ impl Bed {
 
     pub(crate) async fn client(&self) -> Client {
         Client::connect(self.address).await
+    }
+
+    /// Waits until what is counted has come to `expected`: that may be a moment after the answer.
+    pub(crate) async fn counts(&self, name: &str, label: &str, expected: f64) {
+        until(|| self.counted(name, label) >= expected).await;
+        assert_eq!(self.counted(name, label), expected, "{name} {label}");
     }
 
     /// The sum of a counter's series.

@@ -112,8 +112,10 @@ async fn what_was_asked_for_once_is_given_again() {
     let head = head.head().await.expect("a head");
     assert_eq!((head.status, head.headers["content-length"].as_str()), (200, "8"));
     assert_eq!(service.asked(), 1);
-    assert_eq!((bed.counted(COUNTED, "miss"), bed.counted(COUNTED, "\"hit\"")), (1.0, 2.0));
-    assert_eq!(bed.counted("bramble_gateway_requests_total", "2xx"), 3.0, "the cache's own are no client's");
+    bed.counts(COUNTED, "miss", 1.0).await;
+    bed.counts(COUNTED, "\"hit\"", 2.0).await;
+    // The cache's own are no client's.
+    bed.counts("bramble_gateway_requests_total", "2xx", 3.0).await;
     let listed = bed.gateway.cached();
     assert_eq!((listed[0].hits, listed[0].address.as_str()), (2, "http://shop.test/cache-control=max-age=60"));
 }
@@ -150,7 +152,7 @@ async fn what_may_not_be_kept_is_not() {
         }
         assert_eq!(service.asked(), before + 2, "{path}");
     }
-    assert_eq!(bed.counted(COUNTED, "uncacheable"), 12.0);
+    bed.counts(COUNTED, "uncacheable", 12.0).await;
     let public = "/cache-control=max-age=9,public";
     get(&bed, public, "authorization: Basic eDp5\r\n").await;
     kept(&bed, 1).await;
@@ -232,7 +234,7 @@ async fn many_that_want_the_same_read_what_one_asked_for_as_it_comes() {
         assert_eq!(client.exactly(4).await.expect("the rest"), b"rest");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    assert_eq!(bed.counted(COUNTED, "collapsed"), 19.0);
+    bed.counts(COUNTED, "collapsed", 19.0).await;
     kept(&bed, 1).await;
     assert_eq!(get(&bed, "/", "").await.text(), "halfrest");
 }
@@ -334,8 +336,9 @@ async fn a_stale_answer_is_given_once_more_while_it_is_asked_for_anew() {
     while seen == "answer 1" || seen == "answer 2" {
         seen = get(&bed, path, "").await.text();
     }
-    assert!(bed.counted(COUNTED, "\"stale\"") >= 2.0);
-    assert_eq!(bed.counted(COUNTED, "\"miss\""), 1.0, "what is asked for in the background is no request");
+    until(|| bed.counted(COUNTED, "\"stale\"") >= 2.0).await;
+    // What is asked for in the background is no request.
+    bed.counts(COUNTED, "\"miss\"", 1.0).await;
 }
 
 #[tokio::test]
@@ -360,7 +363,7 @@ async fn what_is_stale_is_asked_for_by_its_name() {
     assert!(second.headers["cache-status"].starts_with("bramble; fwd=stale; fwd-status=304"), "{second:?}");
     let third = get(&bed, "/", "if-none-match: \"x\", \"a\"\r\n").await;
     assert_eq!((third.status, third.headers["etag"].as_str()), (304, "\"a\""));
-    assert_eq!(bed.counted(COUNTED, "revalidated"), 2.0);
+    bed.counts(COUNTED, "revalidated", 2.0).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! HTTP/3 beside TLS over TCP.
 
-use crate::bed::{Bed, Body, HANG, Instance, SERVICE, endpoints, listener, route, text, until};
+use crate::bed::{Bed, HANG, Instance, SERVICE, endpoints, listener, route, text, until};
 use bytes::{Buf, Bytes};
 use gateway::{AccessSink, Gateway, Left, Limits, ListenerKind, Settings, Speaks, Table};
 use h3::client::{RequestStream, SendRequest};

@@ -42,7 +42,7 @@ async fn connections_are_kept_on_both_sides() {
     assert_eq!(other.get("/").await.status, 200);
     assert_eq!(bed.doors.dials("a"), 1);
     assert_eq!(bed.gateway.in_flight("a"), 0);
-    assert_eq!(bed.counted("bramble_gateway_requests_total", "2xx"), 21.0);
+    bed.counts("bramble_gateway_requests_total", "2xx", 21.0).await;
 }
 
 #[tokio::test]
@@ -491,7 +491,7 @@ async fn routes_choose_by_host_and_path() {
             answer.text()
         );
     }
-    assert_eq!(bed.counted("bramble_gateway_requests_total", "service=\"\""), 2.0);
+    bed.counts("bramble_gateway_requests_total", "service=\"\"", 2.0).await;
 }
 
 /// Reads to the end of a head.

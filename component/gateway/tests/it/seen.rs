@@ -201,7 +201,7 @@ async fn a_client_that_leaves_is_told_of() {
     drop(client);
     let half = log.one().await;
     assert_eq!((half.status, half.end, half.bytes_out), (200, End::Left, 4));
-    assert_eq!(bed.counted("bramble_gateway_requests_total", "class=\"gone\""), 2.0);
+    bed.counts("bramble_gateway_requests_total", "class=\"gone\"", 2.0).await;
 }
 
 #[tokio::test]

@@ -44,20 +44,20 @@ pub fn serve_alone(mut arguments: impl Iterator<Item = String>) -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let runtime = runtime.expect("a runtime starts");
-    let gateway = runtime.block_on(start(table(plain, secure, certificate), backend));
+    let gateway = runtime.block_on(start(table(plain, secure, certificate), backend, threads));
     // This thread waits for the end; the runtime's own do the work.
     let ended = std::io::stdin().read_to_end(&mut Vec::new());
     runtime.block_on(async { drop(gateway) });
     if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn start(table: Table, backend: SocketAddr) -> Gateway {
+async fn start(table: Table, backend: SocketAddr, threads: usize) -> Gateway {
     // All clients of a measurement have one address.
     let usual = Limits::default();
     let most = usual.connections_max;
     let limits = Limits { connections_per_client_max: most, requests_per_client_max: most, ..usual };
     // As a node does, it tells of one in a hundred requests; writing them down is another process's affair.
-    let settings = Settings { limits, access: Some(Arc::new(Nowhere)), ..Settings::default() };
+    let settings = Settings { limits, access: Some(Arc::new(Nowhere)), threads, ..Settings::default() };
     let gateway = Gateway::start(settings, Arc::new(Direct(backend)), meter::Meter::new());
     let applied = gateway.apply(table).await;
     assert!(applied.failed.is_empty(), "the gateway serves: {:?}", applied.failed);
