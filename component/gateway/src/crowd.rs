@@ -116,6 +116,27 @@ impl Crowd {
         (seat, told)
     }
 
+    /// Has every connection look what has become of it.
+    pub(crate) fn nudge(&self) {
+        self.lock().open.values().for_each(|open| open.pulse.nudge());
+    }
+
+    /// The same for those without a request whose time is up: while they are at rest, nothing else reminds them.
+    pub(crate) fn nudge_overdue(&self, idle_deadline: Duration) {
+        let state = self.lock();
+        let pulses = state.open.values().map(|open| &open.pulse);
+        pulses.filter(|pulse| pulse.is_resting(idle_deadline)).for_each(|pulse| pulse.nudge());
+    }
+
+    /// Whether a connection is of no use still. If it has been since, it may be told again.
+    fn is_useless(&self, number: u64, pulse: &Pulse) -> bool {
+        let is_useless = quiet(pulse).is_some();
+        if !is_useless {
+            self.lock().open.get_mut(&number).into_iter().for_each(|open| open.is_told = false);
+        }
+        is_useless
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is one statement: a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -175,10 +196,14 @@ impl Seat {
         self.client.as_ref().map(|(_, load)| Arc::clone(load))
     }
 
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.client.as_ref().map(|(client, _)| *client)
+    }
+
     /// Has the connection count for a client that became known later: the one of `other`, whose seat it takes over.
     pub(crate) fn count(&mut self, mut other: Seat) {
         self.client = other.client.take();
-        let client = self.client.as_ref().map(|(client, _)| *client);
+        let client = self.client();
         let mut state = self.crowd.lock();
         if let Some(open) = self.number.and_then(|number| state.open.get_mut(&number)) {
             open.client = client;
@@ -187,7 +212,7 @@ impl Seat {
 
     /// Puts the connection among those that may be told to close. Ends when it is to, and is of no use still.
     pub(crate) fn watch(&mut self, pulse: &Arc<Pulse>) -> impl Future<Output = ()> + use<> {
-        self.list(self.client.as_ref().map(|(client, _)| *client), false, pulse)
+        self.list(self.client(), false, pulse)
     }
 
     fn list(
@@ -196,23 +221,28 @@ impl Seat {
         is_stream: bool,
         pulse: &Arc<Pulse>,
     ) -> impl Future<Output = ()> + use<> {
-        let mut state = self.crowd.lock();
-        state.last += 1;
-        let number = state.last;
-        state.open.insert(number, Open { client, pulse: Arc::clone(pulse), is_stream, is_told: false });
-        drop(state);
-        self.number = Some(number);
+        // One that was at rest is among them.
+        let number = *self.number.get_or_insert_with(|| {
+            let mut state = self.crowd.lock();
+            state.last += 1;
+            let number = state.last;
+            state.open.insert(number, Open { client, pulse: Arc::clone(pulse), is_stream, is_told: false });
+            number
+        });
         let (crowd, pulse) = (Arc::clone(&self.crowd), Arc::clone(pulse));
         async move {
             loop {
-                pulse.told().await;
-                if quiet(&pulse).is_some() {
+                pulse.nudged().await;
+                if pulse.is_told() && crowd.is_useless(number, &pulse) {
                     return;
                 }
-                // It has been of use since, and may be told again.
-                crowd.lock().open.get_mut(&number).into_iter().for_each(|open| open.is_told = false);
             }
         }
+    }
+
+    /// Whether a connection that was told to close is of no use still.
+    pub(crate) fn is_useless(&self, pulse: &Pulse) -> bool {
+        self.number.is_some_and(|number| self.crowd.is_useless(number, pulse))
     }
 }
 
@@ -287,7 +317,7 @@ mod tests {
             let told = state.open.values().filter(|open| open.client == ip(client));
             // A permit that is there says that it was told.
             told.filter(|open| {
-                let told = std::pin::pin!(open.pulse.told());
+                let told = std::pin::pin!(open.pulse.nudged());
                 told.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
             })
             .count()

@@ -5,6 +5,7 @@
 
 use crate::aside::{self, Asides, Outside};
 use crate::cache::{Listed, Purge, Room};
+use crate::crowd::Crowd;
 use crate::listener::{self, Aim, Floor, Listening, Phase, Target, TargetKind};
 use crate::metrics::{ConnectionMeters, ServiceMeters};
 use crate::named::Named;
@@ -33,6 +34,8 @@ use wire::spec::{AccessLog, PriorityClass, Protocol};
 use world::net::Dialer;
 use world::task::Task;
 
+/// Connections at rest may be closed so much later than they might.
+const REMIND_EVERY: Duration = Duration::from_secs(5);
 /// How often unused connections are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Requests to the routed port that match no route are counted under this name.
@@ -58,6 +61,7 @@ pub struct Gateway {
     _scribe: Option<Task>,
     /// Held while a table is applied, so that two do not mix.
     pub(crate) state: tokio::sync::Mutex<State>,
+    _reminder: Task,
     _sweeper: Task,
     _watchers: Vec<Task>,
     _keeper: Task,
@@ -111,7 +115,7 @@ impl EndpointSeen {
 
 impl State {
     /// Closes the sockets `table` does not name.
-    async fn retire_others(&mut self, table: &Table) {
+    async fn retire_others(&mut self, table: &Table, crowd: &Crowd) {
         let wanted: HashSet<Key> = table.listeners.iter().map(Key::of).collect();
         self.retired.retain(|phase| !phase.is_closed());
         let mut closing = Vec::new();
@@ -119,6 +123,9 @@ impl State {
             let (phase, accepting) = listening.retire();
             self.retired.push(phase);
             closing.push(accepting);
+        }
+        if !closing.is_empty() {
+            crowd.nudge();
         }
         for accepting in closing {
             accepting.join().await;
@@ -170,6 +177,7 @@ impl Gateway {
             unrouted: Arc::new(ServiceMeters::new(&meter, NO_SERVICE)),
             // These end with the gateway.
             _watchers: watch(&floor, &meter),
+            _reminder: world::task::spawn("gateway reminder", remind(Arc::clone(&floor.ground))),
             floor,
             _series: series,
             _threads: ends,
@@ -224,7 +232,7 @@ impl Gateway {
             (Aim { upstream, asides, seen: self.routes_seen.get(route, &self.meter) }, rules)
         }));
         state.routes.clone_from(&table.routes);
-        state.retire_others(&table).await;
+        state.retire_others(&table, &self.floor.ground.crowd).await;
         let mut named = HashSet::new();
         for listener in &table.listeners {
             let key = Key::of(listener);
@@ -367,7 +375,7 @@ impl Gateway {
         let phases = {
             let mut state = self.state.lock().await;
             state.closed = true;
-            state.retire_others(&Table::default()).await;
+            state.retire_others(&Table::default(), &self.floor.ground.crowd).await;
             std::mem::take(&mut state.retired)
         };
         let ended = async {
@@ -382,6 +390,7 @@ impl Gateway {
         for phase in &phases {
             phase.send_replace(Phase::Cut);
         }
+        self.floor.ground.crowd.nudge();
         if let Some(cache) = self.floor.ground.cache.get() {
             cache.stash.close().await;
         }
@@ -532,6 +541,16 @@ fn measure(meter: &Meter, upstreams: Arc<Mutex<Upstreams>>) -> Registration {
             samples.gauge("bramble_gateway_penalty_seconds", help, &labels, seen.penalty_ms / 1_000.0);
         }
     })
+}
+
+/// Reminds connections at rest that their time is up.
+async fn remind(ground: Arc<Ground>) {
+    let idle_deadline = ground.limits.idle_deadline;
+    let pause = REMIND_EVERY.min(idle_deadline);
+    loop {
+        tokio::time::sleep(pause).await;
+        ground.crowd.nudge_overdue(idle_deadline);
+    }
 }
 
 async fn sweep(upstreams: Arc<Mutex<Upstreams>>) {

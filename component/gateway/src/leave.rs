@@ -84,6 +84,7 @@ impl Gateway {
         for retired in &self.state.lock().await.retired {
             retired.send_replace(phase);
         }
+        self.floor.ground.crowd.nudge();
     }
 
     async fn ended_within(&self, patience: Duration) -> bool {

@@ -4,23 +4,19 @@
 //! what they began with, and new requests see the new target. Does not know how anything is served.
 
 use crate::aside::Asides;
+use crate::attend::{self, Places, Start};
 use crate::crowd::Seat;
-use crate::handshake::{self, Shaken};
-use crate::http1::SharedWire;
 #[cfg(feature = "http3")]
 use crate::http3;
 use crate::metrics::{ConnectionMeters, ServiceMeters};
 use crate::named::Named;
 use crate::offer::Offer;
-use crate::peek;
 use crate::policy::Policy;
-use crate::proxied::{self, Header};
-use crate::published::{self, Arrival};
+use crate::published::Arrival;
 use crate::pulse::{ClientStream, Pulse, Transport};
 use crate::route::Router;
 use crate::rule::Addresses;
 use crate::seen::RouteSeen;
-use crate::session::{self, Session};
 use crate::settings::UdpDialer;
 use crate::swap::Swap;
 use crate::table::Speaks;
@@ -32,10 +28,8 @@ use rustix::net::sockopt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wire::spec::ProxyProtocol;
@@ -232,25 +226,9 @@ impl Door {
             true => stream,
             false => TcpStream::from_std(stream.into_std()?)?,
         };
-        let Some((start, mut seat)) = self.arrive(stream, client) else { return Ok(()) };
-        let share = thread.share();
-        // It ends with its client, with its instance, to make room for others, or when `phase` says so.
-        world::task::spawn("gateway client connection", async move {
-            let mut shed = pin!(seat.watch(start.pulse()));
-            let serving = async {
-                match start {
-                    Start::Http(session, wire) => session::serve(session, wire).await,
-                    Start::Other(arrival, floor) => Box::pin(serve(*arrival, floor, &mut seat)).await,
-                }
-            };
-            tokio::select! {
-                biased;
-                () = serving => {}
-                () = shed.as_mut() => tracing::debug!(%client, "client connection closed to make room for others"),
-            }
-            drop((place, share));
-        })
-        .detach();
+        if let Some((start, seat)) = self.arrive(stream, client) {
+            attend::begin(start, Places { seat, _place: place, _share: thread.share() });
+        }
         Ok(())
     }
 
@@ -311,89 +289,6 @@ impl Floor {
             self.meters.crowded.inc();
         }
         seat
-    }
-}
-
-/// How a connection begins. Most are silent most of the time, so what is held of one is small: what only some need is
-/// made for those.
-enum Start {
-    Http(Arc<Session>, SharedWire),
-    Other(Box<Arrival>, Arc<Floor>),
-}
-
-impl Start {
-    fn pulse(&self) -> &Arc<Pulse> {
-        match self {
-            Start::Http(session, ..) => &session.pulse,
-            Start::Other(arrival, _) => &arrival.pulse,
-        }
-    }
-}
-
-async fn serve(arrival: Arrival, floor: Arc<Floor>, seat: &mut Seat) {
-    let Some(mut arrival) = Box::pin(open(arrival, &floor, seat)).await else { return };
-    match arrival.published() {
-        Some(port) => published::serve(arrival, port).await,
-        None if arrival.http_2 => arrival.serve_http_2().await,
-        None => {
-            let (session, wire) = arrival.into_http();
-            session::serve(session, wire).await;
-        }
-    }
-}
-
-/// What comes before the first byte that is meant for us: a balancer's word, and TLS. `None` when that came to nothing.
-async fn open(mut arrival: Arrival, floor: &Floor, seat: &mut Seat) -> Option<Arrival> {
-    let client = arrival.client;
-    let mut stream = arrival.stream.into_plain()?;
-    if arrival.trusted.is_some() {
-        let spoken = tokio::time::timeout(floor.ground.limits.head_deadline, behind(&mut stream)).await;
-        match spoken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(Some(named)) => {
-                seat.count(floor.seat(Some(named.ip()))?);
-                (arrival.client, arrival.load) = (named, seat.load());
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::debug!(%client, %error, "a balancer in front of us said nothing that could be read");
-                return None;
-            }
-        }
-    }
-    let transport = if arrival.secure {
-        let shared = matches!(arrival.target.get().kind, TargetKind::Routed(_));
-        match handshake::shake(stream, arrival.client, floor, shared).await? {
-            Shaken::Passage(stream, passage) => {
-                arrival.passage = Some(Box::new(passage));
-                Transport::Plain(stream)
-            }
-            Shaken::Ours { stream, http_2, caller } => {
-                (arrival.http_2, arrival.caller) = (http_2, caller);
-                stream
-            }
-        }
-    } else {
-        Transport::Plain(stream)
-    };
-    arrival.stream = ClientStream::new(transport, Arc::clone(&arrival.pulse), &floor.meters);
-    Some(arrival)
-}
-
-/// Whom a balancer speaks for, if it says so by the PROXY protocol. What follows is left to be read.
-async fn behind(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
-    let mut seen = vec![0; proxied::HEADER_BYTES_MAX];
-    let mut known = 0;
-    loop {
-        known = peek::more(stream, known, &mut seen).await?;
-        match proxied::read(seen.get(..known).unwrap_or_default()) {
-            Header::Read { bytes, client } => {
-                stream.read_exact(seen.get_mut(..bytes).unwrap_or_default()).await?;
-                return Ok(client);
-            }
-            Header::Absent => return Ok(None),
-            Header::Bad(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
-            Header::Unsure => {}
-        }
     }
 }
 

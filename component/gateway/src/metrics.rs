@@ -265,6 +265,7 @@ fn method_index(method: &Method) -> usize {
 #[derive(Clone)]
 pub(crate) struct ConnectionMeters {
     pub(crate) open: Gauge,
+    pub(crate) resting: Gauge,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     handshakes: [Counter; 3],
@@ -292,6 +293,11 @@ impl ConnectionMeters {
         };
         ConnectionMeters {
             open: meter.gauge("bramble_gateway_connections", "Client connections open now.", &[]),
+            resting: meter.gauge(
+                "bramble_gateway_resting_connections",
+                "Client connections on which nobody has said anything for a moment: they cost little.",
+                &[],
+            ),
             crowded: meter.counter(
                 "bramble_gateway_connections_refused_total",
                 "Client connections closed at once because their client had as many as one may have, or its part of a full house.",

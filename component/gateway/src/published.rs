@@ -78,7 +78,8 @@ enum Spoken {
 
 /// Serves a connection to a published port to its end.
 /// With `proxy_protocol` the instance is told whom it is served to before it hears anything.
-pub(crate) async fn serve(mut arrival: Arrival, port: Published) {
+/// What of it remains when it is HTTP and at rest is given back.
+pub(crate) async fn serve(mut arrival: Arrival, port: Published) -> Option<Box<Arrival>> {
     let Published { upstream, speaks, proxy_protocol } = port;
     let started = world::clock::monotonic();
     let mut search = Search::new(Arc::clone(&upstream), started);
@@ -111,7 +112,8 @@ pub(crate) async fn serve(mut arrival: Arrival, port: Published) {
                 let header = introduction(&arrival, version);
                 if let Err(error) = stream.write_all(&header).await {
                     tracing::debug!(client = %arrival.client, %error, "an instance left before it was told of its client");
-                    return lease.end(Outcome::ConnectFailed);
+                    lease.end(Outcome::ConnectFailed);
+                    return None;
                 }
             }
             lease.works();
@@ -123,8 +125,9 @@ pub(crate) async fn serve(mut arrival: Arrival, port: Published) {
                 _ = phase.wait_for(|phase| *phase == Phase::Cut) => {}
             }
             lease.end(Outcome::ClientGone);
+            None
         }
-        Spoken::Nothing => {}
+        Spoken::Nothing => None,
     }
 }
 
@@ -158,20 +161,16 @@ impl Arrival {
         (session, wire)
     }
 
-    pub(crate) async fn serve_http_2(self) {
-        let (session, stream) = self.into_session(None);
-        streams::serve(session, stream).await;
-    }
-
-    async fn serve_http(self, first: Option<(Lease, TcpStream)>) {
+    /// To its end, or until it is at rest: then what remains is given back.
+    pub(crate) async fn serve_http(self, first: Option<(Lease, TcpStream)>) -> Option<Box<Arrival>> {
         let http_2 = self.http_2;
         let (session, stream) = self.into_session(first);
         if http_2 {
             streams::serve(session, stream).await;
-        } else {
-            let wire = session.speak_http_1(stream);
-            session::serve(session, wire).await;
+            return None;
         }
+        let wire = session.speak_http_1(stream);
+        session::serve(session, wire).await
     }
 
     fn into_session(self, first: Option<(Lease, TcpStream)>) -> (Arc<Session>, ClientStream) {

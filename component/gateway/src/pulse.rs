@@ -5,22 +5,21 @@
 
 use crate::metrics::ConnectionMeters;
 use crate::pace::Pace;
-use crate::rarely::rarely;
 use crate::settings::Limits;
 use crate::socket;
 use bytes::{Bytes, BytesMut};
 use rustls::{HandshakeKind, ProtocolVersion};
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 use wire::api::TlsSeen;
 
@@ -59,7 +58,10 @@ pub(crate) struct Pulse {
     write_waits: AtomicBool,
     /// Told to make room, and it has not looked yet.
     told: AtomicBool,
-    telling: Notify,
+    /// Something may have become of the connection, and it has not looked yet.
+    due: AtomicBool,
+    /// Of whoever attends it.
+    waker: Mutex<Option<Waker>>,
 }
 
 impl Pulse {
@@ -77,7 +79,8 @@ impl Pulse {
             read_waits: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
             told: AtomicBool::new(false),
-            telling: Notify::const_new(),
+            due: AtomicBool::new(false),
+            waker: Mutex::new(None),
         }
     }
 
@@ -164,6 +167,11 @@ impl Pulse {
         is_owed && self.pace.is_slow(now_ms(), limits.body_grace, limits.body_bytes_per_s_min)
     }
 
+    /// Nothing has moved for so long, and nothing is under way.
+    pub(crate) fn is_resting(&self, after: Duration) -> bool {
+        self.is_idle() && self.unused().is_some_and(|unused| unused >= after)
+    }
+
     /// No request is under way, nor has one begun.
     pub(crate) fn is_idle(&self) -> bool {
         self.state.load(Ordering::Relaxed) == IDLE
@@ -199,14 +207,38 @@ impl Pulse {
     /// Tells it to make room for others.
     pub(crate) fn tell(&self) {
         self.told.store(true, Ordering::Release);
-        self.telling.notify_one();
+        self.nudge();
     }
 
-    /// Ends when it is told to.
-    pub(crate) async fn told(&self) {
-        let mut telling = pin!(self.telling.notified());
-        rarely(telling.as_mut(), || self.told.load(Ordering::Acquire)).await;
-        self.told.store(false, Ordering::Release);
+    /// Whether it was told to, since this was asked last.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.swap(false, Ordering::AcqRel)
+    }
+
+    /// Has whoever attends the connection look what has become of it.
+    pub(crate) fn nudge(&self) {
+        self.due.store(true, Ordering::SeqCst);
+        self.lock_waker().iter().for_each(Waker::wake_by_ref);
+    }
+
+    /// Waits for the next nudge. One task at a time may.
+    pub(crate) fn nudged(&self) -> impl Future<Output = ()> {
+        let mut is_known = false;
+        poll_fn(move |cx| self.poll_nudged(cx, &mut is_known))
+    }
+
+    /// The same; `is_known` tells whether it has been asked by this task before.
+    pub(crate) fn poll_nudged(&self, cx: &Context<'_>, is_known: &mut bool) -> Poll<()> {
+        if !std::mem::replace(is_known, true) {
+            *self.lock_waker() = Some(cx.waker().clone());
+        }
+        // Most of the time it is only looked at.
+        let is_due = self.due.load(Ordering::SeqCst) && self.due.swap(false, Ordering::SeqCst);
+        if is_due { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn lock_waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer is complete or given up.
@@ -282,6 +314,15 @@ pub(crate) struct ClientStream {
     meters: Open,
 }
 
+/// Counts a connection for as long as it is at rest.
+pub(crate) struct AtRest(Arc<ConnectionMeters>);
+
+impl Drop for AtRest {
+    fn drop(&mut self) {
+        self.0.resting.add(-1.0);
+    }
+}
+
 /// Counts a connection for as long as it is open.
 pub(crate) struct Open(Arc<ConnectionMeters>);
 
@@ -348,6 +389,21 @@ impl ClientStream {
         ready!(Pin::new(self).poll_read(cx, &mut read))?;
         *buffer = BytesMut::from(read.filled());
         Poll::Ready(Ok(read.filled().len()))
+    }
+
+    pub(crate) fn count_rest(&self) -> AtRest {
+        self.meters.0.resting.add(1.0);
+        AtRest(Arc::clone(&self.meters.0))
+    }
+
+    /// Waits until the client has said something, or has left.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let stream = match &self.stream {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        };
+        // Whatever is wrong with it shows when it is read.
+        stream.poll_read_ready(cx).map(drop)
     }
 
     fn note_read(&self, polled: &Poll<io::Result<usize>>) {

@@ -10,8 +10,8 @@ use crate::header::ClientName;
 use crate::http1::{Broken, Foreword, SharedWire};
 use crate::listener::{Phase, Target};
 use crate::offer::Offer;
+use crate::published::Arrival;
 use crate::pulse::{ClientStream, Pulse};
-use crate::rarely::rarely;
 use crate::rule::Addresses;
 use crate::streams;
 use crate::swap::Swap;
@@ -28,10 +28,17 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::sync::watch::error::RecvError;
 use wire::api::TlsSeen;
 use world::random::Dice;
+
+/// Requests that belong together follow each other faster: a connection without one for so long is at rest.
+const REST_AFTER: Duration = Duration::from_millis(100);
+/// Between two looks whether one that is used all the time still is.
+const REST_LOOK: Duration = Duration::from_secs(1);
 
 /// What the requests of one client connection share.
 pub(crate) struct Session {
@@ -168,6 +175,25 @@ impl Session {
         }
     }
 
+    /// What remains while nobody says anything. `None` when somebody else still holds the connection.
+    fn rest(&self, wire: SharedWire) -> Option<Box<Arrival>> {
+        Some(Box::new(Arrival {
+            ground: Arc::clone(&self.ground),
+            target: Arc::clone(&self.target),
+            stream: wire.into_stream()?,
+            pulse: Arc::clone(&self.pulse),
+            client: self.client,
+            load: self.load.clone(),
+            phase: self.phase.clone(),
+            secure: self.name.is_secure(),
+            offer: self.offer.clone(),
+            http_2: false,
+            trusted: self.trusted.clone(),
+            caller: self.caller.clone(),
+            passage: None,
+        }))
+    }
+
     /// Begins to speak HTTP/1 with the client.
     pub(crate) fn speak_http_1(&self, stream: ClientStream) -> SharedWire {
         let wire = SharedWire::new(stream, Arc::clone(&self.pulse));
@@ -203,49 +229,67 @@ impl Session {
     }
 }
 
-/// Serves the connection to its end. When its listener's phase says drain, what is under way is finished; when it says cut,
-/// nothing is.
-pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire) {
+/// Serves the connection to its end, or until nobody has said anything for a moment: then what is worth keeping is given
+/// back. When its listener's phase says drain, what is under way is finished; when it says cut, nothing is.
+pub(crate) async fn serve(session: Arc<Session>, wire: SharedWire) -> Option<Box<Arrival>> {
     let mut phase = session.watch();
     let limits = &session.ground.limits;
-    let mut alarm = pin!(tokio::time::sleep(limits.head_deadline));
+    let mut alarm = pin!(tokio::time::sleep(limits.head_deadline.min(REST_AFTER)));
     let (mut talk, mut first) = (None, true);
     loop {
-        let mut changing = pin!(phase.changed());
         let after = tokio::select! {
             biased;
             after = poll_fn(|cx| poll_talk(cx, &session, &wire, &mut talk, &mut first)) => after,
             () = alarm.as_mut() => match session.pulse.next_check(limits) {
+                Some(_) if talk.is_none() && session.pulse.is_resting(REST_AFTER) && wire.is_at_rest() => {
+                    return session.rest(wire);
+                }
                 Some(pause) => {
+                    let pause = if session.pulse.is_idle() { pause.min(REST_LOOK) } else { pause };
                     alarm.as_mut().reset(tokio::time::Instant::now() + pause);
                     continue;
                 }
                 None => {
                     tracing::debug!(client = %session.client, "client connection closed at a deadline");
-                    return;
+                    return None;
                 }
             },
-            changed = rarely(changing.as_mut(), || session.phase.has_changed().unwrap_or(true)) => match (changed.is_ok(), session.phase()) {
+            changed = poll_fn(|_| poll_phase(&mut phase)) => match (changed.is_ok(), session.phase()) {
                 // The answer under way says that it is the last.
                 (true, Phase::Drain) if !session.pulse.is_idle() => continue,
                 (true, Phase::Open | Phase::Leave) => continue,
-                (true, Phase::Drain | Phase::Tunnels | Phase::Cut) | (false, _) => return,
+                (true, Phase::Drain | Phase::Tunnels | Phase::Cut) | (false, _) => return None,
             },
         };
         match after {
             After::Next => {}
-            After::Close => return Box::pin(talk::close(&wire)).await,
-            After::Gone => return,
+            After::Close => {
+                Box::pin(talk::close(&wire)).await;
+                return None;
+            }
+            After::Gone => return None,
             After::Switch => {
-                let Some(switch) = session.take_switch() else { return };
-                return Box::pin(join(switch, wire, session.watch())).await;
+                Box::pin(join(session.take_switch()?, wire, session.watch())).await;
+                return None;
             }
             After::Preface => {
                 if Box::pin(is_http_2(&session, &wire)).await {
-                    let Some(stream) = wire.into_stream() else { return };
-                    return Box::pin(streams::serve(session, stream)).await;
+                    let stream = wire.into_stream()?;
+                    Box::pin(streams::serve(session, stream)).await;
+                    return None;
                 }
             }
+        }
+    }
+}
+
+/// Whether the phase has changed. It does not wake the task: whoever changes it nudges all connections.
+fn poll_phase(phase: &mut watch::Receiver<Phase>) -> Poll<Result<(), RecvError>> {
+    match phase.has_changed() {
+        Ok(false) => Poll::Pending,
+        changed => {
+            phase.mark_unchanged();
+            Poll::Ready(changed.map(drop))
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use wire::spec::AccessLog;
 use wire::spec::Protocol;
 
-/// Client connections at once, if there are descriptors for them. Each costs two and some KiB.
+/// Client connections at once, if there are descriptors for them. Each costs one and a half KiB at rest, two and some in use.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Of one client, by its address: the programs of a household or a small office. It takes sixteen clients to have all.
 const CONNECTIONS_PER_CLIENT_MAX: usize = CONNECTIONS_MAX / 16;

@@ -191,7 +191,11 @@ const BOARDS: &[Board] = &[
         title: "Clients",
         about: &[],
         panels: &[
-            panel("Connections", Unit::Count, &[line("bramble_gateway_connections", "open")]),
+            panel(
+                "Connections",
+                Unit::Count,
+                &[line("bramble_gateway_connections", "open"), line("bramble_gateway_resting_connections", "at rest")],
+            ),
             panel(
                 "Connections closed for others' sake",
                 Unit::PerSecond,

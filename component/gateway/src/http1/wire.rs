@@ -115,6 +115,13 @@ impl SharedWire {
         Foreword(Arc::downgrade(&self.0))
     }
 
+    /// Nothing is under way, and nobody else holds the connection.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let wire = self.lock();
+        let is_through = wire.buffer.is_empty() && wire.outbox.is_empty() && wire.reading.is_through();
+        is_through && Arc::strong_count(&self.0) == 1
+    }
+
     /// Takes the connection apart: the stream, to be read from where HTTP ends. The other holders see it closed.
     pub(crate) fn into_stream(self) -> Option<ClientStream> {
         let wire = Arc::into_inner(self.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);

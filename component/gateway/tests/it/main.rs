@@ -34,6 +34,8 @@ mod published;
 #[cfg(test)]
 mod reshape;
 #[cfg(test)]
+mod rest;
+#[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod seen;

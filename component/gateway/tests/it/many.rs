@@ -140,6 +140,27 @@ async fn http_1_over_tls_is_told_to_the_instance() {
 }
 
 #[tokio::test]
+async fn what_came_within_tls_is_not_lost_when_the_connection_is_put_away() {
+    let mirror = Instance::mirror().await;
+    let world = Secure::new(&mirror).await;
+    let mut client = world.connect(&["http/1.1"]).await;
+    for round in 0..3 {
+        // Two at once, longer than what is read at a time.
+        let padding = "x".repeat(3_000);
+        let request = format!("GET /{round} HTTP/1.1\r\nhost: shop.test\r\nx-padding: {padding}\r\n\r\n");
+        client.write_all(request.repeat(2).as_bytes()).await.unwrap();
+        let mut read = String::new();
+        while read.matches(&padding).count() < 2 {
+            let mut some = vec![0; 16 << 10];
+            let length = tokio::time::timeout(HANG, client.read(&mut some)).await.expect("an answer").unwrap();
+            assert!(length > 0, "{read}");
+            read.push_str(std::str::from_utf8(&some[..length]).unwrap());
+        }
+        world.bed.counts("bramble_gateway_resting_connections", "", 1.0).await;
+    }
+}
+
+#[tokio::test]
 async fn the_certificate_changes_under_open_connections() {
     let named = Instance::named("one").await;
     let world = Secure::new(&named).await;

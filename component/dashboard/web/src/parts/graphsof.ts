@@ -130,8 +130,14 @@ function ofClients(): Wanted[] {
   return [
     {
       title: "Client connections",
-      series: [{ name: "bramble_gateway_connections", labels: [] }],
-      lines: (answers) => sumBy(answers[0] ?? [], () => "open"),
+      series: [
+        { name: "bramble_gateway_connections", labels: [] },
+        { name: "bramble_gateway_resting_connections", labels: [] },
+      ],
+      lines: (answers) => [
+        ...sumBy(answers[0] ?? [], () => "open"),
+        ...sumBy(answers[1] ?? [], () => "at rest"),
+      ],
       format: format.count,
       atLeast: 1,
     },
