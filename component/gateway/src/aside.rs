@@ -5,10 +5,11 @@
 //! what an answer means, is the rules'.
 
 use crate::answer::Refusal;
+use crate::asking::RequestBody;
 use crate::body::{AnswerBody, Ending};
 use crate::header;
 use crate::http1::{AnswerHead, LineError};
-use crate::link::{Link, RequestBody};
+use crate::link::Link;
 use crate::metrics::Copying;
 use crate::pulse::Pulse;
 use crate::rule::Pass;
@@ -204,9 +205,9 @@ fn copy(upstream: &Arc<Upstream>, mirror: &Mirror, head: &Parts, body: &mut Requ
     match body {
         RequestBody::Empty => send(Some(Bytes::new())),
         RequestBody::Whole(bytes) => send(Some(bytes.clone())),
-        RequestBody::Stream { body, .. } => {
+        RequestBody::Stream(body) => {
             let bytes_max = mirror.body_bytes_max.unwrap_or(COPY_BYTES_MAX);
-            body.copy_to(usize::try_from(bytes_max).unwrap_or(usize::MAX), Box::new(send));
+            body.body_mut().copy_to(usize::try_from(bytes_max).unwrap_or(usize::MAX), Box::new(send));
         }
     }
 }

@@ -41,6 +41,17 @@ pub(crate) struct Load {
     /// Changed under the lock only.
     connections: AtomicUsize,
     requests: AtomicUsize,
+    /// Requests at instances that are not half there.
+    begun: AtomicUsize,
+}
+
+/// The place of a request that is at an instance and not half there; dropped, it is free.
+pub(crate) struct Begun(Arc<Load>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.begun.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// One request's place; dropped, it is free.
@@ -176,6 +187,15 @@ impl Load {
         // Dropped, it takes itself back.
         let request = Request(Arc::clone(self));
         (self.requests.fetch_add(1, Ordering::Relaxed) < most).then_some(request)
+    }
+}
+
+impl Load {
+    /// A place for a request of which little is there. `None` when the client has as many as it may.
+    pub(crate) fn begin_partly(self: &Arc<Self>, most: usize) -> Option<Begun> {
+        // Dropped, it takes itself back.
+        let begun = Begun(Arc::clone(self));
+        (self.begun.fetch_add(1, Ordering::Relaxed) < most).then_some(begun)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::affinity::Wish;
 use crate::answer::{Refusal, echo};
 use crate::aside::Asides;
 use crate::asked::Asked;
+use crate::asking::{ClientBody, RequestBody, Streamed};
 use crate::body::{AnswerBody, Ending};
 use crate::cache::{self, Inquiry, KeptBody};
 use crate::connecting::Connecting;
@@ -15,7 +16,7 @@ use crate::deadline;
 use crate::header::{self, ClientName};
 use crate::hedge;
 use crate::http1::{self, AnswerHead, Bad, LineError};
-use crate::link::{ClientBody, Link, RequestBody};
+use crate::link::Link;
 use crate::listener::{Aim, Target, TargetKind};
 use crate::metrics::Failure;
 use crate::reshape::dress;
@@ -331,7 +332,7 @@ fn to_instance(
     }
     let body = Bounded::new(body, pass.cloned(), record.uploads());
     // A stream of messages has pauses of any length, and its service may answer at its end alone.
-    RequestBody::Stream { body: Box::new(body), pulse: Arc::clone(&session.pulse), paced: !many }
+    RequestBody::Stream(Box::new(Streamed::new(body, Arc::clone(&session.pulse), !many)))
 }
 
 /// A request as it came.
@@ -422,6 +423,10 @@ async fn run(session: &Session, errand: &mut Errand, steps: &mut Steps) -> Resul
     let begun = if pass.is_some() { world::clock::monotonic() } else { started };
     let search = Search::new(Arc::clone(upstream), started).wishing(wish.clone(), begun);
     let hedging = route.as_ref().and_then(|route| route.hedging.as_ref()).filter(|_| repeatable && upgrade.is_none());
+    if matches!(body, RequestBody::Stream(_)) {
+        // What only some need would make all requests larger.
+        gathered(Box::pin(body.enough(session.load.as_ref())).await, pass.as_deref())?;
+    }
     let mut connecting = Connecting { search, steps, fresh: false, repeatable, many };
     let mut sends = 0;
     loop {
@@ -461,19 +466,23 @@ async fn run(session: &Session, errand: &mut Errand, steps: &mut Steps) -> Resul
             }
         };
         sends += 1;
-        if let Some(pass) = pass.as_ref().filter(|pass| pass.is_cut()) {
-            return Err(Refusal::Ruled(pass.too_long()));
-        }
-        if matches!(error, LineError::Body(_)) {
-            // The client's body broke off, not the instance.
-            return Err(Refusal::Malformed("the body ended early"));
-        }
+        let body_broke = if matches!(error, LineError::Body(_)) { Err(()) } else { Ok(()) };
+        gathered(body_broke, pass.as_deref())?;
         upstream.meters.failure(Failure::Broken);
         connecting.failed(lease, &link, Trouble::Broken);
         if !(repeatable && sends < SENDS_MAX && upstream.may_retry()) {
             return Err(broken(upstream, error));
         }
         upstream.meters.retry();
+    }
+}
+
+/// Whether all is well with the client's body: it is not longer than it may be, and has not broken off, for which no
+/// instance is to blame.
+fn gathered<E>(body: Result<(), E>, pass: Option<&Pass>) -> Result<(), Refusal> {
+    match pass.filter(|pass| pass.is_cut()) {
+        Some(pass) => Err(Refusal::Ruled(pass.too_long())),
+        None => body.map_err(|_| Refusal::Malformed("the body ended early")),
     }
 }
 

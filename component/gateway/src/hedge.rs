@@ -3,10 +3,11 @@
 //! Owns the wait. Where it is to be longer than all but one in twenty requests, that time is learned from those that
 //! were answered. What it costs is bounded by the budget of retries.
 
+use crate::asking::RequestBody;
 use crate::connecting::Connecting;
 use crate::exchange;
 use crate::http1::{AnswerHead, LineError};
-use crate::link::{Link, RequestBody};
+use crate::link::Link;
 use crate::session::Session;
 use crate::upstream::Lease;
 use balancer::Outcome;

@@ -15,6 +15,7 @@ mod affinity;
 mod answer;
 mod aside;
 mod asked;
+mod asking;
 mod attend;
 mod body;
 mod budget;

@@ -4,9 +4,8 @@
 //! ends with the last share. Promises to say whether a request that failed had been sent. Does not know services or
 //! retries.
 
-use crate::http1::{AnswerHead, Foreword, Line, LineError, Upload};
-use crate::pulse::Pulse;
-use crate::rule::Bounded;
+use crate::asking::RequestBody;
+use crate::http1::{AnswerHead, Foreword, Line, LineError};
 use crate::streams::Tasks;
 use crate::threads;
 use bytes::Bytes;
@@ -15,7 +14,6 @@ use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -220,103 +218,5 @@ impl Shared {
     /// Nobody else has a share.
     pub(crate) fn is_unused(&self) -> bool {
         Arc::strong_count(&self.task) == 1
-    }
-}
-
-/// The body of a request as a client sends it.
-pub(crate) enum ClientBody {
-    Upload(Upload),
-    Stream(Incoming),
-    #[cfg(feature = "http3")]
-    Inflow(Box<crate::http3::Inflow>),
-}
-
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = Box<dyn Error + Send + Sync>;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut *self {
-            ClientBody::Upload(body) => Pin::new(body).poll_frame(cx),
-            ClientBody::Stream(body) => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
-            }
-            #[cfg(feature = "http3")]
-            ClientBody::Inflow(body) => Pin::new(&mut **body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            ClientBody::Upload(body) => body.is_end_stream(),
-            ClientBody::Stream(body) => body.is_end_stream(),
-            #[cfg(feature = "http3")]
-            ClientBody::Inflow(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            ClientBody::Upload(body) => body.size_hint(),
-            ClientBody::Stream(body) => body.size_hint(),
-            #[cfg(feature = "http3")]
-            ClientBody::Inflow(body) => body.size_hint(),
-        }
-    }
-}
-
-/// The body of a request on its way from the client to an instance.
-#[derive(Default)]
-pub(crate) enum RequestBody {
-    #[default]
-    Empty,
-    /// Of the gateway's own making.
-    Whole(Bytes),
-    Stream {
-        body: Box<Bounded>,
-        pulse: Arc<Pulse>,
-        /// It must come at a least rate.
-        paced: bool,
-    },
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = Box<dyn Error + Send + Sync>;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut *self {
-            RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            RequestBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            RequestBody::Stream { body, pulse, paced } => {
-                let polled = Pin::new(&mut **body).poll_frame(cx);
-                match &polled {
-                    Poll::Pending => pulse.body_waits(*paced),
-                    Poll::Ready(Some(Ok(frame))) => pulse.body_came(frame.data_ref().map_or(0, Bytes::len)),
-                    Poll::Ready(Some(Err(_)) | None) => {}
-                }
-                if matches!(polled, Poll::Ready(None)) || body.is_end_stream() {
-                    pulse.uploaded();
-                }
-                polled
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            RequestBody::Empty => true,
-            RequestBody::Whole(bytes) => bytes.is_empty(),
-            RequestBody::Stream { body, .. } => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Whole(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
-            RequestBody::Stream { body, .. } => body.size_hint(),
-        }
     }
 }

@@ -4,10 +4,10 @@
 //! along what it caused. Does not know how a request is answered: `exchange` does.
 
 use crate::answer::Refusal;
+use crate::asking::ClientBody;
 use crate::body::AnswerBody;
 use crate::exchange;
 use crate::header;
-use crate::link::ClientBody;
 use crate::listener::Phase;
 use crate::pulse::{ClientStream, Pulse};
 use crate::reused::{Kept, Outcome, Reused};

@@ -3,10 +3,10 @@
 //! Owns the order: the answer is written as it comes, while the client is watched for having left. Does not
 //! know how a request is answered: `exchange` does.
 
+use crate::asking::ClientBody;
 use crate::body::AnswerBody;
 use crate::exchange::{self, Admitted};
 use crate::http1::{Broken, Framed, LineError, Manner, Received, SharedWire, Wire};
-use crate::link::ClientBody;
 use crate::reused::{Kept, Outcome, Reused};
 use crate::session::Session;
 use bytes::Bytes;

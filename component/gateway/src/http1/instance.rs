@@ -9,7 +9,7 @@ use super::head::{self, Bad, ResponseHead};
 use super::outbox::{Framed, Outbox};
 use super::scan::Scan;
 use super::wire::Foreword;
-use crate::link::RequestBody;
+use crate::asking::RequestBody;
 use crate::socket::{self, Sender};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;

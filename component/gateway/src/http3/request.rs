@@ -5,11 +5,11 @@
 
 use super::inflow::Inflow;
 use super::transport::{Sending, Wire};
+use crate::asking::ClientBody;
 use crate::body::AnswerBody;
 use crate::exchange;
 use crate::header;
 use crate::http1::{Bad, LineError};
-use crate::link::ClientBody;
 use crate::pulse::Pulse;
 use crate::session::Session;
 use crate::streams;

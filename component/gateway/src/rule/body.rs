@@ -4,7 +4,7 @@
 //! it was. Makes a copy beside, up to a bound, where somebody else is to have one.
 
 use super::Pass;
-use crate::link::ClientBody;
+use crate::asking::ClientBody;
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, SizeHint};
 use std::error::Error;

@@ -5,6 +5,8 @@ mod answers;
 #[cfg(test)]
 mod aside;
 #[cfg(test)]
+mod asking;
+#[cfg(test)]
 mod balancing;
 #[cfg(test)]
 mod bed;
