@@ -6,6 +6,7 @@
 
 use crate::crowd::{Begun, Load};
 use crate::http1::Upload;
+use crate::metrics::ServiceMeters;
 use crate::pulse::Pulse;
 use crate::rule::Bounded;
 use bytes::Bytes;
@@ -30,6 +31,18 @@ pub(crate) enum ClientBody {
     Stream(Incoming),
     #[cfg(feature = "http3")]
     Inflow(Box<crate::http3::Inflow>),
+}
+
+impl ClientBody {
+    /// Whether the client sends it only when it is told to, which reading it does.
+    pub(crate) fn is_withheld(&self) -> bool {
+        match self {
+            ClientBody::Upload(body) => body.is_withheld(),
+            ClientBody::Stream(_) => false,
+            #[cfg(feature = "http3")]
+            ClientBody::Inflow(_) => false,
+        }
+    }
 }
 
 impl Body for ClientBody {
@@ -100,6 +113,10 @@ impl Streamed {
 
     /// Reads on until enough of it is there for an instance to be asked, or until `client` has few such requests.
     fn poll_enough(&mut self, cx: &mut Context<'_>, client: &Arc<Load>) -> Poll<Result<(), BoxError>> {
+        // Who waits to be told to go on is told when there is an instance, rather than before.
+        if self.body.is_withheld() && self.may_begin(client) {
+            return Poll::Ready(Ok(()));
+        }
         while self.early_bytes < ENOUGH_BYTES && !self.body.is_end_stream() {
             match self.poll_read(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -108,16 +125,17 @@ impl Streamed {
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => break,
-                Poll::Pending => {
-                    self.begun = client.begin_partly(BEGUN_MAX);
-                    if self.begun.is_none() {
-                        return Poll::Pending;
-                    }
-                    break;
-                }
+                Poll::Pending if self.may_begin(client) => break,
+                Poll::Pending => return Poll::Pending,
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes one of the client's places, if there is one.
+    fn may_begin(&mut self, client: &Arc<Load>) -> bool {
+        self.begun = client.begin_partly(BEGUN_MAX);
+        self.begun.is_some()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -166,12 +184,24 @@ impl Streamed {
 impl RequestBody {
     /// Waits until enough of it is there for an instance to be asked. Those of whom nobody knows how many clients they
     /// are do not wait, nor do bodies that need not come at a rate.
-    pub(crate) async fn enough(&mut self, client: Option<&Arc<Load>>) -> Result<(), BoxError> {
+    pub(crate) async fn enough(
+        &mut self,
+        client: Option<&Arc<Load>>,
+        meters: &Arc<ServiceMeters>,
+    ) -> Result<(), BoxError> {
         match (self, client) {
             (RequestBody::Stream(body), Some(client)) if body.paced => {
                 // It counts from here on how fast it comes.
                 body.pulse.asks();
-                let enough = poll_fn(|cx| body.poll_enough(cx, client)).await;
+                let mut waits = None;
+                let enough = poll_fn(|cx| {
+                    let enough = body.poll_enough(cx, client);
+                    if enough.is_pending() {
+                        waits.get_or_insert_with(|| meters.gathers());
+                    }
+                    enough
+                })
+                .await;
                 body.pulse.asks_no_more();
                 enough
             }

@@ -425,7 +425,7 @@ async fn run(session: &Session, errand: &mut Errand, steps: &mut Steps) -> Resul
     let hedging = route.as_ref().and_then(|route| route.hedging.as_ref()).filter(|_| repeatable && upgrade.is_none());
     if matches!(body, RequestBody::Stream(_)) {
         // What only some need would make all requests larger.
-        gathered(Box::pin(body.enough(session.load.as_ref())).await, pass.as_deref())?;
+        gathered(Box::pin(body.enough(session.load.as_ref(), &upstream.meters)).await, pass.as_deref())?;
     }
     let mut connecting = Connecting { search, steps, fresh: false, repeatable, many };
     let mut sends = 0;

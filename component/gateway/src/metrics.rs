@@ -6,8 +6,8 @@
 use crate::rule::Reason;
 use http::Method;
 use meter::{Counter, Gauge, Histogram, Meter};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use wire::spec::PriorityClass;
 
@@ -33,11 +33,21 @@ pub(crate) struct ServiceMeters {
     hedged: OnceLock<Counter>,
     shed: [OnceLock<Counter>; PriorityClass::ALL.len()],
     waiting: OnceLock<Gauge>,
+    gathering: OnceLock<Gauge>,
     failures: [OnceLock<Counter>; 4],
     refused: [OnceLock<Counter>; Reason::COUNT],
     banned: OnceLock<Counter>,
     mirrored: [OnceLock<Counter>; 3],
     warned_ms: AtomicU64,
+}
+
+/// Counts a request for as long as it waits for its body.
+pub(crate) struct Gathering(Arc<ServiceMeters>);
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.0.gathering.get().into_iter().for_each(|gauge| gauge.add(-1.0));
+    }
 }
 
 /// What went wrong between the gateway and an instance.
@@ -100,6 +110,7 @@ impl ServiceMeters {
             hedged: OnceLock::new(),
             shed: Default::default(),
             waiting: OnceLock::new(),
+            gathering: OnceLock::new(),
             failures: Default::default(),
             refused: Default::default(),
             banned: OnceLock::new(),
@@ -189,6 +200,14 @@ impl ServiceMeters {
         let help = "Requests and connections that wait for an instance now.";
         let labels = [("service", self.service.as_str())];
         self.waiting.get_or_init(|| self.meter.gauge("bramble_gateway_waiting", help, &labels)).add(change);
+    }
+
+    /// A request waits for its body, until what is returned is dropped.
+    pub(crate) fn gathers(self: &Arc<Self>) -> Gathering {
+        let help = "Requests that wait for more of their bodies before an instance is asked.";
+        let labels = [("service", self.service.as_str())];
+        self.gathering.get_or_init(|| self.meter.gauge("bramble_gateway_gathering", help, &labels)).add(1.0);
+        Gathering(Arc::clone(self))
     }
 
     pub(crate) fn failure(&self, kind: Failure) {

@@ -111,7 +111,11 @@ const BOARDS: &[Board] = &[
             panel(
                 "Under way",
                 Unit::Count,
-                &[line("bramble_gateway_in_flight", "{instance}"), line("bramble_gateway_waiting", "waiting")],
+                &[
+                    line("bramble_gateway_in_flight", "{instance}"),
+                    line("bramble_gateway_waiting", "waiting"),
+                    line("bramble_gateway_gathering", "not sent yet"),
+                ],
             ),
             panel(
                 "Instances answer",

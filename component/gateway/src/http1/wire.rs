@@ -404,6 +404,13 @@ enum BodyError {
     Over,
 }
 
+impl Upload {
+    /// Whether the client sends it only when it is told to, which reading it does.
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.wire.as_ref().is_some_and(|wire| wire.lock().owes_continue)
+    }
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = Box<dyn Error + Send + Sync>;

@@ -44,6 +44,10 @@ impl Bounded {
         Bounded { body, left, pass, counted, copy: None }
     }
 
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.body.is_withheld()
+    }
+
     /// Gives the body to `taker` too, when it is through. Not when it breaks off.
     pub(crate) fn copy_to(&mut self, bytes_max: usize, taker: Taker) {
         let declared = usize::try_from(self.body.size_hint().lower()).unwrap_or(usize::MAX);

@@ -1,11 +1,13 @@
 //! Bodies that come slowly: an instance is not asked too early by a client who has much of that.
 
 use crate::bed::{Bed, Client, Instance, text, until};
+use gateway::Limits;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// How many requests of a client may be at instances of which less than [`ENOUGH_BYTES`] is there.
 const BEGUN_MAX: usize = 16;
@@ -53,6 +55,7 @@ async fn an_instance_is_not_kept_busy_by_bodies_that_do_not_come() {
     for _ in 0..4 {
         waiting.push(begins(&bed, 1, 10).await);
     }
+    bed.counts("bramble_gateway_gathering", "", 4.0).await;
     // Whoever has nothing left to say is served, and so is one of those that wait, once it is whole.
     assert_eq!(bed.client().await.get("/").await.text(), "0");
     ends(&mut waiting[0], 9, 10).await;
@@ -82,4 +85,12 @@ async fn files_are_sent_on_while_they_come() {
     for file in &mut files {
         ends(file, 100_000 - ENOUGH_BYTES, 100_000).await;
     }
+}
+
+#[tokio::test]
+async fn who_waits_to_be_told_to_go_on_is_not_told_before_there_is_an_instance() {
+    let bed = Bed::with(&[], Limits { hold_deadline: Duration::from_millis(50), ..Limits::default() }).await;
+    let mut client = bed.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n").await;
+    assert_eq!(client.head().await.expect("an answer").status, 503);
 }

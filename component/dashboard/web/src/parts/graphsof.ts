@@ -92,8 +92,8 @@ export function ofGateway(service: string): Wanted[] {
     },
     {
       title: "Under way and waiting",
-      series: [of("bramble_gateway_in_flight"), of("bramble_gateway_waiting")],
-      lines: named(["under way", "waiting"]),
+      series: [of("bramble_gateway_in_flight"), of("bramble_gateway_waiting"), of("bramble_gateway_gathering")],
+      lines: named(["under way", "waiting", "not sent yet"]),
       format: format.count,
       atLeast: 1,
     },
