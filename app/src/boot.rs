@@ -36,6 +36,8 @@ const READY_AGAIN_MAX: Duration = Duration::from_secs(5);
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Worker threads, besides those of the gateway: the node's own work is waiting.
 const THREADS_MAX: usize = 4;
+/// More serve no more clients: each looks ten times a second how late it is, and half a million requests are enough.
+const GATEWAY_THREADS_MAX: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -287,7 +289,7 @@ fn lasting(
         access: Some(Arc::new(serve::Ledger(telemetry.requests().clone()))),
         access_log: Some(node.access_log),
         zone: serve::zone(&node.labels),
-        threads: processors(),
+        threads: processors().min(GATEWAY_THREADS_MAX),
         ..gateway::Settings::default()
     };
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));
