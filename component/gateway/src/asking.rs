@@ -4,19 +4,18 @@
 //! for each, so that a thousand clients who send a byte now and then would keep it from all others. One client may have
 //! some such requests there; more of them wait here until they are nearly whole. Does not know where a body goes.
 
-use crate::crowd::{Begun, Load};
+use crate::crowd::{Load, Part};
 use crate::http1::Upload;
 use crate::metrics::ServiceMeters;
 use crate::pulse::Pulse;
 use crate::rule::Bounded;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use std::collections::VecDeque;
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 /// Who has sent so much goes on sending: forms and calls of an API are smaller, files come at the speed of the network.
 const ENOUGH_BYTES: usize = 16 << 10;
@@ -95,16 +94,18 @@ pub(crate) struct Streamed {
     pulse: Arc<Pulse>,
     /// It must come at a least rate.
     paced: bool,
-    /// Read already, to be sent first.
-    early: VecDeque<Frame<Bytes>>,
-    early_bytes: usize,
+    /// Read already, to be sent first: in one piece, however small the pieces were that it came in.
+    early: BytesMut,
+    /// What came behind all data, and so early.
+    trailers: Option<Frame<Bytes>>,
+    came_bytes: usize,
     /// Its place among those of which little is there.
-    begun: Option<Begun>,
+    begun: Option<Part>,
 }
 
 impl Streamed {
     pub(crate) fn new(body: Bounded, pulse: Arc<Pulse>, paced: bool) -> Streamed {
-        Streamed { body, pulse, paced, early: VecDeque::new(), early_bytes: 0, begun: None }
+        Streamed { body, pulse, paced, early: BytesMut::new(), trailers: None, came_bytes: 0, begun: None }
     }
 
     pub(crate) fn body_mut(&mut self) -> &mut Bounded {
@@ -117,12 +118,12 @@ impl Streamed {
         if self.body.is_withheld() && self.may_begin(client) {
             return Poll::Ready(Ok(()));
         }
-        while self.early_bytes < ENOUGH_BYTES && !self.body.is_end_stream() {
+        while !self.is_enough() {
             match self.poll_read(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.early_bytes += frame.data_ref().map_or(0, Bytes::len);
-                    self.early.push_back(frame);
-                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.early.extend_from_slice(&data),
+                    Err(trailers) => self.trailers = Some(trailers),
+                },
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => break,
                 Poll::Pending if self.may_begin(client) => break,
@@ -130,6 +131,10 @@ impl Streamed {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn is_enough(&self) -> bool {
+        self.came_bytes >= ENOUGH_BYTES || self.body.is_end_stream()
     }
 
     /// Takes one of the client's places, if there is one.
@@ -142,36 +147,38 @@ impl Streamed {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Pending => self.pulse.body_waits(self.paced),
-            Poll::Ready(Some(Ok(frame))) => self.pulse.body_came(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.came_bytes = self.came_bytes.saturating_add(bytes);
+                self.pulse.body_came(bytes);
+            }
             Poll::Ready(Some(Err(_)) | None) => {}
         }
         if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
             self.pulse.uploaded();
         }
+        if self.begun.is_some() && self.is_enough() {
+            self.begun = None;
+        }
         polled
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(frame) = self.early.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+        if !self.early.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.early).freeze()))));
         }
-        let polled = ready!(self.poll_read(cx));
-        if self.begun.is_some() {
-            self.early_bytes += polled.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-            if self.early_bytes >= ENOUGH_BYTES || self.body.is_end_stream() {
-                self.begun = None;
-            }
+        match self.trailers.take() {
+            Some(trailers) => Poll::Ready(Some(Ok(trailers))),
+            None => self.poll_read(cx),
         }
-        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.early.is_empty() && self.body.is_end_stream()
+        self.early.is_empty() && self.trailers.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let early: usize = self.early.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
-        let (early, rest) = (u64::try_from(early).unwrap_or(u64::MAX), self.body.size_hint());
+        let (early, rest) = (u64::try_from(self.early.len()).unwrap_or(u64::MAX), self.body.size_hint());
         let mut all = SizeHint::new();
         all.set_lower(rest.lower().saturating_add(early));
         if let Some(upper) = rest.upper() {

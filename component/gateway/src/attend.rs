@@ -2,7 +2,7 @@
 //! nobody says anything.
 //!
 //! Owns that change, the places a connection takes, and what comes before its first request. Promises that a connection
-//! at rest costs a third of one in use, ends as one in use does, and is served again with its next byte. Does not know
+//! at rest costs about half of one in use, ends as one in use does, and is served again with its next byte. Does not know
 //! HTTP.
 
 use crate::crowd::Seat;

@@ -41,21 +41,15 @@ pub(crate) struct Load {
     /// Changed under the lock only.
     connections: AtomicUsize,
     requests: AtomicUsize,
-    /// Requests at instances that are not half there.
+    /// Requests at instances of which little is there.
     begun: AtomicUsize,
 }
 
-/// The place of a request that is at an instance and not half there; dropped, it is free.
-pub(crate) struct Begun(Arc<Load>);
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        self.0.begun.fetch_sub(1, Ordering::Relaxed);
-    }
+/// A request's part in one of its client's counts; dropped, it is free.
+pub(crate) struct Part {
+    load: Arc<Load>,
+    count: fn(&Load) -> &AtomicUsize,
 }
-
-/// One request's place; dropped, it is free.
-pub(crate) struct Request(Arc<Load>);
 
 struct Open {
     client: Option<IpAddr>,
@@ -183,25 +177,25 @@ impl State {
 
 impl Load {
     /// A place for a request. `None` when the client has as many under way as it may.
-    pub(crate) fn begin(self: &Arc<Self>, most: usize) -> Option<Request> {
-        // Dropped, it takes itself back.
-        let request = Request(Arc::clone(self));
-        (self.requests.fetch_add(1, Ordering::Relaxed) < most).then_some(request)
+    pub(crate) fn begin(self: &Arc<Self>, most: usize) -> Option<Part> {
+        self.part(|load| &load.requests, most)
     }
-}
 
-impl Load {
     /// A place for a request of which little is there. `None` when the client has as many as it may.
-    pub(crate) fn begin_partly(self: &Arc<Self>, most: usize) -> Option<Begun> {
+    pub(crate) fn begin_partly(self: &Arc<Self>, most: usize) -> Option<Part> {
+        self.part(|load| &load.begun, most)
+    }
+
+    fn part(self: &Arc<Self>, count: fn(&Load) -> &AtomicUsize, most: usize) -> Option<Part> {
         // Dropped, it takes itself back.
-        let begun = Begun(Arc::clone(self));
-        (self.begun.fetch_add(1, Ordering::Relaxed) < most).then_some(begun)
+        let part = Part { load: Arc::clone(self), count };
+        (count(self).fetch_add(1, Ordering::Relaxed) < most).then_some(part)
     }
 }
 
-impl Drop for Request {
+impl Drop for Part {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        (self.count)(&self.load).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -335,12 +329,7 @@ mod tests {
         let told = |client: &str| {
             let state = crowd.lock();
             let told = state.open.values().filter(|open| open.client == ip(client));
-            // A permit that is there says that it was told.
-            told.filter(|open| {
-                let told = std::pin::pin!(open.pulse.nudged());
-                told.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
-            })
-            .count()
+            told.filter(|open| open.pulse.is_told()).count()
         };
         assert_eq!((told("10.0.0.1"), told("10.0.0.2"), told("10.0.0.3")), (SHED_MAX, 0, 0));
         drop(seats);

@@ -425,7 +425,8 @@ async fn run(session: &Session, errand: &mut Errand, steps: &mut Steps) -> Resul
     let hedging = route.as_ref().and_then(|route| route.hedging.as_ref()).filter(|_| repeatable && upgrade.is_none());
     if matches!(body, RequestBody::Stream(_)) {
         // What only some need would make all requests larger.
-        gathered(Box::pin(body.enough(session.load.as_ref(), &upstream.meters)).await, pass.as_deref())?;
+        let enough = Box::pin(body.enough(session.load.as_ref(), &upstream.meters)).await;
+        enough.map_err(|_| body_broke(pass.as_deref()))?;
     }
     let mut connecting = Connecting { search, steps, fresh: false, repeatable, many };
     let mut sends = 0;
@@ -466,8 +467,9 @@ async fn run(session: &Session, errand: &mut Errand, steps: &mut Steps) -> Resul
             }
         };
         sends += 1;
-        let body_broke = if matches!(error, LineError::Body(_)) { Err(()) } else { Ok(()) };
-        gathered(body_broke, pass.as_deref())?;
+        if matches!(error, LineError::Body(_)) || pass.as_ref().is_some_and(|pass| pass.is_cut()) {
+            return Err(body_broke(pass.as_deref()));
+        }
         upstream.meters.failure(Failure::Broken);
         connecting.failed(lease, &link, Trouble::Broken);
         if !(repeatable && sends < SENDS_MAX && upstream.may_retry()) {
@@ -477,12 +479,11 @@ async fn run(session: &Session, errand: &mut Errand, steps: &mut Steps) -> Resul
     }
 }
 
-/// Whether all is well with the client's body: it is not longer than it may be, and has not broken off, for which no
-/// instance is to blame.
-fn gathered<E>(body: Result<(), E>, pass: Option<&Pass>) -> Result<(), Refusal> {
+/// The client's body is longer than it may be, or has broken off: no instance is to blame.
+fn body_broke(pass: Option<&Pass>) -> Refusal {
     match pass.filter(|pass| pass.is_cut()) {
-        Some(pass) => Err(Refusal::Ruled(pass.too_long())),
-        None => body.map_err(|_| Refusal::Malformed("the body ended early")),
+        Some(pass) => Refusal::Ruled(pass.too_long()),
+        None => Refusal::Malformed("the body ended early"),
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Record {
     pub(crate) started: Instant,
     pub(crate) steps: Steps,
     /// Its place among those of its client.
-    pub(crate) place: Option<crowd::Request>,
+    pub(crate) place: Option<crowd::Part>,
     /// A client asked.
     counts: bool,
     method: Method,

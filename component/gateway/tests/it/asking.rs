@@ -71,6 +71,27 @@ async fn an_instance_is_not_kept_busy_by_bodies_that_do_not_come() {
 }
 
 #[tokio::test]
+async fn what_waits_in_many_pieces_comes_whole() {
+    let mirror = Instance::mirror().await;
+    let bed = Bed::new(&[("a", &mirror)]).await;
+    let mut begun = Vec::new();
+    for _ in 0..BEGUN_MAX {
+        begun.push(begins(&bed, 1, 10).await);
+    }
+    until(|| bed.gateway.in_flight("a") == BEGUN_MAX).await;
+    let mut client = bed.client().await;
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    let whole: String = ('a'..='z').cycle().take(1_000).collect();
+    for piece in whole.chars() {
+        client.send(format!("1\r\n{piece}\r\n")).await;
+    }
+    bed.counts("bramble_gateway_gathering", "", 1.0).await;
+    client.send("0\r\n\r\n").await;
+    let answer = client.answer().await.expect("it is served");
+    assert!(answer.text().ends_with(&format!("\n{whole}")), "{}", answer.text());
+}
+
+#[tokio::test]
 async fn files_are_sent_on_while_they_come() {
     let (instance, asked) = taking().await;
     let bed = Bed::new(&[("a", &instance)]).await;
