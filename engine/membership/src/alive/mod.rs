@@ -1,0 +1,1 @@
+//! Who is alive, as far as this machine has heard.

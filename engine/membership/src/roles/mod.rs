@@ -1,0 +1,1 @@
+//! Which machine has which role.
