@@ -12,12 +12,13 @@ use std::time::Duration;
 const ILL_SECONDS: usize = 15;
 
 const USAGE: &str = "usage: lab bench [NAME…] [--minutes N]
-       lab attack [NAME…] [--short]
+       lab attack [NAME…] [--short] [--beside]
        lab mixed [--minutes N]
        lab ill
   NAME         which measurements or attacks; all of them if none is named
   --minutes N  how long `idle` looks (default 10), or the load of `mixed` lasts (default 30)
-  --short      a few attackers for a few seconds";
+  --short      a few attackers for a few seconds
+  --beside     HAProxy is attacked too, in the same run";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -55,10 +56,11 @@ fn main() -> ExitCode {
 }
 
 fn attack(arguments: impl Iterator<Item = String>) -> ExitCode {
-    let (mut names, mut short) = (Vec::new(), false);
+    let (mut names, mut short, mut beside) = (Vec::new(), false, false);
     for argument in arguments {
         match argument.as_str() {
             "--short" => short = true,
+            "--beside" => beside = true,
             name if attack::knows(name) => names.push(name.to_owned()),
             other => {
                 eprintln!("lab: there is no attack `{other}`\n{USAGE}");
@@ -67,7 +69,7 @@ fn attack(arguments: impl Iterator<Item = String>) -> ExitCode {
             }
         }
     }
-    if attack::run(&names, short) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if attack::run(&names, short, beside) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The drill of everything at once.

@@ -39,6 +39,9 @@ use world::task::Task;
 const BACKLOG: u32 = 1_024;
 /// Out of descriptors or memory: trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Accepted one after the other before others of the thread have their turn: a flood of newcomers would keep those that are
+/// there waiting for milliseconds.
+const ACCEPTED_AT_ONCE: usize = 8;
 /// While every place is taken, whether one has become useless is looked at this often.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// The first port that needs no capability, unless the machine says otherwise.
@@ -195,7 +198,12 @@ struct Door {
 impl Door {
     async fn accept(self) {
         let floor = &self.floor;
+        let mut accepted: usize = 0;
         loop {
+            if accepted % ACCEPTED_AT_ONCE == ACCEPTED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            accepted = accepted.wrapping_add(1);
             let (stream, client) = match self.socket.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {

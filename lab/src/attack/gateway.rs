@@ -1,16 +1,20 @@
-//! The gateway under attack: in a process of its own, so that its memory is its alone, with a service behind it.
+//! The gateway under attack: in a process of its own, so that its memory is its alone, with a service behind it. Another
+//! proxy can have its place.
 //!
 //! This program, started twice again, so that neither takes descriptors from the other. `lab attacked-service` answers
 //! requests. `lab attacked-gateway ADDRESS` passes them on to it with the bounds a gateway always has. Both serve at a free
 //! port of loopback, write that address to their standard output, and end with their standard input; the gateway answers
 //! each line of it with its counters.
 
+use crate::bench::proxying::proxies::{self, Kind, Server};
 use gateway::{Applied, Endpoint, Gateway, Listener, ListenerKind, Route, Settings, Speaks, Table};
+use lab::cores::Cores;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::Arc;
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use world::net::{Dialer, Dialing};
@@ -25,9 +29,18 @@ const END: &str = "# EOF";
 
 /// The gateway's process, seen from outside, and the service's.
 pub struct Attacked {
-    gateway: Part,
+    gateway: Proxy,
     _service: Part,
     pub address: SocketAddr,
+}
+
+enum Proxy {
+    Ours(Part),
+    Other {
+        server: Server,
+        /// Its files, gone with it.
+        _folder: TempDir,
+    },
 }
 
 struct Part {
@@ -64,31 +77,44 @@ impl Attacked {
         let service = Part::start(&[SERVED]);
         let gateway = Part::start(&[ATTACKED, &service.address.to_string()]);
         let address = gateway.address;
-        Attacked { gateway, _service: service, address }
+        Attacked { gateway: Proxy::Ours(gateway), _service: service, address }
     }
 
-    pub fn resident_bytes(&self) -> u64 {
-        lab::process::resident_bytes(self.gateway.child.id())
+    /// The same with another proxy, on as many cores.
+    pub fn other(kind: &Kind) -> Attacked {
+        let service = Part::start(&[SERVED]);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        proxies::certify(folder.path());
+        let cores = Cores::here();
+        let other = kind.start(folder.path(), service.address, cores.count(), &cores);
+        let address = other.address;
+        Attacked { gateway: Proxy::Other { server: other, _folder: folder }, _service: service, address }
     }
 
-    /// The sum of a counter's or gauge's series.
-    pub fn counted(&mut self, name: &str) -> f64 {
-        self.counters()
-            .lines()
-            .filter(|line| belongs(line, name))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+    pub fn resident_bytes(&self) -> f64 {
+        match &self.gateway {
+            Proxy::Ours(part) => lab::process::resident_bytes(part.child.id()) as f64,
+            Proxy::Other { server, .. } => server.resident_bytes(),
+        }
     }
 
-    fn counters(&mut self) -> String {
-        let asked = self.gateway.input.as_mut().map(|input| writeln!(input, "counters"));
+    /// The sum of a counter's or gauge's series. `None` where nobody counts.
+    pub fn counted(&mut self, name: &str) -> Option<f64> {
+        let counters = self.counters()?;
+        let series = counters.lines().filter(|line| belongs(line, name));
+        Some(series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    fn counters(&mut self) -> Option<String> {
+        let Proxy::Ours(gateway) = &mut self.gateway else { return None };
+        let asked = gateway.input.as_mut().map(|input| writeln!(input, "counters"));
         assert!(matches!(asked, Some(Ok(()))), "the gateway's process is there");
         let mut text = String::new();
         while !text.ends_with(&format!("{END}\n")) {
-            let read = self.gateway.output.read_line(&mut text).expect("its output can be read");
+            let read = gateway.output.read_line(&mut text).expect("its output can be read");
             assert!(read > 0, "the gateway's process is there");
         }
-        text
+        Some(text)
     }
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 const CLIENTS: usize = 8;
 /// Of each client: few enough to weigh nothing beside an attack.
 const EVERY: Duration = Duration::from_millis(40);
+/// Attackers have come by then.
+const AT_FIRST: Duration = Duration::from_secs(3);
 /// Nobody waits longer for a page.
 const PATIENCE: Duration = Duration::from_secs(10);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: drill.test\r\n\r\n";
@@ -22,6 +24,8 @@ const ANSWER_END: &[u8] = b"\r\n\r\nhello";
 pub struct Met {
     /// In milliseconds, in order.
     pub took: Vec<f64>,
+    /// The same of those due in the first seconds: while attackers come.
+    pub took_at_first: Vec<f64>,
     /// What was no 200, with how it failed.
     pub failures: Vec<String>,
     /// A connection kept was closed between two requests.
@@ -31,9 +35,17 @@ pub struct Met {
 impl Met {
     /// The time within which so many of a thousand were answered.
     pub fn within_ms(&self, permille: usize) -> f64 {
-        let at = (self.took.len() * permille / 1_000).min(self.took.len().saturating_sub(1));
-        self.took.get(at).copied().unwrap_or(f64::INFINITY)
+        within_ms(&self.took, permille)
     }
+
+    pub fn within_ms_at_first(&self, permille: usize) -> f64 {
+        within_ms(&self.took_at_first, permille)
+    }
+}
+
+fn within_ms(took: &[f64], permille: usize) -> f64 {
+    let at = (took.len() * permille / 1_000).min(took.len().saturating_sub(1));
+    took.get(at).copied().unwrap_or(f64::INFINITY)
 }
 
 /// Sends requests for so long.
@@ -49,10 +61,12 @@ pub fn visit(to: SocketAddr, seconds: u64) -> Met {
     for client in clients {
         let met = client.join().expect("a client does not panic");
         all.took.extend(met.took);
+        all.took_at_first.extend(met.took_at_first);
         all.failures.extend(met.failures);
         all.reconnected += met.reconnected;
     }
     all.took.sort_by(f64::total_cmp);
+    all.took_at_first.sort_by(f64::total_cmp);
     all
 }
 
@@ -71,11 +85,19 @@ impl Client {
         let count = Duration::from_secs(seconds).as_millis() / EVERY.as_millis();
         for turn in 0..u32::try_from(count).unwrap_or(u32::MAX) {
             let due = began + EVERY * turn;
+            if world::clock::monotonic() > began + Duration::from_secs(seconds) + PATIENCE {
+                self.met.failures.push(format!("not asked: requests from number {turn} on, so late were those before"));
+                break;
+            }
             std::thread::sleep(due.saturating_duration_since(world::clock::monotonic()));
             match self.ask() {
                 Ok(()) => {
                     let took = world::clock::monotonic().saturating_duration_since(due);
-                    self.met.took.push(took.as_secs_f64() * 1_000.0);
+                    let took_ms = took.as_secs_f64() * 1_000.0;
+                    self.met.took.push(took_ms);
+                    if due < began + AT_FIRST {
+                        self.met.took_at_first.push(took_ms);
+                    }
                 }
                 Err(error) => self.met.failures.push(error.to_string()),
             }

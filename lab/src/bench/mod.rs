@@ -10,7 +10,7 @@ mod idle;
 mod image;
 mod leaving;
 mod peers;
-mod proxying;
+pub(crate) mod proxying;
 mod report;
 
 pub use boxes::CGROUPS_SEEN;

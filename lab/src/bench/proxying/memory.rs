@@ -68,7 +68,7 @@ pub(super) fn measure(seats: &Seats, kinds: &[&Kind], folder: &Path, files_max: 
     let backend = Server::backend(folder, &seats.load);
     for _round in 0..ROUNDS {
         for (place, kind) in kinds.iter().enumerate() {
-            let server = kind.start(folder, &backend, seats.threads, &seats.proxy);
+            let server = kind.start(folder, backend.address, seats.threads, &seats.proxy);
             match weigh(&server, clients) {
                 Ok(weight) => {
                     all.iter_mut()

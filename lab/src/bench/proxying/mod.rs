@@ -9,7 +9,7 @@ mod echo;
 mod h2load;
 mod handshakes;
 mod memory;
-mod proxies;
+pub(crate) mod proxies;
 mod series;
 mod wrk;
 
@@ -195,7 +195,7 @@ fn saturation(kinds: &[&Kind], saturated: &[Series]) -> f64 {
 impl<'a> Field<'a> {
     fn new(seats: &'a Seats, kinds: &'a [&'a Kind], folder: &Path, backend: fn(&Path, &Cores) -> Server) -> Field<'a> {
         let backend = backend(folder, &seats.load);
-        let start = |kind: &&Kind| kind.start(folder, &backend, seats.threads, &seats.proxy);
+        let start = |kind: &&Kind| kind.start(folder, backend.address, seats.threads, &seats.proxy);
         let servers = kinds.iter().map(start).collect();
         Field { seats, kinds, servers, _backend: backend }
     }

@@ -12,19 +12,19 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub(super) const HAPROXY: &str = "haproxy";
-pub(super) const NGINX: &str = "nginx";
+pub(crate) const HAPROXY: &str = "haproxy";
+pub(crate) const NGINX: &str = "nginx";
 
 /// A proxy there is, and how it is started.
-pub(super) struct Kind {
-    pub(super) name: &'static str,
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
     command: fn(&Plan<'_>) -> Command,
     /// Prints its version and ends, where it may be missing.
     version: Option<[&'static str; 2]>,
 }
 
 /// Ours first.
-pub(super) const KINDS: [Kind; 3] = [
+pub(crate) const KINDS: [Kind; 3] = [
     Kind { name: "bramble", command: ours, version: None },
     Kind { name: HAPROXY, command: haproxy, version: Some([HAPROXY, "-v"]) },
     Kind { name: NGINX, command: nginx, version: Some([NGINX, "-v"]) },
@@ -61,7 +61,7 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Kind {
     /// Whether it is there; if not, a sentence that says so.
-    pub(super) fn tried(&self) -> Result<(), String> {
+    pub(crate) fn tried(&self) -> Result<(), String> {
         let Some([program, argument]) = self.version else { return Ok(()) };
         match Command::new(program).arg(argument).output() {
             Ok(output) if output.status.success() => Ok(()),
@@ -71,18 +71,18 @@ impl Kind {
     }
 
     /// Starts it on `cores` and waits until it answers for the backend.
-    pub(super) fn start(&self, folder: &Path, backend: &Server, threads: usize, cores: &Cores) -> Server {
+    pub(crate) fn start(&self, folder: &Path, backend: SocketAddr, threads: usize, cores: &Cores) -> Server {
         let (address, secure) = (free_address(), free_address());
         let certificate = &folder.join(CERTIFICATE);
-        let plan = Plan { folder, address, secure, certificate, backend: backend.address, threads };
+        let plan = Plan { folder, address, secure, certificate, backend, threads };
         Server::start(self.name, address, secure, (self.command)(&plan), cores)
     }
 }
 
 /// A program that serves at an address. Dropped, it ends.
-pub(super) struct Server {
+pub(crate) struct Server {
     name: &'static str,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(super) secure: SocketAddr,
     child: Child,
 }
@@ -134,7 +134,7 @@ impl Server {
         self.processes().into_iter().map(process::cpu_ticks).sum::<u64>() as f64 / process::TICKS_PER_SECOND
     }
 
-    pub(super) fn resident_bytes(&self) -> f64 {
+    pub(crate) fn resident_bytes(&self) -> f64 {
         self.processes().into_iter().map(process::resident_bytes).sum::<u64>() as f64
     }
 }
@@ -157,7 +157,7 @@ impl Drop for Server {
 }
 
 /// Writes the certificate all of them show.
-pub(super) fn certify(folder: &Path) {
+pub(crate) fn certify(folder: &Path) {
     let (certificate, key) = (folder.join(CERTIFICATE), folder.join("key.pem"));
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
