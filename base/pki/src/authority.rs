@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::fmt;
 use std::time::Duration;
 
-const DAY_S: i64 = 86_400;
+pub(crate) const DAY_S: i64 = 86_400;
 /// People install it by hand, so it lives long.
 const AUTHORITY_DAYS: i64 = 3_650;
 /// What public authorities give, and well below the 398 days that browsers take.
@@ -18,11 +18,13 @@ const LEAF_DAYS: i64 = 90;
 const PROVING_DAYS: i64 = 7;
 /// Clocks of visitors may be behind ours.
 const BACKDATED_S: i64 = 3_600;
+/// As RFC 7468 has it.
+const PEM_LINE_CHARACTERS: usize = 64;
 
 /// Signs certificates. Whoever trusts its certificate trusts them.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
+    pub(crate) certificate: CertificateDer<'static>,
     certificate_pem: String,
 }
 
@@ -65,7 +67,7 @@ impl Authority {
         params.distinguished_name = called(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        valid(&mut params, now_s, AUTHORITY_DAYS);
+        valid(&mut params, now_s, BACKDATED_S, AUTHORITY_DAYS);
         let certificate = params.self_signed(&key).map_err(failed)?;
         Authority::open(&certificate.pem(), &key.serialize_pem())
     }
@@ -105,7 +107,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        valid(&mut params, now_s, LEAF_DAYS);
+        valid(&mut params, now_s, BACKDATED_S, LEAF_DAYS);
         let key = KeyPair::generate().map_err(issue)?;
         let signed = params.signed_by(&key, &self.issuer).map_err(issue)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
@@ -124,7 +126,7 @@ pub fn proving(host: &str, digest: &[u8; 32], now_s: i64) -> Result<Certificate,
     let mut params = CertificateParams::new(vec![host.to_owned()]).map_err(issue)?;
     params.distinguished_name = called(host);
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
-    valid(&mut params, now_s, PROVING_DAYS);
+    valid(&mut params, now_s, BACKDATED_S, PROVING_DAYS);
     let key = KeyPair::generate().map_err(issue)?;
     let signed = params.self_signed(&key).map_err(issue)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
@@ -159,18 +161,34 @@ impl fmt::Debug for Authority {
     }
 }
 
+/// A certificate as text.
+pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(PEM_LINE_CHARACTERS));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
+}
+
 fn called(name: &str) -> DistinguishedName {
     let mut called = DistinguishedName::new();
     called.push(DnType::CommonName, name);
     called
 }
 
-fn valid(params: &mut CertificateParams, now_s: i64, days: i64) {
+pub(crate) fn valid(params: &mut CertificateParams, now_s: i64, backdated_s: i64, days: i64) {
     let at = |seconds: i64| {
         let age = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         (std::time::SystemTime::UNIX_EPOCH + age).into()
     };
-    params.not_before = at(now_s.saturating_sub(BACKDATED_S));
+    params.not_before = at(now_s.saturating_sub(backdated_s));
     params.not_after = at(now_s.saturating_add(days * DAY_S));
 }
 

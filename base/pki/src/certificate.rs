@@ -69,6 +69,8 @@ pub enum ReadError {
     Damaged { why: String },
     #[error("its certificate names no host")]
     NoName,
+    #[error("its certificate is no machine's")]
+    NoNode,
 }
 
 impl ReadError {
@@ -82,6 +84,7 @@ impl ReadError {
             ReadError::NoName => {
                 "ask for one with a subject alternative name; common names have not counted since 2017"
             }
+            ReadError::NoNode => "have the machine join again",
         }
     }
 }

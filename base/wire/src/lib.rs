@@ -6,5 +6,7 @@
 
 pub mod api;
 pub mod diagnostic;
+pub mod identity;
+pub mod join;
 pub mod resource;
 pub mod spec;

@@ -1,0 +1,188 @@
+//! Bytes both ways between two machines, as over a connection of TCP: each half ends by itself, a break is seen by both,
+//! and who writes waits for who reads.
+
+use crate::inflow::{Inflow, InflowError};
+use crate::pipe::PipeWriter;
+use bytes::{Buf, Bytes};
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A connection read at this size moves as fast as it can: full loopback speed is reached at 32 to 64 KiB.
+const CARRY_BYTES: usize = 64 << 10;
+
+/// A tunnel. Dropped before both halves have ended, it resets the other end.
+pub struct Tunnel {
+    reader: TunnelReader,
+    writer: TunnelWriter,
+}
+
+/// The half that comes. Ends with zero bytes; a break is an error.
+pub struct TunnelReader {
+    inflow: Inflow,
+    current: Bytes,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// The half that goes. `shutdown` ends it; dropped before that it resets the other end.
+pub struct TunnelWriter {
+    pipe: PipeWriter,
+}
+
+impl Tunnel {
+    pub(crate) fn new(inflow: Inflow, pipe: PipeWriter, place: Option<OwnedSemaphorePermit>) -> Tunnel {
+        Tunnel { reader: TunnelReader { inflow, current: Bytes::new(), _place: place }, writer: TunnelWriter { pipe } }
+    }
+
+    /// The halves, each on its own.
+    pub fn into_split(self) -> (TunnelReader, TunnelWriter) {
+        (self.reader, self.writer)
+    }
+
+    /// Carries a connection through the tunnel until both halves of both have ended. A break on either side is one on
+    /// the other: a reset of TCP where it can be one. May be dropped, which is such a break.
+    ///
+    /// # Errors
+    /// What broke.
+    pub async fn carry(self, connection: TcpStream) -> io::Result<()> {
+        let (mut reader, mut writer) = self.into_split();
+        let mut abrupt = Abrupt(Some(connection));
+        let Some(connection) = abrupt.0.as_mut() else { return Ok(()) };
+        let (mut from, mut to) = connection.split();
+        let out = async {
+            let mut buffer = vec![0; CARRY_BYTES];
+            loop {
+                let count = from.read(&mut buffer).await?;
+                if count == 0 {
+                    return writer.shutdown().await;
+                }
+                writer.write_all(buffer.get(..count).unwrap_or_default()).await?;
+            }
+        };
+        let back = async {
+            while let Some(bytes) = reader.chunk().await? {
+                to.write_all(&bytes).await?;
+            }
+            match to.shutdown().await {
+                // The other side has closed altogether, which is an end as good as ours.
+                Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+                Ok(()) | Err(_) => Ok(()),
+            }
+        };
+        tokio::try_join!(out, back)?;
+        abrupt.0 = None;
+        Ok(())
+    }
+}
+
+impl TunnelReader {
+    /// The next bytes as they came, without copying them. `None` at the end.
+    ///
+    /// # Errors
+    /// When the tunnel broke.
+    pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
+        if !self.current.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.current)));
+        }
+        match self.inflow.bytes().await {
+            Some(bytes) => Ok(Some(bytes?)),
+            None => ended(&mut self.inflow).map(|()| None),
+        }
+    }
+}
+
+impl TunnelWriter {
+    /// Waits until the other end reads no more. Pending for ever while it does.
+    pub async fn closed(&self) {
+        std::future::poll_fn(|cx| self.pipe.poll_unread(cx)).await;
+    }
+}
+
+fn ended(inflow: &mut Inflow) -> io::Result<()> {
+    inflow.end().map_err(io::Error::other)
+}
+
+/// A connection that is reset, not closed, when it is dropped.
+struct Abrupt(Option<TcpStream>);
+
+impl Drop for Abrupt {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0
+            && let Err(error) = connection.set_zero_linger()
+        {
+            tracing::debug!(%error, "a connection is closed where it should be reset");
+        }
+    }
+}
+
+impl AsyncRead for TunnelReader {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.current.is_empty() {
+            match ready!(this.inflow.poll_bytes(cx)) {
+                Some(bytes) => this.current = bytes.map_err(|error: InflowError| io::Error::from(error))?,
+                None => return Poll::Ready(ended(&mut this.inflow)),
+            }
+        }
+        let count = out.remaining().min(this.current.len());
+        out.put_slice(&this.current[..count]);
+        this.current.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TunnelWriter {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.reader).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Tunnel").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TunnelReader {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("TunnelReader").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TunnelWriter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("TunnelWriter").finish_non_exhaustive()
+    }
+}
