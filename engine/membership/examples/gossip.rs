@@ -2,14 +2,17 @@
 //!
 //! ```sh
 //! cargo run --release -p membership --example gossip -- deaths <machines> <loss %> <seed> <times>
+//! cargo run --release -p membership --example gossip -- freezes-of-<ms> <machines> <loss %> <seed> <times>
 //! cargo run --release -p membership --example gossip -- hours <machines> <loss %> <seed> <seconds>
 //! ```
+//!
+//! `fanout=2`, `usual=400` and `phi=4.25` after that try other settings.
 
 #[expect(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/it/alive/simulation.rs"]
 mod simulation;
 
-use simulation::{Plan, deaths, hours, percentile};
+use simulation::{Plan, deaths, freezes, hours, percentile};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,11 +21,31 @@ fn main() {
         eprintln!("usage: gossip deaths|hours <machines> <loss %> <seed> <times|seconds>");
         std::process::exit(2);
     };
-    let plan = Plan::new(usize::try_from(*machines).unwrap_or(30), *seed, *loss);
-    match what.as_str() {
-        "deaths" => print_deaths(plan, usize::try_from(*amount).unwrap_or(1)),
-        _ => print_hours(plan, *amount),
+    let mut plan = Plan::new(usize::try_from(*machines).unwrap_or(30), *seed, *loss);
+    for (name, value) in arguments.iter().filter_map(|argument| argument.split_once('=')) {
+        match (name, value.parse::<f64>()) {
+            ("fanout", Ok(value)) => plan.settings.fanout = value as usize,
+            ("usual", Ok(value)) => plan.settings.usual_ms_min = value as u64,
+            ("phi", Ok(value)) => plan.settings.phi_silent = value,
+            _ => eprintln!("not known here: {name}={value}"),
+        }
     }
+    let times = usize::try_from(*amount).unwrap_or(1);
+    match what.split_once("freezes-of-").map(|(_, for_ms)| for_ms.parse()) {
+        Some(for_ms) => print_freezes(plan, times, for_ms.unwrap_or(1_000)),
+        None if what == "deaths" => print_deaths(plan, times),
+        None => print_hours(plan, *amount),
+    }
+}
+
+fn print_freezes(plan: Plan, times: usize, for_ms: u64) {
+    let (machines, loss, seed) = (plan.machines, plan.loss_percent, plan.seed);
+    let seen = freezes(plan, times, for_ms);
+    println!(
+        "{machines} machines, {loss} % loss, seed {seed}: {times} freezes of {for_ms} ms; told {}, somebody else {}, not \
+         all back after 3 s {}",
+        seen.told, seen.wrong, seen.lost
+    );
 }
 
 fn print_deaths(plan: Plan, times: usize) {

@@ -80,6 +80,16 @@ pub(crate) struct Datagram<'a> {
     pub(crate) items: Vec<(Item<'a>, Record)>,
 }
 
+impl Datagram<'_> {
+    /// Adds to the age of everything told, which lay about for so long.
+    pub(crate) fn grow_older(&mut self, by_ms: u64) {
+        let entries = self.entries.iter_mut().map(|entry| &mut entry.known);
+        for known in entries.chain(self.items.iter_mut().map(|(item, _)| &mut item.known)) {
+            known.age_ms = known.age_ms.saturating_add(by_ms);
+        }
+    }
+}
+
 mod kind {
     pub(super) const ASK: u8 = 1;
     pub(super) const ANSWER: u8 = 2;
@@ -264,8 +274,7 @@ impl Letter {
             out.extend(first.0.to_be_bytes());
             out.extend(last.0.to_be_bytes());
         }
-        let sections =
-            [(section::ENTRIES, self.entries), (section::WANTS, self.wants), (section::ITEMS, self.items)];
+        let sections = [(section::ENTRIES, self.entries), (section::WANTS, self.wants), (section::ITEMS, self.items)];
         for (tag, content) in sections {
             // Nothing longer than a datagram was let in.
             let Ok(bytes) = u16::try_from(content.len()) else { continue };

@@ -7,7 +7,10 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Seal and send, once; losing it does no harm.
-    Send { to: SocketAddr, datagram: Vec<u8> },
+    Send {
+        to: SocketAddr,
+        datagram: Vec<u8>,
+    },
     Tell(Event),
 }
 

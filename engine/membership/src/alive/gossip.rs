@@ -46,6 +46,8 @@ pub struct Gossip {
     ticked_ms: Option<u64>,
     /// Before this, silence was this machine's own.
     pub(crate) watched_ms: u64,
+    /// How long that lasted.
+    away_ms: u64,
     /// Another line of heartbeats under this machine's own id.
     pub(crate) rival: Option<Line>,
     /// Farewells still to be said, once it leaves.
@@ -74,6 +76,7 @@ impl Gossip {
             round_ms: None,
             ticked_ms: None,
             watched_ms: 0,
+            away_ms: 0,
             rival: None,
             leaving: None,
             bits: Bits(0),
@@ -229,8 +232,16 @@ impl Gossip {
         let gap_ms = now_ms.saturating_sub(ticked_ms);
         if gap_ms > self.interval_ms().saturating_add(self.settings.away_ms) {
             self.watched_ms = now_ms;
+            self.away_ms = gap_ms;
             self.ticked_ms = Some(now_ms);
         }
+    }
+
+    /// How long what is heard now may have waited for this machine to come back. Taken for fresh, news that waited in a
+    /// socket through a long pause would bring back machines that died in it, here and then everywhere.
+    pub(crate) fn waited_ms(&self, now_ms: u64) -> u64 {
+        let reading = now_ms.saturating_sub(self.watched_ms) < self.settings.interval_ms;
+        if reading { self.away_ms } else { 0 }
     }
 
     fn judge(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {

@@ -4,7 +4,7 @@
 //! an earlier one, and a good-bye beats all heartbeats of its life.
 
 use super::coding::Malformed;
-use super::datagram::{self, Entry, Head, Item, Kind, Known, Letter};
+use super::datagram::{self, Datagram, Entry, Head, Item, Kind, Known, Letter};
 use super::effect::{Effect, Event};
 use super::gossip::Gossip;
 use super::line::{self, LAG_BEATS};
@@ -29,11 +29,13 @@ impl Gossip {
         datagram: &[u8],
         effects: &mut Vec<Effect>,
     ) -> Result<(), Malformed> {
-        let read = datagram::decode(datagram)?;
+        let mut read = datagram::decode(datagram)?;
         if self.is_leaving() {
             return Ok(());
         }
         self.notice_absence(now_ms);
+        let waited_ms = self.waited_ms(now_ms);
+        read.grow_older(waited_ms);
         if read.head.sender == self.me {
             let known = Known {
                 generation: read.head.generation,
@@ -49,12 +51,12 @@ impl Gossip {
         for entry in &read.entries {
             self.take_entry(now_ms, entry, &mut wants, effects);
         }
-        for (item, record) in read.items {
+        for (item, record) in std::mem::take(&mut read.items) {
             wants.remove(&item.id.short());
             self.take_item(now_ms, &item, record, effects);
         }
         // After the items, among which may be that of a sender who was not known until now.
-        self.hear_directly(now_ms, from, &read.head, read.kind == Kind::Answer, effects);
+        self.hear_directly(now_ms, from, &read, waited_ms, effects);
         let mut replies = Replies::new(self.head(), if read.kind == Kind::Answer { Kind::Tell } else { Kind::Answer });
         match read.kind {
             Kind::Ask { first, last } => {
@@ -78,11 +80,11 @@ impl Gossip {
         &mut self,
         now_ms: u64,
         from: SocketAddr,
-        head: &Head,
-        answer: bool,
+        read: &Datagram<'_>,
+        waited_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let watched_ms = self.watched_ms;
+        let (head, watched_ms) = (read.head, self.watched_ms);
         let Some(machine) = self.machines.get_mut(&head.sender.short()).filter(|known| known.id == head.sender) else {
             return;
         };
@@ -102,11 +104,12 @@ impl Gossip {
             return;
         }
         machine.via = Some(from);
-        machine.heard_ms = Some(now_ms);
-        if answer {
-            machine.answered_ms = Some(now_ms);
+        let sent_ms = now_ms.saturating_sub(waited_ms);
+        machine.heard_ms = machine.heard_ms.max(Some(sent_ms));
+        if read.kind == Kind::Answer {
+            machine.answered_ms = machine.answered_ms.max(Some(sent_ms));
         }
-        machine.beat(now_ms, watched_ms, head.heartbeat, 0, true);
+        machine.beat(now_ms, watched_ms, head.heartbeat, waited_ms, true);
         self.notice_return(now_ms, head.sender.short(), effects);
     }
 

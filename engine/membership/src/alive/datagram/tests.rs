@@ -18,8 +18,11 @@ fn known() -> impl Strategy<Value = Known> {
 }
 
 fn head() -> impl Strategy<Value = Head> {
-    (any::<[u8; 32]>(), counter(), counter())
-        .prop_map(|(sender, generation, heartbeat)| Head { sender: NodeId(sender), generation, heartbeat })
+    (any::<[u8; 32]>(), counter(), counter()).prop_map(|(sender, generation, heartbeat)| Head {
+        sender: NodeId(sender),
+        generation,
+        heartbeat,
+    })
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -51,8 +54,11 @@ struct Said {
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    let lists =
-        (prop::collection::vec(entry(), 0..80), prop::collection::vec(any::<u64>(), 0..20), prop::collection::vec(item(), 0..6));
+    let lists = (
+        prop::collection::vec(entry(), 0..80),
+        prop::collection::vec(any::<u64>(), 0..20),
+        prop::collection::vec(item(), 0..6),
+    );
     (kind(), head(), lists).prop_map(|(kind, head, (entries, wants, items))| Said { kind, head, entries, wants, items })
 }
 

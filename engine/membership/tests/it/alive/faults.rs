@@ -17,20 +17,8 @@ fn is_verdict(event: &Event) -> bool {
 }
 
 #[test]
-fn a_freeze_of_a_second_declares_nobody_silent() {
-    for (seed, loss_percent) in [(1, 0), (2, 5), (3, 5), (4, 5)] {
-        let mut world = formed(30, seed, loss_percent);
-        for victim in 0..6 {
-            world.freeze(victim, 1_000);
-            world.run(3_000);
-        }
-        assert_eq!(world.told_since(0, is_verdict), [], "seed {seed}");
-    }
-}
-
-#[test]
-fn a_freeze_of_five_seconds_comes_back_and_blames_nobody() {
-    for (seed, machines) in [(5, 30), (6, 3), (7, 2)] {
+fn a_freeze_of_five_seconds_is_told_once_and_blames_nobody() {
+    for (seed, machines) in [(5, 12), (6, 3), (7, 2)] {
         let mut world = formed(machines, seed, 5);
         let id = world.nodes[1].id;
         world.freeze(1, 5_000);

@@ -6,6 +6,7 @@
 use membership::alive::{Effect, Event, Gossip, NodeId, Pressure, Record, Settings};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::hash::{DefaultHasher, Hasher};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// What a socket keeps for a process that does not read: Linux's `rmem_default`.
@@ -98,7 +99,7 @@ pub struct World {
     /// From whom to whom nothing arrives.
     pub cut: BTreeSet<(usize, usize)>,
     /// A digest of all that was sent.
-    pub trace: u64,
+    pub trace: DefaultHasher,
     /// The longest silence of a machine that was alive, in any other's eyes; looked at with each tick.
     pub silence_ms_max: u64,
     pub watch_silence: bool,
@@ -118,7 +119,7 @@ impl World {
             nodes: Vec::new(),
             told: Vec::new(),
             cut: BTreeSet::new(),
-            trace: 0xcbf2_9ce4_8422_2325,
+            trace: DefaultHasher::new(),
             silence_ms_max: 0,
             watch_silence: false,
             places: BTreeMap::new(),
@@ -393,9 +394,7 @@ impl World {
     }
 
     fn send(&mut self, index: usize, to: SocketAddr, datagram: Vec<u8>) {
-        for byte in &datagram {
-            self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.trace.write(&datagram);
         let node = &mut self.nodes[index];
         node.bytes_sent += datagram.len() as u64;
         node.datagrams_sent += 1;
@@ -453,6 +452,38 @@ pub fn deaths(plan: Plan, times: usize) -> Deaths {
     seen.first_ms.sort_unstable();
     seen.last_ms.sort_unstable();
     seen.returned_ms.sort_unstable();
+    seen
+}
+
+/// What a run of freezes shows.
+pub struct Freezes {
+    /// Those after which anybody was told to be silent.
+    pub told: usize,
+    /// Those after which somebody else was, who did not freeze.
+    pub wrong: usize,
+    /// Those after which not all took all for alive again.
+    pub lost: usize,
+}
+
+/// Freezes one machine after another.
+pub fn freezes(plan: Plan, times: usize, for_ms: u64) -> Freezes {
+    let machines = plan.machines;
+    let mut world = World::new(plan);
+    world.run(10_000);
+    let mut seen = Freezes { told: 0, wrong: 0, lost: 0 };
+    for _ in 0..times {
+        let phase_ms = world.dice.below(1_000);
+        world.run(phase_ms);
+        let victim = usize::try_from(world.dice.below(machines as u64)).expect("small");
+        let id = world.nodes[victim].id;
+        world.told.clear();
+        world.freeze(victim, for_ms);
+        world.run(for_ms + 3_000);
+        let silent = world.told_since(0, |event| matches!(event, Event::Silent(_)));
+        seen.told += usize::from(!silent.is_empty());
+        seen.wrong += usize::from(silent.iter().any(|told| told.event != Event::Silent(id)));
+        seen.lost += usize::from(world.alive() != (machines, machines));
+    }
     seen
 }
 

@@ -2,7 +2,8 @@
 //!
 //! These are short runs. The long ones are made with the example `gossip`, which also replays a seed that fails here.
 
-use super::simulation::{Plan, World, deaths, hours, percentile};
+use super::simulation::{Plan, World, deaths, freezes, hours, percentile};
+use std::hash::Hasher;
 
 fn check_deaths(machines: usize, loss_percent: u64, seed: u64, times: usize, last_ms_max: u64) {
     let seen = deaths(Plan::new(machines, seed, loss_percent), times);
@@ -22,8 +23,9 @@ fn check_hours(machines: usize, loss_percent: u64, seed: u64, seconds: u64) {
         "replay: cargo run --release -p membership --example gossip -- hours {machines} {loss_percent} {seed} {seconds}"
     );
     println!(
-        "{machines} machines, {loss_percent} % loss: {:.1} machine-hours, longest silence {} ms, {} bytes/s each",
-        seen.machine_hours, seen.silence_ms_max, seen.bytes_per_second
+        "{machines} machines, {loss_percent} % loss: {:.1} machine-hours, longest silence {} ms; each sends {} bytes/s in \
+         {:.0} datagrams",
+        seen.machine_hours, seen.silence_ms_max, seen.bytes_per_second, seen.datagrams_per_second
     );
     assert_eq!(seen.wrong, [], "somebody alive was told to be silent; {replay}");
 }
@@ -53,6 +55,35 @@ fn nobody_alive_is_told_to_be_silent_though_a_quarter_is_lost() {
     check_hours(5, 25, 9, 300);
 }
 
+fn check_freezes(machines: usize, loss_percent: u64, seed: u64, times: usize, for_ms: u64) {
+    let seen = freezes(Plan::new(machines, seed, loss_percent), times, for_ms);
+    let replay = format!(
+        "replay: cargo run --release -p membership --example gossip -- freezes-of-{for_ms} {machines} {loss_percent} {seed} \
+         {times}"
+    );
+    assert_eq!(seen.lost, 0, "not all came back; {replay}");
+    assert_eq!(seen.wrong, 0, "somebody else was told to be silent; {replay}");
+    if for_ms <= 1_000 {
+        assert_eq!(seen.told, 0, "a short freeze was told; {replay}");
+    } else {
+        assert_eq!(seen.told, times, "a long freeze was not told; {replay}");
+    }
+}
+
+#[test]
+fn a_freeze_of_a_second_declares_nobody_silent() {
+    check_freezes(30, 5, 14, 6, 1_000);
+    check_freezes(5, 5, 15, 60, 1_000);
+    check_freezes(2, 0, 16, 60, 1_000);
+}
+
+#[test]
+fn a_freeze_of_five_seconds_comes_back_without_harm() {
+    check_freezes(30, 5, 17, 3, 5_000);
+    check_freezes(5, 5, 18, 20, 5_000);
+    check_freezes(2, 5, 19, 20, 5_000);
+}
+
 #[test]
 fn more_machines_take_longer_and_no_more_bytes() {
     let of = |machines| hours(Plan::new(machines, 10, 5), 8).bytes_per_second;
@@ -70,7 +101,7 @@ fn the_same_seed_sends_the_same_bytes() {
         world.freeze(3, 5_000);
         world.kill(4);
         world.run(10_000);
-        (world.trace, world.told)
+        (world.trace.finish(), world.told)
     };
     assert!(run(12) == run(12));
     assert_ne!(run(12).0, run(13).0);
