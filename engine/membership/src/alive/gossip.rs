@@ -32,7 +32,10 @@ pub struct Gossip {
     pub(crate) generation: u64,
     pub(crate) heartbeat: u64,
     version: u64,
+    /// What it says of itself, and what of that others are told by now.
     record: Record,
+    told: Record,
+    told_ms: u64,
     raw: Vec<u8>,
     pub(crate) machines: BTreeMap<Short, Machine>,
     /// The latest last.
@@ -67,6 +70,8 @@ impl Gossip {
             generation: generation.min(super::datagram::COUNTER_MAX),
             heartbeat: 0,
             version: 1,
+            told: record.clone(),
+            told_ms: 0,
             record,
             raw,
             machines: BTreeMap::new(),
@@ -83,13 +88,10 @@ impl Gossip {
         })
     }
 
-    /// Says what this machine tells of itself from now on. It goes out with the next rounds.
+    /// Says what this machine tells of itself from now on. It goes out with the next round, or, when only figures
+    /// changed, when [`Settings::figures_ms`] have passed since the last time.
     pub fn set_record(&mut self, record: Record) -> Result<(), Unfit> {
-        let raw = record.encode()?;
-        if raw != self.raw {
-            self.version = self.version.saturating_add(1);
-            self.raw = raw;
-        }
+        record.encode()?;
         self.record = record;
         Ok(())
     }
@@ -219,7 +221,14 @@ impl Gossip {
     }
 
     fn interval_ms(&self) -> u64 {
-        self.settings.among(self.machines_alive(), self.settings.interval_ms)
+        let Settings { interval_ms, fanout, .. } = self.settings;
+        let machines = self.machines_alive();
+        if (2..=fanout).contains(&machines) {
+            // Too few to ask as many as is meant: the same ones more often. Among two, a question or its answer is all
+            // there is in a round, and a quarter of the datagrams lost would be a false verdict every few days.
+            return (interval_ms.saturating_mul(machines as u64 - 1) / fanout as u64).max(1);
+        }
+        self.settings.among(machines, interval_ms)
     }
 
     /// When this machine did not run, it is not the others who were silent (Lifeguard's lesson: most false verdicts come
@@ -285,6 +294,7 @@ impl Gossip {
 
     fn round(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
         self.heartbeat = self.heartbeat.saturating_add(1);
+        self.publish(now_ms);
         let interval_ms = self.interval_ms();
         // A tenth earlier or later, so that rounds of different machines do not march in step.
         let tenth_ms = interval_ms / 10;
@@ -297,6 +307,21 @@ impl Gossip {
         let questions = self.questions(now_ms);
         for to in targets {
             effects.extend(questions.iter().map(|datagram| Effect::Send { to, datagram: datagram.clone() }));
+        }
+    }
+
+    fn publish(&mut self, now_ms: u64) {
+        let figures_ms = self.settings.among(self.machines_alive(), self.settings.figures_ms);
+        let due = now_ms.saturating_sub(self.told_ms) >= figures_ms;
+        if self.record == self.told || !(due || self.record.says_more_than_figures(&self.told)) {
+            return;
+        }
+        // It could be encoded when it was set.
+        if let Ok(raw) = self.record.encode() {
+            self.raw = raw;
+            self.version = self.version.saturating_add(1);
+            self.told = self.record.clone();
+            self.told_ms = now_ms;
         }
     }
 

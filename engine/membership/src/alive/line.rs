@@ -11,8 +11,9 @@ const SPAN_MS: u64 = 5_000;
 pub(crate) const PAUSE_MS: u64 = 60_000;
 /// How often twins are reported while they last.
 const REPORT_MS: u64 = 60_000;
-/// In one generation, heartbeats so far behind are no datagrams that overtook each other: two seconds' worth.
-pub(crate) const LAG_BEATS: u64 = 8;
+/// In one generation, heartbeats so far behind are no datagrams that overtook each other: two seconds' worth where hearts
+/// beat fastest.
+pub(crate) const LAG_BEATS: u64 = 24;
 
 /// What is known of a second line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

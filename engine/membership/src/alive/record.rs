@@ -20,8 +20,7 @@ const WORD_BYTES_MAX: usize = 32;
 const ROLES_MAX: usize = 8;
 const ADDRESSES_MAX: usize = 8;
 
-/// What a machine says of itself. Whoever keeps it current need not say every little change: once a second is enough,
-/// since each change travels to every machine.
+/// What a machine says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     /// What fails together: a room, a rack, a power line.
@@ -129,6 +128,13 @@ impl Record {
             record.set(number, value)?;
         }
         Ok(record)
+    }
+
+    /// Whether anything else differs than what goes up and down all the time.
+    pub(crate) fn says_more_than_figures(&self, before: &Record) -> bool {
+        let Record { memory_free_bytes, load_percent, pressure, runs_in_flight, .. } = *before;
+        let same_figures = Record { memory_free_bytes, load_percent, pressure, runs_in_flight, ..self.clone() };
+        same_figures != *before
     }
 
     fn set(&mut self, number: u64, value: &[u8]) -> Result<(), Malformed> {

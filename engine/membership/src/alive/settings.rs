@@ -27,6 +27,9 @@ pub struct Settings {
     /// When this much more than an interval lies between two ticks, it was this machine that was away: everybody gets a
     /// new chance. 300 ms: less than is left between the slowest news and a verdict.
     pub away_ms: u64,
+    /// How often others are told new figures (load, pressure, free memory, runs). 1 s: each change travels to every
+    /// machine, and half of all bytes are these.
+    pub figures_ms: u64,
     /// How long a machine that is silent or has left is remembered, so that old news do not bring it back. An hour:
     /// longer than any relay may sleep and come back with old news, short enough for names to be used up.
     pub forget_ms: u64,
@@ -48,6 +51,7 @@ impl Default for Settings {
             usual_ms_max: 1_200,
             phi_silent: 4.25,
             away_ms: 300,
+            figures_ms: 1_000,
             forget_ms: 3_600_000,
             left_told_ms: 30_000,
             machines_max: 512,

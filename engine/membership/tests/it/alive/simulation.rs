@@ -84,6 +84,8 @@ pub struct Node {
     pub datagrams_sent: u64,
 }
 
+/// What happens at some time.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Tick { node: usize, tick: u64 },
     Deliver { to: SocketAddr, from: SocketAddr, datagram: Vec<u8> },
@@ -104,8 +106,8 @@ pub struct World {
     pub silence_ms_max: u64,
     pub watch_silence: bool,
     places: BTreeMap<SocketAddr, usize>,
-    steps: BinaryHeap<Reverse<(u64, u64)>>,
-    waiting: BTreeMap<u64, Step>,
+    /// By when they are due, and in the order they were planned in.
+    steps: BinaryHeap<Reverse<(u64, u64, Step)>>,
     sequence: u64,
     addresses: u32,
 }
@@ -124,7 +126,6 @@ impl World {
             watch_silence: false,
             places: BTreeMap::new(),
             steps: BinaryHeap::new(),
-            waiting: BTreeMap::new(),
             sequence: 0,
             addresses: 0,
             plan,
@@ -249,12 +250,10 @@ impl World {
     /// Lets time pass.
     pub fn run(&mut self, for_ms: u64) {
         let until_ms = self.now_ms + for_ms;
-        while let Some(Reverse((at_ms, sequence))) = self.steps.peek().copied()
-            && at_ms <= until_ms
-        {
-            self.steps.pop();
+        while self.steps.peek().is_some_and(|next| next.0.0 <= until_ms) {
+            let Some(Reverse((at_ms, _, step))) = self.steps.pop() else { break };
             self.now_ms = at_ms;
-            match self.waiting.remove(&sequence).expect("each step is waited for") {
+            match step {
                 Step::Tick { node, tick } if self.nodes[node].tick == tick => self.tick(node),
                 Step::Tick { .. } => {}
                 Step::Deliver { to, from, datagram } => self.deliver(to, from, datagram),
@@ -304,8 +303,7 @@ impl World {
 
     fn step(&mut self, at_ms: u64, step: Step) {
         self.sequence += 1;
-        self.steps.push(Reverse((at_ms, self.sequence)));
-        self.waiting.insert(self.sequence, step);
+        self.steps.push(Reverse((at_ms, self.sequence, step)));
     }
 
     fn tick_in(&mut self, index: usize, wait_ms: u64) {
@@ -338,13 +336,12 @@ impl World {
         }
     }
 
+    /// Everybody is meant to be on.
     fn watch(&mut self, index: usize) {
-        let up: BTreeSet<NodeId> =
-            self.nodes.iter().filter(|node| node.gossip.is_some() && !node.frozen).map(|node| node.id).collect();
         let now_ms = self.local_ms(index);
         let Some(gossip) = &self.nodes[index].gossip else { return };
-        let silences = gossip.peers(now_ms).filter(|seen| up.contains(&seen.id)).map(|seen| seen.silence_ms);
-        self.silence_ms_max = self.silence_ms_max.max(silences.max().unwrap_or(0));
+        let longest_ms = gossip.peers(now_ms).map(|seen| seen.silence_ms).max();
+        self.silence_ms_max = self.silence_ms_max.max(longest_ms.unwrap_or(0));
     }
 
     fn deliver(&mut self, to: SocketAddr, from: SocketAddr, datagram: Vec<u8>) {

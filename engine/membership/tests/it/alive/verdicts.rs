@@ -32,26 +32,26 @@ fn check_hours(machines: usize, loss_percent: u64, seed: u64, seconds: u64) {
 
 #[test]
 fn everybody_knows_of_a_death_within_two_and_a_half_seconds() {
-    check_deaths(30, 5, 1, 8, 2_500);
+    check_deaths(30, 5, 1, 4, 2_500);
     check_deaths(5, 5, 2, 30, 2_500);
     check_deaths(2, 0, 3, 30, 2_500);
 }
 
 #[test]
 fn everybody_knows_of_a_death_on_a_bad_network() {
-    check_deaths(30, 25, 4, 4, 4_000);
+    check_deaths(30, 25, 4, 2, 4_000);
 }
 
 #[test]
 fn nobody_alive_is_told_to_be_silent() {
-    check_hours(30, 5, 5, 60);
+    check_hours(30, 5, 5, 30);
     check_hours(5, 5, 6, 600);
     check_hours(2, 5, 7, 900);
 }
 
 #[test]
 fn nobody_alive_is_told_to_be_silent_though_a_quarter_is_lost() {
-    check_hours(30, 25, 8, 60);
+    check_hours(30, 25, 8, 30);
     check_hours(5, 25, 9, 300);
 }
 
@@ -72,25 +72,24 @@ fn check_freezes(machines: usize, loss_percent: u64, seed: u64, times: usize, fo
 
 #[test]
 fn a_freeze_of_a_second_declares_nobody_silent() {
-    check_freezes(30, 5, 14, 6, 1_000);
+    check_freezes(30, 5, 14, 4, 1_000);
     check_freezes(5, 5, 15, 60, 1_000);
     check_freezes(2, 0, 16, 60, 1_000);
 }
 
 #[test]
 fn a_freeze_of_five_seconds_comes_back_without_harm() {
-    check_freezes(30, 5, 17, 3, 5_000);
+    check_freezes(30, 5, 17, 2, 5_000);
     check_freezes(5, 5, 18, 20, 5_000);
     check_freezes(2, 5, 19, 20, 5_000);
 }
 
 #[test]
-fn more_machines_take_longer_and_no_more_bytes() {
-    let of = |machines| hours(Plan::new(machines, 10, 5), 8).bytes_per_second;
-    let (fifty, more) = (of(50), of(120));
-    println!("50 machines: {fifty} bytes/s each; 120: {more}");
-    assert!(more < fifty * 3 / 2, "{more} bytes/s, and {fifty} among 50");
-    check_deaths(80, 5, 11, 1, 4_500);
+fn more_machines_do_not_take_more_bytes() {
+    let of = |machines| hours(Plan::new(machines, 10, 5), 4).bytes_per_second;
+    let (fifty, more) = (of(50), of(75));
+    println!("50 machines: {fifty} bytes/s each; 75: {more}");
+    assert!(more < fifty * 5 / 4, "{more} bytes/s, and {fifty} among 50");
 }
 
 #[test]
