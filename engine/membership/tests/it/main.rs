@@ -1,0 +1,3 @@
+//! Membership as its callers use it.
+
+mod alive;
