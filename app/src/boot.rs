@@ -1,7 +1,9 @@
 //! Boot and shutdown of a node: a list, and the same list backwards.
 
 use crate::certificates;
-use crate::cli::UpArgs;
+use crate::cli::{JoinArgs, UpArgs};
+use crate::cluster::join::JoinError;
+use crate::cluster::{self, Cluster, HomeError};
 use crate::config::{self, Node};
 use crate::handover::asking::{Answer, Asker, Asking};
 use crate::handover::{FAILED, Gifts, Given, Inherited, Next, Opening, Previous, Refused, Staying, TakeError, Terms};
@@ -16,6 +18,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +28,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use wire::spec::Protocol;
 
+/// Of the data folder: what this machine is called.
+const NODE_ID: &str = "node-id";
 /// How long requests may take to end when the node stops.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// How long all instances together may take to stop on Ctrl-C.
@@ -65,6 +70,14 @@ pub enum BootError {
     Program(std::io::Error),
     #[error("start the runtime: {0}")]
     Runtime(std::io::Error),
+    #[error("listen on {address} for other machines: {source}")]
+    Peers { address: SocketAddr, source: std::io::Error },
+    #[error("read what this machine keeps of its cluster")]
+    Home(#[from] HomeError),
+    #[error("join the cluster")]
+    Join(#[from] Box<JoinError>),
+    #[error("go on as `bramble up`: {0}")]
+    GoOn(std::io::Error),
     #[error("take over from a running node")]
     Take(#[from] TakeError),
 }
@@ -77,6 +90,12 @@ impl BootError {
             BootError::Locked { .. } => "stop it first, or name another folder with --data DIR".to_owned(),
             BootError::Listen { .. } => "another program may hold it: choose another with --api ADDR".to_owned(),
             BootError::Space(error) => error.hint().to_owned(),
+            BootError::Peers { .. } => "another program may hold it: choose another with --peers ADDR".to_owned(),
+            BootError::Home(_) => {
+                "restore the folder `cluster` of the data folder, or have the machine join anew with another".to_owned()
+            }
+            BootError::Join(error) => error.hint(),
+            BootError::GoOn(_) => "this machine has joined: run `bramble up`".to_owned(),
             BootError::Take(_) => "this is how `bramble upgrade` starts a binary; run that instead".to_owned(),
             BootError::Spawner(_)
             | BootError::Program(_)
@@ -93,7 +112,32 @@ impl BootError {
 pub fn up(args: &UpArgs) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::new(config::log_filter());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    match start(args) {
+    ended(start(args))
+}
+
+/// Makes this machine a member of a cluster, and runs its node.
+pub fn join(args: &JoinArgs) -> ExitCode {
+    ended(become_member(args))
+}
+
+fn become_member(args: &JoinArgs) -> Result<(), BootError> {
+    let (node, path) = data_of(&args.up)?;
+    let failed = |source| BootError::Data { path: path.clone(), source };
+    let lock = lock(&node.data, &path)?;
+    let id = kept_word(&node.data.join(NODE_ID), 12).map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BootError::Runtime)?;
+    let joining = cluster::join::join(&node.data, &id, node.peers, &args.token);
+    let cluster = runtime.block_on(joining).map_err(Box::new)?;
+    eprintln!("this machine is a member of cluster {cluster}; from now on `bramble up` starts it");
+    drop((runtime, lock));
+    // In this place, so that whatever started this process has the node, and its next one is started as `up` too.
+    let program = config::program().map_err(BootError::Program)?;
+    let error = std::process::Command::new(program).args(config::arguments_to_go_on(&args.token)).exec();
+    Err(BootError::GoOn(error))
+}
+
+fn ended(ended: Result<(), BootError>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", wire::diagnostic::chain(&error));
@@ -110,13 +154,7 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
     let inherited = args.take_over.then(Inherited::from_stdin).transpose()?;
     // Read now: by the time of an upgrade another file has this one's name.
     let program = config::program().map_err(BootError::Program)?;
-    let node = config::node(args)?;
-    let path = node.data.display().to_string();
-    let failed = |source| BootError::Data { path: path.clone(), source };
-    std::fs::create_dir_all(&node.data).map_err(failed)?;
-    std::fs::set_permissions(&node.data, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
-    let data = node.data.canonicalize().map_err(failed)?;
-    let node = Node { data, ..node };
+    let (node, path) = data_of(args)?;
     let start = match inherited {
         Some(inherited) => Start::Over(inherited),
         None => Start::Fresh(lock(&node.data, &path)?),
@@ -133,6 +171,17 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
     // What still waits for a disk or a child is not worth waiting for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// How the node runs, with a data folder that is there; and that as it was named.
+fn data_of(args: &UpArgs) -> Result<(Node, String), BootError> {
+    let node = config::node(args)?;
+    let path = node.data.display().to_string();
+    let failed = |source| BootError::Data { path: path.clone(), source };
+    std::fs::create_dir_all(&node.data).map_err(failed)?;
+    std::fs::set_permissions(&node.data, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
+    let data = node.data.canonicalize().map_err(failed)?;
+    Ok((Node { data, ..node }, path))
 }
 
 fn processors() -> usize {
@@ -272,7 +321,7 @@ fn lasting(
     let path = node.data.display().to_string();
     let failed = |source| BootError::Data { path: path.clone(), source };
     let token = kept_word(&node.data.join("token"), 32).map_err(failed)?;
-    let id = kept_word(&node.data.join("node-id"), 12).map_err(failed)?;
+    let id = kept_word(&node.data.join(NODE_ID), 12).map_err(failed)?;
     let logs = logs_folder(&node.data)?;
     let meter = Meter::new();
     let mut settings = telemetry::Settings::new(&node.data, &logs);
@@ -293,7 +342,8 @@ fn lasting(
         ..gateway::Settings::default()
     };
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));
-    Ok(Lasting { node, id, token, api, spawner, boxes, meter, telemetry, logs, gateway, previous })
+    let cluster = Arc::new(Cluster::new(&node.data, &id, node.peers, meter.clone()));
+    Ok(Lasting { node, id, token, api, spawner, boxes, meter, telemetry, logs, gateway, cluster, previous })
 }
 
 /// Where the gateway keeps answers; nowhere without memory.
@@ -364,7 +414,7 @@ async fn hand_over(lasting: &Lasting, roles: Roles, held: &Held, terms: &Terms) 
     tracing::info!(pid = next.pid, version = next.version, "the new process is prepared");
     lasting.previous.bound().await;
     let (ready, sockets) = (roles.ready(), lasting.gateway.sockets().await);
-    roles.release().await;
+    roles.release(lasting).await;
     let gifts = Gifts { lock: &held.lock, api: &lasting.api, asking: &held.asking, sockets, ready };
     let staying = Staying { gateway: Arc::clone(&lasting.gateway), previous: lasting.previous.clone() };
     let refused = match next.take(gifts, &staying).await {
@@ -466,6 +516,6 @@ async fn close(lasting: Lasting, roles: Roles, stop_instances: bool, interrupt: 
             _ = interrupt.recv() => eprintln!("instances go on running; the next `bramble up` finds them"),
         }
     }
-    roles.release().await;
+    roles.release(&lasting).await;
     lasting.gateway.close(CLOSE_GRACE).await;
 }

@@ -15,6 +15,8 @@ use wire::spec::AccessLog;
 
 /// Where the API listens and is looked for, unless said otherwise.
 pub const API_DEFAULT: &str = "127.0.0.1:7700";
+/// Where other machines of the cluster reach this one, once there are others.
+pub const PEERS_DEFAULT: &str = "0.0.0.0:7701";
 /// Where host names are served unless said otherwise: high, so that it works without root.
 pub const HTTP_DEFAULT: &str = "0.0.0.0:7780";
 
@@ -36,6 +38,8 @@ pub struct Node {
     pub api: SocketAddr,
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
+    /// Where other machines of the cluster are listened to.
+    pub peers: SocketAddr,
     /// Addresses and networks of balancers that may name their clients.
     pub trusted: Vec<String>,
     pub acme: Option<Acme>,
@@ -121,6 +125,12 @@ pub fn arguments_to_take_over() -> Vec<OsString> {
     arguments
 }
 
+/// What this process, which has joined with `token`, is to be started with from now on.
+pub fn arguments_to_go_on(token: &str) -> Vec<OsString> {
+    let rest = std::env::args_os().skip(1).filter(|argument| argument != "join" && argument != token);
+    std::iter::once("up".into()).chain(rest).collect()
+}
+
 /// The folder of the node that a command is about.
 pub fn data_folder(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
     data(given)
@@ -128,7 +138,7 @@ pub fn data_folder(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
 
 /// What `tracing` shows: `BRAMBLE_LOG` in tracing's own syntax.
 pub fn log_filter() -> String {
-    variable("BRAMBLE_LOG").unwrap_or_else(|| "info,openraft=warn,foyer=warn".to_owned())
+    variable("BRAMBLE_LOG").unwrap_or_else(|| "info,openraft=warn,openraft::replication=off,foyer=warn".to_owned())
 }
 
 pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
@@ -145,6 +155,7 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         api: address("--api", &args.api)?,
         http: address("--http", &args.http)?,
         https: args.https.as_deref().map(|given| address("--https", given)).transpose()?,
+        peers: address("--peers", &args.peers)?,
         access_log: match &args.access_log {
             Some(given) => given.parse().map_err(|_| ConfigError::AccessLog { given: given.clone() })?,
             None => AccessLog::DEFAULT,

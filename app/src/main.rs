@@ -4,6 +4,7 @@ mod api;
 mod boot;
 mod certificates;
 mod cli;
+mod cluster;
 mod config;
 mod handover;
 mod roles;
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
     }
     if let cli::Command::Up(args) = &line.command {
         return boot::up(args);
+    }
+    if let cli::Command::Join(args) = &line.command {
+        return boot::join(args);
     }
     cli::run(&line.shared, line.command)
 }

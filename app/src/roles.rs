@@ -7,6 +7,7 @@ use crate::api;
 use crate::boot::BootError;
 use crate::certificates::public::Worker;
 use crate::certificates::{Keeper, Shown};
+use crate::cluster::{Cluster, Ground, entry};
 use crate::config::{self, Node};
 use crate::handover::Previous;
 use crate::seen;
@@ -57,6 +58,7 @@ pub struct Lasting {
     pub telemetry: Arc<Telemetry>,
     pub logs: PathBuf,
     pub gateway: Arc<Gateway>,
+    pub cluster: Arc<Cluster>,
     /// Processes before this one that finish what they had.
     pub previous: Previous,
 }
@@ -85,8 +87,9 @@ impl Opened {
     pub async fn open(lasting: &Lasting, patience: Duration) -> Result<Opened, BootError> {
         let Lasting { node, id, meter, .. } = lasting;
         let until = world::clock::monotonic() + patience;
+        let (number, start) = (entry::number(id), lasting.cluster.start()?);
         let (space, group) = loop {
-            match state::open(&node.data, id).await {
+            match state::open(&node.data, number, start, lasting.cluster.line()).await {
                 Ok(opened) => break opened,
                 Err(error) if world::clock::monotonic() >= until => return Err(error.into()),
                 Err(error) => {
@@ -96,7 +99,7 @@ impl Opened {
             }
         };
         let soft = Soft::new();
-        let (view, view_task) = view::follow(space.clone(), soft.clone()).await?;
+        let (view, view_task) = view::follow(space.clone(), soft.clone());
         let (images, ids) = image_store(node, &lasting.spawner).await?;
         let agent = Agent::start(containers::Parts {
             node: id.clone(),
@@ -113,7 +116,21 @@ impl Opened {
         })
         .await?;
         report_node(node, id, &soft)?;
-        Ok(Opened { space, group, soft, view, view_task, agent: Arc::new(agent), images })
+        // Last: what others ask is then there to be asked for.
+        let opened = Opened { space, group, soft, view, view_task, agent: Arc::new(agent), images };
+        lasting.cluster.attend(&opened.ground(lasting)).await?;
+        Ok(opened)
+    }
+
+    /// What others are served from.
+    fn ground(&self, lasting: &Lasting) -> Ground {
+        Ground {
+            group: self.group.clone(),
+            space: self.space.clone(),
+            soft: self.soft.clone(),
+            view: self.view.clone(),
+            boxes: Arc::clone(&lasting.boxes),
+        }
     }
 
     /// Waits until these instances are ready, as far as they are still to run. False: not within `patience`.
@@ -129,7 +146,8 @@ impl Opened {
     }
 
     /// Lets go of everything, boxes as they are.
-    pub async fn release(self) {
+    pub async fn release(self, lasting: &Lasting) {
+        lasting.cluster.retire(&lasting.boxes).await;
         let Opened { space, group, soft, view, view_task, agent, images } = self;
         drop((view, images));
         match Arc::try_unwrap(agent) {
@@ -194,6 +212,8 @@ impl Roles {
             gateway: Arc::clone(gateway),
             certificates,
             closing: closes,
+            cluster: Arc::clone(&lasting.cluster),
+            ground: opened.ground(lasting),
         });
         let server = Server::start(&lasting.api, router, closing, may_serve)?;
         Ok(Roles { opened, server, tasks, series })
@@ -211,14 +231,14 @@ impl Roles {
     }
 
     /// The list backwards. Instances run on, and the gateway serves them as it last knew them.
-    pub async fn release(self) {
+    pub async fn release(self, lasting: &Lasting) {
         let Roles { opened, server, tasks, series } = self;
         server.close().await;
         drop(series);
         for task in tasks {
             task.cancel().await;
         }
-        opened.release().await;
+        opened.release(lasting).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The state of record, opened: control's key space over a replicated group over this machine's disk.
 
 use control::{Keyspace, Space};
-use replication::{Group, Nowhere, Options};
+use replication::{Group, Network, Options, Start};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::disk::{Disk, Real};
@@ -27,8 +27,13 @@ impl StateError {
     }
 }
 
-/// Opens what is there, or founds a group of one. `id` is this machine's, the same for ever.
-pub async fn open(data: &Path, id: &str) -> Result<(Space, Group), StateError> {
+/// Opens what is there, or begins as `start` says. `number` is this machine's in the group, the same for ever.
+pub async fn open(
+    data: &Path,
+    number: u64,
+    start: Start,
+    network: Arc<dyn Network>,
+) -> Result<(Space, Group), StateError> {
     let disk: Arc<dyn Disk> = Arc::new(Real);
     let folder = |name: &str| {
         let path = data.join("control").join(name);
@@ -39,13 +44,8 @@ pub async fn open(data: &Path, id: &str) -> Result<(Space, Group), StateError> {
     let keyspace = opened
         .map_err(|error| StateError::Keyspace(Box::new(error)))?
         .map_err(|error| StateError::Keyspace(Box::new(error)))?;
-    let options = Options { node: number(id), ..Options::alone(&log) };
-    let group = Group::open(options, Arc::clone(&keyspace) as _, Arc::new(Nowhere)).await?;
+    let options = Options { node: number, start, ..Options::alone(&log) };
+    let group = Group::open(options, Arc::clone(&keyspace) as _, network).await?;
     let space = Space::start(keyspace, Arc::new(group.clone()));
     Ok((space, group))
-}
-
-/// The group knows members by number: this one's comes from its id (FNV-1a), so that it never changes either.
-fn number(id: &str) -> u64 {
-    id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

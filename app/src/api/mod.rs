@@ -7,6 +7,7 @@ mod auth;
 mod bans;
 mod cache;
 mod certificates;
+mod cluster;
 mod endpoints;
 mod images;
 mod instances;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub certificates: tokio::sync::watch::Receiver<Shown>,
     /// The API closes: what is streamed ends, so that whoever reads it asks again.
     pub closing: tokio::sync::watch::Receiver<bool>,
+    pub cluster: Arc<crate::cluster::Cluster>,
+    pub ground: crate::cluster::Ground,
 }
 
 impl Parts {
@@ -93,6 +96,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/instances/{id}/kill", post(instances::kill))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::show))
+        .route("/v1/cluster/tokens", post(cluster::token))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/test", post(routes::test))
         .route("/v1/gateway/endpoints", get(endpoints::list))

@@ -4,6 +4,7 @@
 
 mod cache;
 mod certificate;
+mod cluster;
 mod completion;
 mod failure;
 mod gateway;
@@ -47,6 +48,8 @@ pub struct Shared {
 pub enum Command {
     /// Run this machine's node in the foreground; founds a cluster of one
     Up(Box<UpArgs>),
+    /// Make this machine a member of a cluster and run its node in the foreground
+    Join(Box<JoinArgs>),
     /// Deploy a stack file (short for `stack deploy`)
     Deploy(stack::deploy::Arguments),
     /// List services (short for `service ls`)
@@ -62,6 +65,9 @@ pub enum Command {
     /// Machines
     #[command(subcommand)]
     Node(node::Verb),
+    /// The cluster: letting machines in
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
     /// Images
     #[command(subcommand)]
     Image(image::Verb),
@@ -83,6 +89,15 @@ pub enum Command {
     Completion(completion::Arguments),
 }
 
+/// How a machine joins.
+#[derive(Args)]
+pub struct JoinArgs {
+    /// What `bramble cluster token` printed on a member
+    pub token: String,
+    #[command(flatten)]
+    pub up: UpArgs,
+}
+
 /// How this machine's node runs.
 #[derive(Args)]
 pub struct UpArgs {
@@ -98,6 +113,9 @@ pub struct UpArgs {
     /// Where requests by host name are served with TLS
     #[arg(long, value_name = "ADDR")]
     pub https: Option<String>,
+    /// Where other machines of the cluster reach this one; nobody listens there before the first join token
+    #[arg(long, value_name = "ADDR", default_value = crate::config::PEERS_DEFAULT)]
+    pub peers: String,
     /// Address or network of a balancer in front that may name its clients (PROXY protocol, X-Forwarded-For); may be repeated
     #[arg(long, value_name = "CIDR")]
     pub trust: Vec<String>,
@@ -168,14 +186,15 @@ pub fn run(shared: &Shared, command: Command) -> ExitCode {
 
 async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure> {
     match command {
-        // `main` has taken it before.
-        Command::Up(_) => Ok(ExitCode::from(2)),
+        // `main` has taken them before.
+        Command::Up(_) | Command::Join(_) => Ok(ExitCode::from(2)),
         Command::Deploy(arguments) => stack::deploy::run(remote, arguments).await,
         Command::Ps => service::ls::run(remote).await,
         Command::Stack(verb) => stack::run(remote, verb).await,
         Command::Service(verb) => service::run(remote, verb).await,
         Command::Logs(arguments) => service::logs::run(remote, arguments).await,
         Command::Node(verb) => node::run(remote, verb).await,
+        Command::Cluster(verb) => cluster::run(remote, verb).await,
         Command::Image(verb) => image::run(remote, verb).await,
         Command::Route(verb) => route::run(remote, verb).await,
         Command::Gateway(verb) => gateway::run(remote, verb).await,

@@ -458,3 +458,33 @@ pub struct CachePurge {
     pub tag: Option<String>,
     pub all: bool,
 }
+
+/// What a join token is to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JoinTokenWanted {
+    /// What the machine is to be, if that is not to be found out.
+    pub role: Option<String>,
+    /// Where it stands.
+    pub zone: Option<String>,
+    /// How long it is good for.
+    pub ttl_s: u64,
+    /// For many machines, not only for one.
+    pub many: bool,
+}
+
+impl Default for JoinTokenWanted {
+    fn default() -> JoinTokenWanted {
+        JoinTokenWanted { role: None, zone: None, ttl_s: 3_600, many: false }
+    }
+}
+
+/// What lets a machine in. Whoever has it can join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinToken {
+    pub token: String,
+    /// Where the machine will look for the cluster.
+    pub addresses: Vec<String>,
+    /// Seconds since 1970.
+    pub expires_s: i64,
+}

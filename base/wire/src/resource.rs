@@ -1,8 +1,10 @@
 //! What control keeps (durable) and what machines report (soft), with the keys both live under.
 
+use crate::identity::{ClusterId, NodeId};
 use crate::spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// Keys of the durable space. Names never hold a `/`.
 pub mod key {
@@ -37,6 +39,26 @@ pub mod key {
     pub fn status(instance: &str) -> String {
         format!("status/{instance}")
     }
+    /// [`super::Load`], soft space only.
+    pub fn load(node: &str) -> String {
+        format!("load/{node}")
+    }
+    /// [`super::Verdict`].
+    pub fn verdict(node: &str) -> String {
+        format!("verdict/{node}")
+    }
+    /// [`super::Member`].
+    pub fn member(id: &str) -> String {
+        format!("member/{id}")
+    }
+    /// What the cluster keeps of a join token.
+    pub fn token(id: &str) -> String {
+        format!("token/{id}")
+    }
+    /// [`super::ClusterAuthority`].
+    pub const AUTHORITY: &str = "cluster/authority";
+    pub const MEMBERS: &str = "member/";
+    pub const TOKENS: &str = "token/";
     pub const STACKS: &str = "stack/";
     pub const ROLLOUTS: &str = "rollout/";
     pub const INSTANCES: &str = "instance/";
@@ -157,6 +179,62 @@ pub struct Node {
     pub started_ms: u64,
     /// What this machine cannot do and what would change that, a sentence each.
     pub limits: Vec<String>,
+}
+
+/// What those who watch the machines have agreed on about one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    pub node: String,
+    pub presence: Presence,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    #[default]
+    Up,
+    /// Not heard of, not yet judged.
+    Silent { since_ms: u64 },
+    /// By verdict. What is there counts as lost.
+    Down {
+        /// When it was last heard of.
+        since_ms: u64,
+    },
+}
+
+/// A machine that has joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// As instances and people name it.
+    pub id: String,
+    /// Who it is: made of its key.
+    pub node: NodeId,
+    /// As replicated groups count it.
+    pub number: u64,
+    pub hostname: String,
+    /// Where its peers reach it, the likeliest first.
+    pub addresses: Vec<SocketAddr>,
+    /// As its join token said.
+    pub zone: Option<String>,
+    pub role: Option<String>,
+    pub joined_ms: u64,
+    /// It was removed: its certificates count no more.
+    #[serde(default)]
+    pub revoked: bool,
+}
+
+/// The authority that signs what the machines of a cluster are known by.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterAuthority {
+    pub cluster: ClusterId,
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for ClusterAuthority {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("ClusterAuthority").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
 }
 
 /// How an instance is, as its machine sees it.

@@ -16,7 +16,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Operations of one transaction: a first deploy of 50 instances is one write, far from the space's own bound.
 const STEPS_PER_TXN: usize = 60;
 
-/// Runs until the view closes. Owner: the boot list. May be dropped at any await.
+/// Between looks whether it is this member's turn to plan.
+const LEAD_LOOK: Duration = Duration::from_millis(250);
+
+/// Plans while this member leads its group, until the view closes. Owner: the boot list. May be dropped at any await.
 pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
     let plans = meter.counter("bramble_planner_plans_total", "Times the planner decided.", &[]);
     let steps = meter.counter("bramble_planner_steps_total", "Steps the planner wrote.", &[]);
@@ -25,7 +28,9 @@ pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
     loop {
         let snapshot = view.borrow_and_update().clone();
         let mut wake = None;
-        if snapshot.revision >= must_reach {
+        if !space.leads() {
+            wake = Some(LEAD_LOOK);
+        } else if snapshot.revision >= must_reach {
             let now_ms = world::clock::unix_ms();
             let plan = decide(&snapshot, now_ms);
             plans.inc();

@@ -118,6 +118,12 @@ impl Space {
         Watch::new(self.inner.keyspace.board(), prefix, from_revision)
     }
 
+    /// Whether this member decides for the group now. Another may a moment later: what must not be decided twice is
+    /// committed under a condition.
+    pub fn leads(&self) -> bool {
+        self.inner.proposer.leading().is_some()
+    }
+
     /// The latest revision this member has applied.
     pub fn revision(&self) -> u64 {
         self.inner.keyspace.board().read().revision

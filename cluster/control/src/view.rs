@@ -4,17 +4,14 @@
 //! One task follows both spaces and publishes a new [`Snapshot`] per batch of changes. A snapshot is never altered;
 //! its parts are shared, so that a new one costs a few pointers.
 
-use crate::{Soft, Space, SpaceError, Watch, WatchError};
+use crate::{Soft, Space, Watch, WatchError};
 use scheduler::Machine;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
-use wire::resource::{Address, Instance, Node, Rollout, StackHead, StackRevision, Status};
+use wire::resource::{Address, Instance, Member, Node, Presence, Rollout, StackHead, StackRevision, Status, Verdict};
 use wire::spec::Service;
 
-/// Pause before the spaces are read again after a failure.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Share of a machine's memory that services may reserve: the rest is the system's and our own.
 const MEMORY_USABLE_PERCENT: u64 = 90;
 
@@ -30,6 +27,9 @@ pub struct Snapshot {
     pub addresses: BTreeMap<(String, String), Address>,
     pub statuses: BTreeMap<String, Arc<Status>>,
     pub machines: BTreeMap<String, Machine>,
+    /// Those that have joined, by id; none on a machine that is on its own.
+    pub members: BTreeMap<String, Member>,
+    verdicts: BTreeMap<String, Verdict>,
     declared: BTreeMap<String, Node>,
     reported: BTreeMap<String, Node>,
 }
@@ -45,11 +45,11 @@ pub struct Wanted {
 pub type View = watch::Receiver<Arc<Snapshot>>;
 
 /// Starts following. The first snapshot is complete. The task ends when the spaces close or every handle is gone.
-pub async fn follow(space: Space, soft: Soft) -> Result<(View, world::task::Task), SpaceError> {
-    let (snapshot, durable, reported) = read(&space, &soft).await?;
+pub fn follow(space: Space, soft: Soft) -> (View, world::task::Task) {
+    let (snapshot, durable, reported) = read(&space, &soft);
     let (publish, view) = watch::channel(Arc::new(snapshot.clone()));
     let task = world::task::spawn("view", keep(space, soft, snapshot, durable, reported, publish));
-    Ok((view, task))
+    (view, task)
 }
 
 async fn keep(
@@ -86,22 +86,15 @@ async fn keep(
             return;
         }
         // Fell behind what the space keeps of its history: start again from what is there now.
-        (snapshot, durable, reported) = loop {
-            match read(&space, &soft).await {
-                Ok(read) => break read,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read the space");
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-            }
-        };
+        (snapshot, durable, reported) = read(&space, &soft);
         publish.send_replace(Arc::new(snapshot.clone()));
     }
 }
 
-async fn read(space: &Space, soft: &Soft) -> Result<(Snapshot, Watch, Watch), SpaceError> {
+/// As this member knows it: what runs goes on where nobody leads, and what is newer comes by the watch.
+fn read(space: &Space, soft: &Soft) -> (Snapshot, Watch, Watch) {
     let mut snapshot = Snapshot::default();
-    let listing = space.list("").await?;
+    let listing = space.list_local("");
     snapshot.revision = listing.revision;
     for entry in listing.entries {
         snapshot.learn(&entry.key, Some(&entry.value), entry.mod_revision);
@@ -113,7 +106,7 @@ async fn read(space: &Space, soft: &Soft) -> Result<(Snapshot, Watch, Watch), Sp
         snapshot.hear(&entry.key, Some(&entry.value));
     }
     let reported = soft.watch("", listing.revision + 1);
-    Ok((snapshot, durable, reported))
+    (snapshot, durable, reported)
 }
 
 impl Snapshot {
@@ -134,6 +127,11 @@ impl Snapshot {
             let of = &revision.stack;
             of.services.iter().map(|(name, service)| (of.name.as_str(), name.as_str(), service))
         })
+    }
+
+    /// Whether a machine is there, as those who watch the machines have agreed.
+    pub fn presence(&self, machine: &str) -> Presence {
+        self.verdicts.get(machine).map_or(Presence::Up, |verdict| verdict.presence)
     }
 
     /// The instances of a service.
@@ -161,6 +159,8 @@ impl Snapshot {
                 put(&mut self.addresses, (stack.to_owned(), service.to_owned()), at, value.map(json));
             }
             ["instance", id] => put(&mut self.instances, id.to_owned(), at, value.map(json)),
+            ["member", id] => put(&mut self.members, id.to_owned(), at, value.map(json)),
+            ["verdict", id] => put(&mut self.verdicts, id.to_owned(), at, value.map(json)),
             ["node", id] => {
                 put(&mut self.declared, id.to_owned(), at, value.map(json));
                 self.merge_machine(id);

@@ -4,15 +4,17 @@
 //! another), and connections that were made through one go on without it. What no agent attends is found through its
 //! run folder.
 
-use crate::dial::LocalDialer;
+use crate::dial::InstanceDialer;
 use crate::shared::Live;
 use sandbox::{Found, Shim};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use world::net::Dialer;
+use tokio::net::TcpStream;
+use world::net::{Dialer, Dialing};
 
 /// Boxes found through their folders that are remembered: those of the few instances that connections left behind by an
 /// agent lead to.
@@ -25,17 +27,46 @@ pub struct Boxes {
     /// Those that no agent of this process attends.
     found: Mutex<BTreeMap<String, Arc<Shim>>>,
     pools: Mutex<BTreeMap<String, balancer::Pool>>,
+    elsewhere: Mutex<Option<Arc<dyn Elsewhere>>>,
+}
+
+/// The way to instances of other machines.
+pub trait Elsewhere: Send + Sync {
+    /// A connection to an instance, as [`Dialer::dial`] makes it; `None` when it is none of another machine's.
+    fn dial(self: Arc<Self>, instance: String, port: u16, client: Option<SocketAddr>) -> Option<Dialing<'static>>;
 }
 
 impl Boxes {
     pub fn new(data: &Path) -> Arc<Boxes> {
         let (live, found, pools) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Boxes { data: data.to_owned(), live, found, pools })
+        Arc::new(Boxes { data: data.to_owned(), live, found, pools, elsewhere: Mutex::default() })
     }
 
-    /// Connections into instances of this machine.
+    /// Where instances are looked for that are not here; nowhere, if nobody says.
+    pub fn look_elsewhere(&self, elsewhere: Option<Arc<dyn Elsewhere>>) {
+        *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = elsewhere;
+    }
+
+    pub(crate) fn elsewhere(&self) -> Option<Arc<dyn Elsewhere>> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Connects to an instance of this machine, wherever others may be looked for.
+    ///
+    /// # Errors
+    /// When it does not run here, or does not listen at `port`.
+    pub async fn dial_here(
+        self: &Arc<Self>,
+        instance: &str,
+        port: u16,
+        client: Option<SocketAddr>,
+    ) -> io::Result<TcpStream> {
+        InstanceDialer { boxes: Arc::clone(self) }.dial_here(instance, port, client).await
+    }
+
+    /// Connections into instances, of this machine and of others.
     pub fn dialer(self: &Arc<Self>) -> Arc<dyn Dialer> {
-        Arc::new(LocalDialer { boxes: Arc::clone(self) })
+        Arc::new(InstanceDialer { boxes: Arc::clone(self) })
     }
 
     /// A datagram socket inside an instance, for published UDP ports.

@@ -8,23 +8,31 @@ use std::sync::Arc;
 use tokio::net::{TcpSocket, TcpStream};
 use world::net::{Dialer, Dialing};
 
-pub(crate) struct LocalDialer {
+pub(crate) struct InstanceDialer {
     pub(crate) boxes: Arc<Boxes>,
 }
 
-impl Dialer for LocalDialer {
+impl Dialer for InstanceDialer {
     fn dial<'a>(&'a self, instance: &'a str, port: u16, client: Option<SocketAddr>) -> Dialing<'a> {
-        Box::pin(async move {
-            let dialled = self.connect(instance, port, client).await;
-            if dialled.is_err() {
-                self.boxes.mistrust(instance);
-            }
-            dialled
-        })
+        let away = self.boxes.elsewhere().and_then(|elsewhere| elsewhere.dial(instance.to_owned(), port, client));
+        away.unwrap_or_else(|| Box::pin(self.dial_here(instance, port, client)))
     }
 }
 
-impl LocalDialer {
+impl InstanceDialer {
+    pub(crate) async fn dial_here(
+        &self,
+        instance: &str,
+        port: u16,
+        client: Option<SocketAddr>,
+    ) -> io::Result<TcpStream> {
+        let dialled = self.connect(instance, port, client).await;
+        if dialled.is_err() {
+            self.boxes.mistrust(instance);
+        }
+        dialled
+    }
+
     async fn connect(&self, instance: &str, port: u16, client: Option<SocketAddr>) -> io::Result<TcpStream> {
         let shim = self.boxes.shim(instance).await?;
         let socket = shim.socket(SocketKind::Tcp4).await?;

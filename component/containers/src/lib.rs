@@ -20,6 +20,6 @@ mod shared;
 mod usage;
 
 pub use agent::{Agent, Parts, held};
-pub use boxes::Boxes;
+pub use boxes::{Boxes, Elsewhere};
 pub use error::{BuildError, StartupError};
 pub use shared::Hooks;

@@ -3,7 +3,7 @@
 use super::Opening;
 use super::route::{Route, route};
 use crate::boxes::Boxes;
-use crate::dial::LocalDialer;
+use crate::dial::InstanceDialer;
 use crate::shared::Shared;
 use balancer::{Endpoint, Outcome};
 use control::view::Snapshot;
@@ -118,7 +118,7 @@ pub(super) async fn dial(
     port: u16,
     client: Option<SocketAddr>,
 ) -> std::io::Result<(String, TcpStream)> {
-    let dialer = LocalDialer { boxes: Arc::clone(&shared.boxes) };
+    let dialer = InstanceDialer { boxes: Arc::clone(&shared.boxes) };
     let mut failed = Vec::new();
     let mut last = std::io::Error::new(std::io::ErrorKind::NotConnected, "no instance is ready");
     // The client's address inside its own box means nothing in the other one unless it is a loopback address.

@@ -1,0 +1,75 @@
+//! What other machines may ask of this one.
+//!
+//! Owns the methods' names and who may call them; what each does is elsewhere. Promises that only machines with a
+//! certificate of the cluster get past it, but for the one question that makes a machine a member.
+
+use super::elsewhere::{self, DIAL};
+use super::entry::{self, Asked};
+use super::line::MESSAGE;
+use super::reports::{self, FOLLOW};
+use super::{PING, RENEW};
+use containers::Boxes;
+use control::view::View;
+use control::{Soft, Space};
+use replication::Group;
+use rpc::{Answer, Call, Code, Failure, Handler, Messages, Method, Opening, Working};
+use std::sync::Arc;
+use wire::identity::ClusterId;
+
+/// What it needs of the node.
+pub struct Desk {
+    pub me: String,
+    pub cluster: ClusterId,
+    pub group: Group,
+    pub space: Space,
+    pub soft: Soft,
+    pub view: View,
+    pub boxes: Arc<Boxes>,
+}
+
+impl Handler for Desk {
+    fn methods(&self) -> Vec<Method> {
+        vec![
+            Method::open_call(entry::JOIN),
+            Method::call(RENEW),
+            Method::call(PING),
+            Method::call(MESSAGE),
+            Method::watch(FOLLOW),
+            Method::tunnel(DIAL),
+        ]
+    }
+
+    fn call(&self, call: Call) -> Working<'_, Answer> {
+        Box::pin(async move {
+            match call.method {
+                MESSAGE => Ok(self.group.handle(&call.request).await.into()),
+                PING => Ok(Answer::default()),
+                entry::JOIN => {
+                    let asked: Asked = serde_json::from_slice(&call.request).map_err(unreadable)?;
+                    let told = entry::admit(&self.space, &self.cluster, asked).await?;
+                    Ok(serde_json::to_vec(&told).map_err(unreadable)?.into())
+                }
+                RENEW => {
+                    let request = std::str::from_utf8(&call.request).map_err(unreadable)?;
+                    let told = entry::renew(&self.space, &self.cluster, call.caller.node(), request).await?;
+                    Ok(serde_json::to_vec(&told).map_err(unreadable)?.into())
+                }
+                other => Err(Failure::new(Code::Unimplemented, format!("{other} is no call"))),
+            }
+        })
+    }
+
+    fn watch(&self, _call: Call, to: Messages) -> Working<'_, ()> {
+        // There is only one.
+        Box::pin(async move { reports::tell(&self.me, &self.soft, &self.view, to).await })
+    }
+
+    fn tunnel(&self, call: Call, opening: Opening) -> Working<'_, ()> {
+        Box::pin(async move { elsewhere::carry(&self.boxes, call, opening).await })
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Code::InvalidArgument, format!("read what was asked: {error}"))
+        .with_hint("is one of the two programs a later version?")
+}

@@ -1,0 +1,203 @@
+//! What whoever leads does for the cluster: lets new members into the group, chooses who votes, and says which machines
+//! are down.
+//!
+//! Level-driven: it looks at members, the group and who answers, and does what is missing, again and again; another
+//! leader goes on from the same. Promises that voters are odd in number, and that what it writes is only what changed.
+
+use super::PING;
+use control::view::View;
+use control::{Space, Txn};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use meter::{Gauge, Meter};
+use replication::Group;
+use rpc::{Peers, Terms};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use wire::resource::{Member, Presence, Verdict, key};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// A machine that does not answer within this has missed a heartbeat.
+const PONG_WITHIN: Duration = Duration::from_millis(1_000);
+/// Five missed heartbeats are a verdict.
+const SILENT_MAX: Duration = Duration::from_millis(2_500);
+/// A new member has to catch up within this; then it is tried again.
+const CATCH_UP: Duration = Duration::from_secs(30);
+/// More voters make writes slower and no safer against what happens to machines of one house.
+const VOTERS_MAX: usize = 5;
+
+/// What it needs of the node.
+pub struct Keeper {
+    pub me: String,
+    pub group: Group,
+    pub space: Space,
+    pub view: View,
+    pub peers: Peers,
+    pub meter: Meter,
+}
+
+/// Runs until it is dropped, anywhere.
+pub async fn run(keeper: Keeper) {
+    let gauge = |state| keeper.meter.gauge("bramble_cluster_machines", "Machines of the cluster.", &[("state", state)]);
+    let (up, down): (Gauge, Gauge) = (gauge("up"), gauge("down"));
+    let mut heard: BTreeMap<String, Instant> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let overview = keeper.group.overview();
+        let snapshot = keeper.view.borrow().clone();
+        let members: Vec<Member> = snapshot.members.values().filter(|member| !member.revoked).cloned().collect();
+        let is_down = |member: &&Member| matches!(snapshot.presence(&member.id), Presence::Down { .. });
+        let down_now = members.iter().filter(is_down).count();
+        up.set((members.len() - down_now) as f64);
+        down.set(down_now as f64);
+        if overview.leader != Some(overview.node) {
+            // Whoever leads next begins with the benefit of the doubt.
+            heard.clear();
+            continue;
+        }
+        keeper.listen(&members, &mut heard).await;
+        keeper.judge(&members, &heard).await;
+        keeper.let_in(&members).await;
+        keeper.let_vote(&members, &heard).await;
+    }
+}
+
+impl Keeper {
+    /// Asks everybody whether they are there.
+    async fn listen(&self, members: &[Member], heard: &mut BTreeMap<String, Instant>) {
+        heard.retain(|id, _| members.iter().any(|member| member.id == *id));
+        let mut asked: FuturesUnordered<_> = members
+            .iter()
+            .filter(|member| member.id != self.me)
+            .map(|member| async move {
+                let answered = self.peers.call(member.node, PING, Vec::new(), Terms::within(PONG_WITHIN)).await;
+                answered.ok().map(|_| member.id.clone())
+            })
+            .collect();
+        let began = world::clock::monotonic();
+        while let Some(answered) = asked.next().await {
+            if let Some(id) = answered {
+                heard.insert(id, world::clock::monotonic());
+            }
+        }
+        for member in members {
+            heard.entry(member.id.clone()).or_insert(began);
+        }
+        heard.insert(self.me.clone(), world::clock::monotonic());
+    }
+
+    /// Writes down who is down, and who is back.
+    async fn judge(&self, members: &[Member], heard: &BTreeMap<String, Instant>) {
+        let now = world::clock::monotonic();
+        let snapshot = self.view.borrow().clone();
+        let mut txn = Txn::new();
+        let mut changed = false;
+        for member in members {
+            let silent = heard.get(&member.id).map_or(Duration::ZERO, |at| now.saturating_duration_since(*at));
+            let was_down = matches!(snapshot.presence(&member.id), Presence::Down { .. });
+            let is_down = silent > SILENT_MAX;
+            if is_down == was_down {
+                continue;
+            }
+            changed = true;
+            let at = key::verdict(&member.id);
+            if is_down {
+                let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+                let since_ms = world::clock::unix_ms().saturating_sub(silent_ms);
+                tracing::warn!(machine = member.id, hostname = member.hostname, silent_ms, "a machine is down");
+                txn = txn.put_json(at, &Verdict { node: member.id.clone(), presence: Presence::Down { since_ms } });
+            } else {
+                tracing::info!(machine = member.id, hostname = member.hostname, "a machine is back");
+                txn = txn.delete(at);
+            }
+        }
+        if changed && let Err(error) = self.space.commit(txn).await {
+            tracing::warn!(%error, "verdicts cannot be written down");
+        }
+    }
+
+    /// Has everybody follow the group, and nobody who was removed.
+    async fn let_in(&self, members: &[Member]) {
+        let overview = self.group.overview();
+        let in_group = |number: &u64| overview.voters.contains(number) || overview.learners.contains(number);
+        if let Some(new) = members.iter().find(|member| !in_group(&member.number)) {
+            match tokio::time::timeout(CATCH_UP, self.group.add_learner(new.number)).await {
+                Ok(Ok(())) => tracing::info!(machine = new.id, "follows the state of record"),
+                Ok(Err(error)) => tracing::warn!(machine = new.id, %error, "cannot follow the state of record yet"),
+                Err(_) => tracing::warn!(machine = new.id, "does not catch up with the state of record yet"),
+            }
+        }
+        let gone = overview.learners.iter().find(|number| !members.iter().any(|member| member.number == **number));
+        if let Some(number) = gone
+            && let Err(error) = self.group.remove_learner(*number).await
+        {
+            tracing::warn!(%error, "a machine that was removed still follows the state of record");
+        }
+    }
+
+    /// Has as many vote as losing some of them needs.
+    async fn let_vote(&self, members: &[Member], heard: &BTreeMap<String, Instant>) {
+        let now = world::clock::monotonic();
+        let overview = self.group.overview();
+        let follows = |number: u64| overview.voters.contains(&number) || overview.learners.contains(&number);
+        let there = |member: &&Member| {
+            let at = heard.get(&member.id);
+            follows(member.number) && at.is_some_and(|at| now.saturating_duration_since(*at) <= SILENT_MAX)
+        };
+        let there: BTreeSet<u64> = members.iter().filter(there).map(|member| member.number).collect();
+        let wanted = voters(&overview.voters, &there, overview.node);
+        if wanted != overview.voters {
+            match self.group.set_voters(wanted.clone()).await {
+                Ok(()) => tracing::info!(voters = wanted.len(), "who votes has changed"),
+                Err(error) => tracing::warn!(%error, "who votes cannot be changed yet"),
+            }
+        }
+    }
+}
+
+/// Who is to vote, of those that are `there`: an odd number, as few changes as possible. `me` leads.
+fn voters(now: &BTreeSet<u64>, there: &BTreeSet<u64>, me: u64) -> BTreeSet<u64> {
+    let most = there.len().min(VOTERS_MAX);
+    let most = if most.is_multiple_of(2) { most.saturating_sub(1) } else { most };
+    // Fewer than there are would only make the next loss worse: those that are down may come back.
+    let count = most.max(now.len().min(VOTERS_MAX));
+    let staying = now.iter().copied().filter(|number| there.contains(number));
+    let coming = there.iter().copied().filter(|number| !now.contains(number));
+    let missing = now.iter().copied().filter(|number| !there.contains(number));
+    let mut wanted = BTreeSet::from([me]);
+    for number in staying.chain(coming).chain(missing) {
+        if wanted.len() < count {
+            wanted.insert(number);
+        }
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::voters;
+    use std::collections::BTreeSet;
+
+    fn check(now: &[u64], there: &[u64], expected: &[u64]) {
+        let set = |numbers: &[u64]| numbers.iter().copied().collect::<BTreeSet<u64>>();
+        assert_eq!(voters(&set(now), &set(there), 1), set(expected), "{now:?} {there:?}");
+    }
+
+    #[test]
+    fn two_machines_have_one_voter_and_three_have_three() {
+        check(&[1], &[1], &[1]);
+        check(&[1], &[1, 2], &[1]);
+        check(&[1], &[1, 2, 3], &[1, 2, 3]);
+        check(&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3]);
+        check(&[1, 2, 3], &[1, 2, 3, 4, 5, 6, 7], &[1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn who_is_down_is_replaced_and_never_leaves_an_even_number() {
+        check(&[1, 2, 3], &[1, 2], &[1, 2, 3]);
+        check(&[1, 2, 3], &[1, 2, 4], &[1, 2, 4]);
+        check(&[1, 2, 3, 4, 5], &[1, 2, 3, 4], &[1, 2, 3, 4, 5]);
+        check(&[1, 2, 3, 4, 5], &[1, 2, 3, 6, 7], &[1, 2, 3, 6, 7]);
+    }
+}

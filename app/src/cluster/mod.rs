@@ -1,0 +1,393 @@
+//! This machine among others: founding a cluster, joining one, and what members do for each other.
+//!
+//! Owns the machine's identity and the way to its peers. A machine that was never told of others listens to nobody and
+//! asks nobody; the first join token makes it the first member. Promises that nothing goes between machines but by mutual
+//! TLS, and that a machine is known by its key, wherever it is.
+
+mod addresses;
+mod desk;
+mod elsewhere;
+pub mod entry;
+mod home;
+pub mod join;
+mod keeper;
+mod line;
+mod reports;
+
+use crate::boot::BootError;
+use containers::Boxes;
+use control::view::{Snapshot, View};
+use control::{Compare, Soft, Space, Txn};
+use desk::Desk;
+use elsewhere::Others;
+pub use home::HomeError;
+use home::{Home, Standing};
+use line::Line;
+use meter::Meter;
+use pki::{Authority, Token, token};
+use replication::{Group, Start};
+use rpc::{Code, Failure, Identity, Patience, Peers, Revoked, Terms};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use wire::identity::{ClusterId, NodeId};
+use wire::join::JoinAnswer;
+use wire::resource::{ClusterAuthority, Member, Presence, key};
+use world::task::Task;
+
+/// Asks whether a machine is there.
+const PING: &str = "cluster/ping";
+/// Asks for the next certificate.
+const RENEW: &str = "cluster/renew";
+const CLUSTER_CHARACTERS: usize = 16;
+/// How often a member looks whether its certificate is to be renewed and its addresses have changed.
+const TEND: Duration = Duration::from_secs(10);
+const RENEWED_WITHIN: Duration = Duration::from_secs(5);
+/// What is under way between machines may take so long to end when the node ends.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// This machine's part in a cluster, if it has one.
+pub struct Cluster {
+    me: String,
+    hostname: String,
+    listen: SocketAddr,
+    home: Home,
+    line: Arc<Line>,
+    meter: Meter,
+    present: Mutex<Option<Present>>,
+    /// Held while the cluster is founded.
+    founding: tokio::sync::Mutex<()>,
+}
+
+/// What members do for each other, while it is held.
+struct Present {
+    server: rpc::Server,
+    tasks: Vec<Task>,
+}
+
+/// What it needs of the node.
+#[derive(Clone)]
+pub struct Ground {
+    pub group: Group,
+    pub space: Space,
+    pub soft: Soft,
+    pub view: View,
+    pub boxes: Arc<Boxes>,
+}
+
+impl Cluster {
+    /// Of the machine with this data folder, which is to listen for its peers at `listen`.
+    pub fn new(data: &Path, me: &str, listen: SocketAddr, meter: Meter) -> Cluster {
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let (home, line) = (Home::of(data), Arc::default());
+        Cluster {
+            me: me.to_owned(),
+            hostname,
+            listen,
+            home,
+            line,
+            meter,
+            present: Mutex::default(),
+            founding: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The way of control's messages.
+    pub fn line(&self) -> Arc<Line> {
+        Arc::clone(&self.line)
+    }
+
+    /// How this machine's member of the control group begins.
+    pub fn start(&self) -> Result<Start, HomeError> {
+        // Whoever founded the cluster had its group before.
+        let met = self.home.members()?;
+        Ok(if met.iter().any(|member| member.id != self.me) { Start::Join } else { Start::Found })
+    }
+
+    /// Begins to be there for others, if there are others.
+    pub async fn attend(self: &Arc<Self>, ground: &Ground) -> Result<(), BootError> {
+        match self.home.standing()? {
+            Some(standing) => self.be_present(standing, ground).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What lets another machine in. The first one makes this machine the first member of a cluster.
+    pub async fn token(self: &Arc<Self>, ground: &Ground, wanted: Wanted) -> Result<Token, Failure> {
+        let _founding = self.founding.lock().await;
+        let standing = match self.home.standing().map_err(internal)? {
+            Some(standing) => standing,
+            None => self.found(ground).await?,
+        };
+        let (authority, _) = entry::authority(&ground.space).await?;
+        if self.present().is_none() {
+            self.be_present(standing, ground).await.map_err(internal)?;
+        }
+        let addresses = addresses::reachable(self.listen).iter().map(ToString::to_string).collect();
+        let terms = token::Terms {
+            authority: authority.fingerprint(),
+            addresses,
+            role: wanted.role,
+            zone: wanted.zone,
+            expires_s: entry::now_s().saturating_add(wanted.ttl_s),
+            uses: if wanted.many { token::Uses::Many } else { token::Uses::Once },
+        };
+        entry::mint(&ground.space, terms).await
+    }
+
+    /// Makes a cluster of this machine alone.
+    async fn found(&self, ground: &Ground) -> Result<Standing, Failure> {
+        let cluster = world::random::word(CLUSTER_CHARACTERS);
+        let made = Authority::create(&format!("Bramble cluster {cluster}"), entry::now_s()).map_err(internal)?;
+        let kept = ClusterAuthority {
+            cluster: cluster.parse().map_err(internal)?,
+            certificate_pem: made.certificate_pem().to_owned(),
+            key_pem: made.key_pem(),
+        };
+        // Another caller, or an earlier try that did not get further, may have made one already.
+        let txn = Txn::new().when(Compare::mod_revision(key::AUTHORITY, 0)).put_json(key::AUTHORITY, &kept);
+        ground.space.commit(txn).await.map_err(internal)?;
+        let (authority, kept) = entry::authority(&ground.space).await?;
+        let key = self.home.key().map_err(internal)?;
+        let request = key.request().map_err(internal)?;
+        let certificate =
+            authority.enrol(&kept.cluster, &request, Some(key.node()), entry::now_s()).map_err(internal)?;
+        self.home.keep(&certificate.pem(), &kept.certificate_pem).map_err(internal)?;
+        tracing::info!(cluster = %kept.cluster, node = %key.node(), "this machine is the first of a cluster");
+        Ok(Standing { key, certificate, roots_pem: kept.certificate_pem })
+    }
+
+    async fn be_present(self: &Arc<Self>, standing: Standing, ground: &Ground) -> Result<(), BootError> {
+        let listen = |source| BootError::Peers { address: self.listen, source };
+        let listener = tokio::net::TcpListener::bind(self.listen).await.map_err(listen)?;
+        let identity = Identity::new(standing.credentials()?);
+        let (revoked, patience) = (Revoked::new(), Patience::default());
+        let peers = Peers::new(identity.clone(), revoked.clone(), patience, &self.meter);
+        let met = self.home.members()?;
+        self.line.know(&met);
+        met.iter().for_each(|member| peers.set_addresses(member.node, &member.addresses));
+        self.line.lead(Some(peers.clone()));
+        let Ground { group, space, soft, view, boxes } = ground.clone();
+        let cluster: ClusterId = standing.certificate.cluster.clone();
+        let desk = Desk {
+            me: self.me.clone(),
+            cluster,
+            group: group.clone(),
+            space: space.clone(),
+            soft: soft.clone(),
+            view: view.clone(),
+            boxes: Arc::clone(&boxes),
+        };
+        let server =
+            rpc::Server::serve(listener, identity.clone(), revoked.clone(), Arc::new(desk), patience, &self.meter)
+                .map_err(listen)?;
+        boxes.look_elsewhere(Some(Others::new(&self.me, peers.clone(), view.clone())));
+        let keeper = keeper::Keeper {
+            me: self.me.clone(),
+            group,
+            space: space.clone(),
+            view: view.clone(),
+            peers: peers.clone(),
+            meter: self.meter.clone(),
+        };
+        let acquaintance =
+            Acquaintance { cluster: Arc::clone(self), peers: peers.clone(), revoked, soft, view: view.clone() };
+        let tending = Tending { cluster: Arc::clone(self), identity, standing, peers, space, view };
+        let tasks = vec![
+            world::task::spawn("cluster keeper", keeper::run(keeper)),
+            world::task::spawn("cluster acquaintance", acquaintance.keep()),
+            world::task::spawn("cluster membership", tending.keep()),
+        ];
+        *self.present() = Some(Present { server, tasks });
+        Ok(())
+    }
+
+    /// Is no longer there for others.
+    pub async fn retire(&self, boxes: &Boxes) {
+        let present = self.present().take();
+        let Some(Present { server, tasks }) = present else { return };
+        boxes.look_elsewhere(None);
+        for task in tasks {
+            task.cancel().await;
+        }
+        self.line.lead(None);
+        server.stop(CLOSE_GRACE).await;
+    }
+
+    fn present(&self) -> std::sync::MutexGuard<'_, Option<Present>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a token is to say.
+pub struct Wanted {
+    pub role: Option<String>,
+    pub zone: Option<String>,
+    pub ttl_s: i64,
+    pub many: bool,
+}
+
+/// Knowing the others: where they are, who they are not, and what they report.
+struct Acquaintance {
+    cluster: Arc<Cluster>,
+    peers: Peers,
+    revoked: Revoked,
+    soft: Soft,
+    view: View,
+}
+
+impl Acquaintance {
+    async fn keep(self) {
+        let mut view = self.view.clone();
+        let mut followed: BTreeMap<NodeId, Task> = BTreeMap::new();
+        let mut known: Vec<Member> = Vec::new();
+        loop {
+            let snapshot = view.borrow_and_update().clone();
+            let members: Vec<Member> = snapshot.members.values().cloned().collect();
+            if members != known && !members.is_empty() {
+                self.meet(&members, &mut followed);
+                known = members;
+            }
+            self.forget_lost(&snapshot);
+            if view.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn meet(&self, members: &[Member], followed: &mut BTreeMap<NodeId, Task>) {
+        let me = &self.cluster.me;
+        self.revoked.set(members.iter().filter(|member| member.revoked).map(|member| member.node));
+        self.cluster.line.know(members);
+        let others: BTreeMap<NodeId, &Member> = members
+            .iter()
+            .filter(|member| !member.revoked && member.id != *me)
+            .map(|member| (member.node, member))
+            .collect();
+        followed.retain(|node, _| {
+            let stays = others.contains_key(node);
+            if !stays {
+                self.peers.forget(*node);
+            }
+            stays
+        });
+        for (node, member) in others {
+            self.peers.set_addresses(node, &member.addresses);
+            followed.entry(node).or_insert_with(|| {
+                let (peers, id) = (self.peers.clone(), member.id.clone());
+                let follow = reports::follow(peers, node, id, self.soft.clone(), self.view.clone());
+                world::task::spawn("reports of a machine", follow)
+            });
+        }
+        if let Err(error) = self.cluster.home.keep_members(members) {
+            tracing::warn!(
+                error = wire::diagnostic::chain(&error),
+                "who is a member cannot be kept for the next start"
+            );
+        }
+    }
+
+    /// What machines that are lost, or members no more, have last said counts no longer.
+    fn forget_lost(&self, snapshot: &Snapshot) {
+        for (id, member) in snapshot.members.iter().filter(|(id, _)| **id != self.cluster.me) {
+            let is_down = matches!(snapshot.presence(id), Presence::Down { .. });
+            if !is_down && !member.revoked {
+                continue;
+            }
+            for instance in snapshot.instances.values().filter(|instance| instance.node == *id) {
+                self.soft.delete(&key::status(&instance.id));
+            }
+            if member.revoked {
+                self.soft.delete(&key::node(id));
+            }
+            self.soft.delete(&key::load(id));
+        }
+    }
+}
+
+/// Being a member: known by its present addresses, with a certificate that has not ended.
+struct Tending {
+    cluster: Arc<Cluster>,
+    identity: Identity,
+    standing: Standing,
+    peers: Peers,
+    space: Space,
+    view: View,
+}
+
+impl Tending {
+    async fn keep(mut self) {
+        loop {
+            if let Err(error) = self.be_known().await {
+                tracing::debug!(%error, "this machine's record cannot be brought up to date yet");
+            }
+            if entry::now_s() >= self.standing.certificate.renew_at_s()
+                && let Err(error) = self.renew().await
+            {
+                tracing::warn!(%error, "this machine's certificate cannot be renewed yet");
+            }
+            tokio::time::sleep(TEND).await;
+        }
+    }
+
+    async fn be_known(&self) -> Result<(), control::SpaceError> {
+        let Cluster { me, hostname, listen, .. } = &*self.cluster;
+        let addresses = addresses::reachable(*listen);
+        let known = self.view.borrow().members.get(me).cloned();
+        let is_right = |member: &Member| member.addresses == addresses && member.hostname == *hostname;
+        if known.as_ref().is_some_and(is_right) {
+            return Ok(());
+        }
+        let at = key::member(me);
+        let stored = self.space.get(&at).await?;
+        let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
+        let before: Option<Member> = stored.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+        let member = match before {
+            Some(before) => Member { addresses, hostname: hostname.clone(), ..before },
+            None => Member {
+                id: me.clone(),
+                node: self.identity.node(),
+                number: entry::number(me),
+                hostname: hostname.clone(),
+                addresses,
+                zone: None,
+                role: None,
+                joined_ms: world::clock::unix_ms(),
+                revoked: false,
+            },
+        };
+        let txn = Txn::new().when(Compare::mod_revision(&at, revision)).put_json(&at, &member);
+        self.space.commit(txn).await.map(drop)
+    }
+
+    /// Any member gives the next certificate, this one first: it has the same state of record.
+    async fn renew(&mut self) -> Result<(), Failure> {
+        let request = self.standing.key.request().map_err(internal)?;
+        let (node, cluster) = (self.identity.node(), self.standing.certificate.cluster.clone());
+        let mut told = entry::renew(&self.space, &cluster, Some(node), &request).await;
+        let others: Vec<NodeId> = self.view.borrow().members.values().map(|member| member.node).collect();
+        for other in others.into_iter().filter(|other| *other != node) {
+            if told.is_ok() {
+                break;
+            }
+            let asked = self.peers.call(other, RENEW, request.clone(), Terms::within(RENEWED_WITHIN)).await;
+            told = match asked {
+                Ok(answer) => serde_json::from_slice(&answer.bytes).map_err(internal),
+                Err(error) => Err(Failure::new(error.code(), error.to_string())),
+            };
+        }
+        let JoinAnswer { chain_pem, roots_pem, .. } = told?;
+        self.cluster.home.keep(&chain_pem, &roots_pem).map_err(internal)?;
+        if let Some(standing) = self.cluster.home.standing().map_err(internal)? {
+            self.identity.renew(standing.credentials().map_err(internal)?).map_err(internal)?;
+            self.standing = standing;
+        }
+        Ok(())
+    }
+}
+
+fn internal(error: impl std::error::Error) -> Failure {
+    Failure::new(Code::Internal, wire::diagnostic::chain(&error))
+}
