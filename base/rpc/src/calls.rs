@@ -147,8 +147,7 @@ impl Peers {
 }
 
 impl Watch {
-    /// The next message; `None` when the method has nothing more to say. Dropped while it waits it may lose a part of a
-    /// message: hold on to the future, or give the watch up.
+    /// The next message; `None` when the method has nothing more to say. May be dropped: nothing is lost.
     ///
     /// # Errors
     /// [`CallError`] when the method failed or the connection broke. There is nothing more after that.

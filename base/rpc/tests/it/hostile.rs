@@ -106,7 +106,9 @@ async fn certificates_that_are_none_of_ours_are_refused() {
         pair.server.until_failed("server", reason).await;
     };
     let year_s = 365 * 86_400;
-    check(shown(&Cluster::new(), now_s()), "unknown-authority", "UnknownCA").await;
+    check(shown(&Cluster::of("another"), now_s()), "unknown-authority", "UnknownCA").await;
+    // Of the same name, but another key.
+    check(shown(&Cluster::of("test"), now_s()), "unknown-authority", "DecryptError").await;
     check(shown(&pair.cluster, now_s() - year_s), "expired", "CertificateExpired").await;
     check(shown(&pair.cluster, now_s() + year_s), "not-yet-valid", "CertificateExpired").await;
     let certificate = pair.cluster.authority.issue(&["web.test".to_owned()], now_s()).unwrap();
