@@ -11,7 +11,8 @@ use crate::inflow::{Inflow, InflowError, whole};
 use crate::meters::{Held, Meters, MethodMeters, Outcome};
 use crate::outflow::{Item, Outflow};
 use crate::settings::{
-    CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX, Patience, REQUEST_SMALL_BYTES, REQUESTS_KIB_MAX, STRANGER_BYTES_MAX,
+    CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX, Patience, REQUEST_SMALL_BYTES, REQUESTS_KIB_MAX,
+    STRANGER_BYTES_MAX,
 };
 use bytes::Bytes;
 use futures::FutureExt;

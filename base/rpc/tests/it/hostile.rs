@@ -266,6 +266,21 @@ async fn a_connection_begins_with_a_greeting() {
     assert_eq!(code(&sender.send_request(call()).await.unwrap()), "ok");
 }
 
+#[tokio::test]
+async fn a_deadline_is_kept_for_clients_that_do_not() {
+    let mut pair = Pair::new().await;
+    let stream = client(pair.serving.address(), OURS, Some(shown(&pair.cluster, now_s()))).await.unwrap();
+    let mut sender = speaks_http(stream).await;
+    sender.send_request(greeting().body(Full::default()).unwrap()).await.unwrap();
+    let call =
+        Request::post("http://peer/test/hold").header("bramble-shape", "call").header("bramble-deadline-ms", "20");
+    let response = sender.send_request(call.body(Full::default()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["bramble-code"], "deadline-exceeded");
+    assert_eq!(response.headers()["bramble-message"], "test/hold was not answered within 20ms");
+    assert_eq!(pair.event().await, Event::Began("test/hold"));
+    assert_eq!(pair.event().await, Event::Dropped("test/hold"));
+}
+
 /// A frame of HTTP/2.
 fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let length = u32::try_from(content.len()).unwrap().to_be_bytes();

@@ -230,7 +230,10 @@ async fn tunnels_beyond_a_connections_bound_take_another() {
         let mut heard = [0; 8];
         tunnel.read_exact(&mut heard).await.unwrap();
     }
+    let labels = [("side", "client"), ("method", "test/loop")];
+    assert!((pair.client.counted("bramble_rpc_open", &labels) - 600.0).abs() < 0.1);
     drop(tunnels);
+    assert!(pair.client.counted("bramble_rpc_open", &labels).abs() < 0.1);
     let labels = [("side", "server"), ("method", "test/loop")];
     until(|| pair.server.counted("bramble_rpc_open", &labels).abs() < 0.1, "all are closed").await;
 }
