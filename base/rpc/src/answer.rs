@@ -11,7 +11,8 @@ use crate::inflow::{Inflow, InflowError, whole};
 use crate::meters::{Held, Meters, MethodMeters, Outcome};
 use crate::outflow::{Item, Outflow};
 use crate::settings::{
-    CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX, Patience, REQUESTS_KIB_MAX, STRANGER_BYTES_MAX,
+    CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX, Patience, REQUEST_SMALL_BYTES, REQUESTS_KIB_MAX,
+    STRANGER_BYTES_MAX,
 };
 use bytes::Bytes;
 use futures::FutureExt;
@@ -69,7 +70,8 @@ impl Desk {
 
     /// Room for a request of so many bytes.
     async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).min(REQUESTS_KIB_MAX);
+        let large = if bytes > REQUEST_SMALL_BYTES { bytes } else { 0 };
+        let kib = u32::try_from(large.div_ceil(1 << 10)).unwrap_or(u32::MAX).min(REQUESTS_KIB_MAX);
         Arc::clone(&self.requests).acquire_many_owned(kib).await.ok()
     }
 }

@@ -72,7 +72,7 @@ impl Peers {
         let request = request.into();
         check(method, "the request", request.len(), MESSAGE_BYTES_MAX)?;
         let saying = Saying::new(self, node, method, Shape::Call, &terms);
-        let mut outcome = saying.outcome();
+        let (mut outcome, _open) = saying.counted();
         let answered = saying
             .in_time(async {
                 let body = |_: &mut Option<PipeWriter>| Outflow::Whole(request.clone());
@@ -98,7 +98,7 @@ impl Peers {
         let request = request.into();
         check(method, "the request", request.len(), MESSAGE_BYTES_MAX)?;
         let saying = Saying::new(self, node, method, Shape::Watch, &terms);
-        let mut outcome = saying.outcome();
+        let (mut outcome, open) = saying.counted();
         let opened = saying
             .in_time(async {
                 let body = |_: &mut Option<PipeWriter>| Outflow::Whole(request.clone());
@@ -108,7 +108,6 @@ impl Peers {
             .await;
         outcome.set(opened.as_ref().map(|_| ()).map_err(CallError::code));
         let (body, place) = opened?;
-        let open = Held::new(&self.inner.meters.method(method).open);
         Ok(Watch { node, method, inflow: Inflow::new(body), _place: place, _open: open })
     }
 
@@ -127,7 +126,7 @@ impl Peers {
         check(method, "what opens a tunnel", opening.len(), OPENING_BYTES_MAX)?;
         let (opening, _) = framed(opening);
         let saying = Saying::new(self, node, method, Shape::Tunnel, &terms);
-        let mut outcome = saying.outcome();
+        let (mut outcome, open) = saying.counted();
         let opened = saying
             .in_time(async {
                 let body = |writer: &mut Option<PipeWriter>| {
@@ -138,7 +137,7 @@ impl Peers {
                 let (response, place, writer) = saying.say(Use::Streams, body).await?;
                 let body = accepted(node, method, response)?.into_body();
                 let writer = writer.ok_or(CallError::Nonsense { node, method })?;
-                Ok(Tunnel::new(Inflow::new(body), writer, Some(place)))
+                Ok(Tunnel::new(Inflow::new(body), writer, Some((place, open))))
             })
             .await;
         outcome.set(opened.as_ref().map(|_| ()).map_err(CallError::code));
@@ -147,8 +146,7 @@ impl Peers {
 }
 
 impl Watch {
-    /// The next message; `None` when the method has nothing more to say. Dropped while it waits it may lose a part of a
-    /// message: hold on to the future, or give the watch up.
+    /// The next message; `None` when the method has nothing more to say. May be dropped: nothing is lost.
     ///
     /// # Errors
     /// [`CallError`] when the method failed or the connection broke. There is nothing more after that.
@@ -177,9 +175,12 @@ impl<'a> Saying<'a> {
         Saying { peers, node, method, shape, terms, began, was_sent }
     }
 
-    fn outcome(&self) -> Outcome {
+    /// Counted from here on: as under way, and as ended.
+    fn counted(&self) -> (Outcome, Held) {
         let meters = &self.peers.inner.meters;
-        Outcome::new(meters, meters.method(self.method), self.began)
+        let method = meters.method(self.method);
+        let open = Held::new(&method.open);
+        (Outcome::new(meters, method, self.began), open)
     }
 
     fn limit(&self) -> Duration {

@@ -6,7 +6,7 @@
 use crate::failure::Failure;
 use crate::head::read_end;
 use crate::settings::MESSAGE_BYTES_MAX;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Incoming};
 use std::io;
 use std::pin::Pin;
@@ -20,7 +20,12 @@ const SMALL_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct Inflow {
     body: Incoming,
+    /// What has come and was not asked for yet.
     rest: Bytes,
+    /// Part of a message, or of the length before it.
+    gathered: BytesMut,
+    /// How long the message is, once that has come.
+    wanted: Option<usize>,
     /// How it ended, once it has.
     end: Option<Result<(), Failure>>,
 }
@@ -41,7 +46,7 @@ pub(crate) enum InflowError {
 
 impl Inflow {
     pub(crate) fn new(body: Incoming) -> Inflow {
-        Inflow { body, rest: Bytes::new(), end: None }
+        Inflow { body, rest: Bytes::new(), gathered: BytesMut::new(), wanted: None, end: None }
     }
 
     /// More bytes; `None` at the end, which is [`Inflow::end`] then.
@@ -67,48 +72,48 @@ impl Inflow {
         std::future::poll_fn(|cx| self.poll_bytes(cx)).await
     }
 
-    /// Bytes that were taken, but not used.
-    pub(crate) fn put_back(&mut self, bytes: Bytes) {
-        debug_assert!(self.rest.is_empty(), "what was taken is put back before more is taken");
-        self.rest = bytes;
-    }
-
     pub(crate) fn end(&mut self) -> Result<(), Failure> {
         self.end.take().unwrap_or(Ok(()))
     }
 
-    /// The next message of at most `max` bytes. `None` at the end. Dropped while it waits it may have taken a part.
+    /// The next message of at most `max` bytes. `None` at the end. Dropped while it waits, it goes on the next time.
     pub(crate) async fn message(&mut self, max: usize) -> Result<Option<Bytes>, InflowError> {
-        let Some(first) = self.bytes().await.transpose()? else { return Ok(None) };
-        self.put_back(first);
-        let length = self.exactly(LENGTH_BYTES).await?;
-        let length = length.first_chunk().map_or(usize::MAX, |bytes| u32::from_be_bytes(*bytes) as usize);
-        if length > max {
-            return Err(InflowError::TooLarge { bytes: length, max });
-        }
-        self.exactly(length).await.map(Some)
+        std::future::poll_fn(|cx| self.poll_message(cx, max)).await
     }
 
-    async fn exactly(&mut self, length: usize) -> Result<Bytes, InflowError> {
-        if length == 0 {
-            return Ok(Bytes::new());
+    fn poll_message(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<Result<Option<Bytes>, InflowError>> {
+        loop {
+            let wanted = self.wanted.unwrap_or(LENGTH_BYTES);
+            if let Some(piece) = self.cut(wanted) {
+                if self.wanted.take().is_some() {
+                    return Poll::Ready(Ok(Some(piece)));
+                }
+                let length = piece.first_chunk().map_or(usize::MAX, |bytes| u32::from_be_bytes(*bytes) as usize);
+                if length > max {
+                    return Poll::Ready(Err(InflowError::TooLarge { bytes: length, max }));
+                }
+                self.wanted = Some(length);
+                continue;
+            }
+            match ready!(self.poll_bytes(cx)) {
+                Some(Ok(bytes)) => self.rest = bytes,
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None if self.wanted.is_some() || !self.gathered.is_empty() => {
+                    return Poll::Ready(Err(InflowError::Torn));
+                }
+                None => return Poll::Ready(Ok(None)),
+            }
         }
-        let mut first = self.bytes().await.ok_or(InflowError::Torn)??;
-        if first.len() >= length {
-            let taken = first.split_to(length);
-            self.put_back(first);
-            return Ok(taken);
+    }
+
+    /// So many bytes of what has come, if they have; what is too few is gathered, as it comes and not as it is announced.
+    fn cut(&mut self, length: usize) -> Option<Bytes> {
+        if self.gathered.is_empty() && self.rest.len() >= length {
+            return Some(self.rest.split_to(length));
         }
-        // Grows as bytes come, not as they are announced.
-        let mut out = BytesMut::from(first);
-        while out.len() < length {
-            let mut more = self.bytes().await.ok_or(InflowError::Torn)??;
-            let wanted = more.len().min(length - out.len());
-            out.extend_from_slice(&more[..wanted]);
-            more.advance(wanted);
-            self.put_back(more);
-        }
-        Ok(out.freeze())
+        let missing = length.saturating_sub(self.gathered.len()).min(self.rest.len());
+        self.gathered.extend_from_slice(&self.rest.split_to(missing));
+        (self.gathered.len() >= length).then(|| self.gathered.split().freeze())
     }
 }
 

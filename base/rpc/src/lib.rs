@@ -11,6 +11,12 @@
 //! - Everything has a bound (`settings`), and nothing a peer sends makes this machine do more than that.
 //! - Whatever fails says why, in words: a wrong clock, another cluster, a later version are no riddles of TLS.
 //!
+//! On the wire each is one stream of HTTP/2: `POST /METHOD` with `bramble-shape`, `bramble-deadline-ms` (what is left) and
+//! `traceparent`; answered with `bramble-code: ok`, or another code with `bramble-message` and `bramble-hint`. Messages of a
+//! watch have their length (u32, big-endian) before them, as has what opens a tunnel. A half that was said to its end has
+//! `bramble-code` in its trailers; without that it was cut off. A connection begins with a greeting (`bramble-versions`,
+//! `bramble-time-ms`), so that who connected knows that it is taken, by whom, and what they both speak.
+//!
 //! Never knows what is in the bytes, who is a member and where, nor who signs certificates: it is given certificates
 //! ([`Credentials`]), addresses and the revoked.
 

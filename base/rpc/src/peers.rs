@@ -114,10 +114,11 @@ impl Peers {
         }
     }
 
-    /// `node` is none of ours any more: its connections take nothing new.
+    /// `node` is none of ours any more: what is under way with it is cut off.
     pub fn forget(&self, node: NodeId) {
-        let forgotten = self.inner.book().remove(&node);
-        drop(forgotten);
+        if let Some(mut peer) = self.inner.book().remove(&node) {
+            peer.cut();
+        }
     }
 
     /// The address a call to `node` would go to without waiting.

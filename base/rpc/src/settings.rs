@@ -8,8 +8,10 @@ use std::time::Duration;
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// What opens a tunnel: whereto, not what.
 pub const OPENING_BYTES_MAX: usize = 16 << 10;
-/// Requests of calls that a server has in memory at once, from all peers: sixteen of the largest. More wait.
+/// Large requests of calls that a server has in memory at once, from all peers: sixteen of the largest. More wait.
 pub(crate) const REQUESTS_KIB_MAX: u32 = 128 << 10;
+/// Smaller ones never wait, so that nobody's bulk holds up a vote: all streams of a connection come to 32 MiB.
+pub(crate) const REQUEST_SMALL_BYTES: usize = 64 << 10;
 /// Calls, watches or tunnels at once on one connection.
 pub(crate) const STREAMS_MAX: u32 = 512;
 /// What a peer may send of one stream before it is asked for: 2 Gbit/s over a millisecond, 100 Mbit/s over twenty.

@@ -2,11 +2,13 @@
 //! and who writes waits for who reads.
 
 use crate::inflow::{Inflow, InflowError};
+use crate::meters::Held;
 use crate::pipe::PipeWriter;
 use bytes::{Buf, Bytes};
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -14,6 +16,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// A connection read at this size moves as fast as it can: full loopback speed is reached at 32 to 64 KiB.
 const CARRY_BYTES: usize = 64 << 10;
+
+/// A client's place on the connection, counted as under way.
+type Place = (OwnedSemaphorePermit, Held);
 
 /// A tunnel. Dropped before both halves have ended, it resets the other end.
 pub struct Tunnel {
@@ -25,17 +30,22 @@ pub struct Tunnel {
 pub struct TunnelReader {
     inflow: Inflow,
     current: Bytes,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Arc<Place>>,
 }
 
 /// The half that goes. `shutdown` ends it; dropped before that it resets the other end.
 pub struct TunnelWriter {
     pipe: PipeWriter,
+    _place: Option<Arc<Place>>,
 }
 
 impl Tunnel {
-    pub(crate) fn new(inflow: Inflow, pipe: PipeWriter, place: Option<OwnedSemaphorePermit>) -> Tunnel {
-        Tunnel { reader: TunnelReader { inflow, current: Bytes::new(), _place: place }, writer: TunnelWriter { pipe } }
+    pub(crate) fn new(inflow: Inflow, pipe: PipeWriter, place: Option<Place>) -> Tunnel {
+        let place = place.map(Arc::new);
+        Tunnel {
+            reader: TunnelReader { inflow, current: Bytes::new(), _place: place.clone() },
+            writer: TunnelWriter { pipe, _place: place },
+        }
     }
 
     /// The halves, each on its own.

@@ -13,19 +13,20 @@ const GROUND: [&str; 3] = ["wire", "world", "meter"];
 
 /// Dependencies that cost much to build or that only one crate may know, with the crates that may import them.
 /// Tests are free (dev-dependencies): nobody builds them into the product.
-const WRAPPERS: [(&str, &[&str]); 24] = [
+const WRAPPERS: [(&str, &[&str]); 25] = [
     ("redb", &["storage"]),
     ("foyer", &["stash"]),
     ("rcgen", &["pki"]),
     ("x509-parser", &["pki"]),
     ("openraft", &["replication"]),
-    ("hyper", &["gateway", "bramble", "images"]),
-    ("hyper-util", &["gateway", "bramble", "images"]),
+    ("hyper", &["gateway", "bramble", "images", "rpc"]),
+    ("hyper-util", &["gateway", "bramble", "images", "rpc"]),
     ("axum", &["bramble"]),
     ("instant-acme", &["acme"]),
     ("reqwest", &["acme", "images", "bramble"]),
-    ("rustls", &["acme", "gateway", "images", "bramble"]),
-    ("tokio-rustls", &["gateway", "bramble"]),
+    ("rustls", &["acme", "gateway", "images", "bramble", "rpc"]),
+    ("tokio-rustls", &["gateway", "bramble", "rpc"]),
+    ("rustls-webpki", &["rpc"]),
     ("landlock", &["sandbox"]),
     ("serde-saphyr", &["stackfile"]),
     ("saphyr-parser", &["stackfile"]),

@@ -106,7 +106,9 @@ async fn certificates_that_are_none_of_ours_are_refused() {
         pair.server.until_failed("server", reason).await;
     };
     let year_s = 365 * 86_400;
-    check(shown(&Cluster::new(), now_s()), "unknown-authority", "UnknownCA").await;
+    check(shown(&Cluster::of("another"), now_s()), "unknown-authority", "UnknownCA").await;
+    // Of the same name, but another key.
+    check(shown(&Cluster::of("test"), now_s()), "unknown-authority", "DecryptError").await;
     check(shown(&pair.cluster, now_s() - year_s), "expired", "CertificateExpired").await;
     check(shown(&pair.cluster, now_s() + year_s), "not-yet-valid", "CertificateExpired").await;
     let certificate = pair.cluster.authority.issue(&["web.test".to_owned()], now_s()).unwrap();
@@ -262,6 +264,21 @@ async fn a_connection_begins_with_a_greeting() {
     assert_eq!(code(&sender.send_request(garbled).await.unwrap()), "invalid-argument");
     assert_eq!(code(&sender.send_request(greeting().body(Full::default()).unwrap()).await.unwrap()), "ok");
     assert_eq!(code(&sender.send_request(call()).await.unwrap()), "ok");
+}
+
+#[tokio::test]
+async fn a_deadline_is_kept_for_clients_that_do_not() {
+    let mut pair = Pair::new().await;
+    let stream = client(pair.serving.address(), OURS, Some(shown(&pair.cluster, now_s()))).await.unwrap();
+    let mut sender = speaks_http(stream).await;
+    sender.send_request(greeting().body(Full::default()).unwrap()).await.unwrap();
+    let call =
+        Request::post("http://peer/test/hold").header("bramble-shape", "call").header("bramble-deadline-ms", "20");
+    let response = sender.send_request(call.body(Full::default()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["bramble-code"], "deadline-exceeded");
+    assert_eq!(response.headers()["bramble-message"], "test/hold was not answered within 20ms");
+    assert_eq!(pair.event().await, Event::Began("test/hold"));
+    assert_eq!(pair.event().await, Event::Dropped("test/hold"));
 }
 
 /// A frame of HTTP/2.

@@ -37,7 +37,12 @@ pub(crate) struct Machine {
 
 impl Cluster {
     pub(crate) fn new() -> Cluster {
-        let authority = Authority::create("test", now_s()).unwrap();
+        Cluster::of("test")
+    }
+
+    /// Signed for by an authority of this name.
+    pub(crate) fn of(authority: &str) -> Cluster {
+        let authority = Authority::create(authority, now_s()).unwrap();
         Cluster { id: "testcluster".parse().unwrap(), authority }
     }
 

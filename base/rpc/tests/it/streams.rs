@@ -67,6 +67,25 @@ async fn a_watch_nobody_reads_stops_its_method_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_watch_asked_in_passing_loses_nothing() {
+    let pair = Pair::new().await;
+    let mut watch = pair.peers.watch(pair.server.node(), "test/flood", "", Terms::within(LONG)).await.unwrap();
+    let mut heard = 0;
+    let mut in_vain = 0;
+    while heard < 200 {
+        tokio::select! {
+            biased;
+            message = watch.next() => {
+                assert_eq!(message.unwrap().unwrap().len(), 64 << 10);
+                heard += 1;
+            }
+            () = tokio::task::yield_now() => in_vain += 1,
+        }
+    }
+    assert!(in_vain > 0, "each message was there at once");
+}
+
+#[tokio::test]
 async fn a_tunnel_carries_bytes_both_ways_and_ends_by_halves() {
     let mut pair = Pair::new().await;
     let mut tunnel = tunnel(&pair, "test/loop").await;
@@ -211,7 +230,10 @@ async fn tunnels_beyond_a_connections_bound_take_another() {
         let mut heard = [0; 8];
         tunnel.read_exact(&mut heard).await.unwrap();
     }
+    let labels = [("side", "client"), ("method", "test/loop")];
+    assert!((pair.client.counted("bramble_rpc_open", &labels) - 600.0).abs() < 0.1);
     drop(tunnels);
+    assert!(pair.client.counted("bramble_rpc_open", &labels).abs() < 0.1);
     let labels = [("side", "server"), ("method", "test/loop")];
     until(|| pair.server.counted("bramble_rpc_open", &labels).abs() < 0.1, "all are closed").await;
 }
