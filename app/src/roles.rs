@@ -115,7 +115,7 @@ impl Opened {
             hooks: hooks(lasting),
         })
         .await?;
-        report_node(node, id, &soft)?;
+        report_node(node, id, lasting.cluster.zone()?, &soft)?;
         // Last: what others ask is then there to be asked for.
         let opened = Opened { space, group, soft, view, view_task, agent: Arc::new(agent), images };
         lasting.cluster.attend(&opened.ground(lasting)).await?;
@@ -362,7 +362,7 @@ fn hooks(lasting: &Lasting) -> Hooks {
 }
 
 /// Tells everybody what this machine is.
-fn report_node(node: &Node, id: &str, soft: &Soft) -> Result<(), BootError> {
+fn report_node(node: &Node, id: &str, zone: Option<String>, soft: &Soft) -> Result<(), BootError> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     let kibibytes: u64 = total.trim().trim_end_matches(" kB").parse().unwrap_or(0);
@@ -380,6 +380,8 @@ fn report_node(node: &Node, id: &str, soft: &Soft) -> Result<(), BootError> {
         drained: false,
         started_ms: world::clock::unix_ms(),
         limits: sandbox::capabilities().lacks,
+        zone: zone.unwrap_or_default(),
+        ..wire::resource::Node::default()
     };
     soft.put_json(wire::resource::key::node(id), &reported)?;
     Ok(())

@@ -19,7 +19,7 @@ use telemetry::requests::Requests;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use wire::api::RequestRecord;
-use wire::resource::Wanted;
+use wire::resource::{Presence, Wanted};
 use wire::spec::{Port, Protocol, Redirect, Rules, Service};
 
 /// A port another program holds may become free: tried again this often.
@@ -215,10 +215,11 @@ fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Ta
         let endpoints = snapshot
             .instances_of(stack, name)
             .filter(|instance| snapshot.statuses.get(&instance.id).is_some_and(|status| status.ready))
+            .filter(|instance| !matches!(snapshot.presence(&instance.node), Presence::Down { .. }))
             .map(|instance| Endpoint {
                 instance: instance.id.clone(),
                 machine: instance.node.clone(),
-                zone: snapshot.machines.get(&instance.node).and_then(|machine| zone(&machine.node.labels)),
+                zone: snapshot.machines.get(&instance.node).and_then(zone_of),
                 draining: instance.wanted == Wanted::Stopped,
             });
         table.services.insert(target.clone(), endpoints.collect());
@@ -242,6 +243,11 @@ fn rules(stack: &str, route: &wire::spec::Route, https: Option<SocketAddr>) -> O
 
 /// The label that says where a machine is, of a room or a site: what is near is asked first.
 const ZONE: &str = "zone";
+
+/// Where a machine is, as its join token or its label says.
+fn zone_of(machine: &scheduler::Machine) -> Option<Arc<str>> {
+    if machine.node.zone.is_empty() { zone(&machine.node.labels) } else { Some(Arc::from(machine.node.zone.as_str())) }
+}
 
 /// Where a machine with these labels is.
 pub fn zone(labels: &BTreeMap<String, String>) -> Option<Arc<str>> {

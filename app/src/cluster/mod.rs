@@ -106,6 +106,11 @@ impl Cluster {
         Ok(if met.iter().any(|member| member.id != self.me) { Start::Join } else { Start::Found })
     }
 
+    /// Where this machine stands, as its join token said.
+    pub fn zone(&self) -> Result<Option<String>, HomeError> {
+        Ok(self.home.members()?.into_iter().find(|member| member.id == self.me).and_then(|member| member.zone))
+    }
+
     /// Begins to be there for others, if there are others.
     pub async fn attend(self: &Arc<Self>, ground: &Ground) -> Result<(), BootError> {
         match self.home.standing()? {

@@ -3,7 +3,7 @@
 mod request;
 
 use crate::diagnostic::Diagnostic;
-use crate::resource::{Instance, Node, Rollout, Status};
+use crate::resource::{Instance, Node, Placed, Rollout, Status};
 use crate::spec;
 pub use request::{End, RequestRecord, Retry, Split, TlsSeen, Why};
 use serde::{Deserialize, Serialize};
@@ -487,4 +487,40 @@ pub struct JoinToken {
     pub addresses: Vec<String>,
     /// Seconds since 1970.
     pub expires_s: i64,
+}
+
+/// Why a service's instances are where they are, and what would become of one more.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceWhy {
+    pub stack: String,
+    pub service: String,
+    pub slots: Vec<SlotWhy>,
+    /// All machines of the cluster.
+    pub machines: u32,
+    /// Machines that would take one more instance now, the best first; at most ten are named.
+    pub fitting: Vec<String>,
+    pub fitting_count: u32,
+    /// The others, by reason, the commonest first.
+    pub refused: Vec<Refused>,
+}
+
+/// One slot of a service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SlotWhy {
+    pub slot: u32,
+    /// Empty while there is none.
+    pub instance: String,
+    pub node: String,
+    /// How the machine was chosen, as it was then.
+    pub placed: Option<Placed>,
+    /// What keeps it from starting, or is about to happen to it; empty when all is well.
+    pub note: String,
+}
+
+/// How many machines refused an instance for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// The end of "2 of 3 machines …".
+    pub reason: String,
+    pub machines: u32,
 }

@@ -59,6 +59,10 @@ pub mod key {
     pub const AUTHORITY: &str = "cluster/authority";
     pub const MEMBERS: &str = "member/";
     pub const TOKENS: &str = "token/";
+    /// [`super::Fence`].
+    pub fn fence(instance: &str) -> String {
+        format!("fence/{instance}")
+    }
     pub const STACKS: &str = "stack/";
     pub const ROLLOUTS: &str = "rollout/";
     pub const INSTANCES: &str = "instance/";
@@ -109,6 +113,28 @@ pub struct Instance {
     /// With this instance's templates filled in.
     pub spec: spec::Service,
     pub created_ms: u64,
+    #[serde(default)]
+    pub placed: Placed,
+}
+
+/// How its machine was chosen, as it was then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placed {
+    /// The machine it was moved away from; empty if it was not.
+    pub moved_from: String,
+    /// Why it was moved.
+    pub cause: String,
+    /// Instances of the service that were to stay, in the same zone or whatever else it is spread over, outermost first.
+    pub spread: Vec<u32>,
+    /// Instances of the service that were to stay, on the same machine.
+    pub same: u32,
+    /// What was really used of the machine, in thousandths of its scarcest resource.
+    pub used_per_mille: u32,
+    /// What was reserved of it.
+    pub reserved_per_mille: u32,
+    /// All instances there.
+    pub instances: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,10 +201,79 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// `manager` or `worker`, as placement constraints say it.
     pub role: String,
+    /// Nothing new comes here, and what is here moves away.
     pub drained: bool,
     pub started_ms: u64,
     /// What this machine cannot do and what would change that, a sentence each.
     pub limits: Vec<String>,
+    /// What fails together with it: a room, a power strip. Empty: its label `zone`.
+    pub zone: String,
+    /// Nothing new comes here; what is here stays.
+    pub cordoned: bool,
+    pub devices: Vec<String>,
+    /// Named volumes that have a folder here, by cluster-wide name.
+    pub volumes: Vec<String>,
+    /// Ports that programs other than ours listen on.
+    pub ports_taken: Vec<u16>,
+    /// It has an owner who comes first.
+    pub considerate: Option<Considerate>,
+    /// What its clocks on the wall show, east of Greenwich.
+    pub utc_offset_minutes: i32,
+}
+
+/// What a machine's owner asks of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Considerate {
+    /// Share of time in which something waited for the processor, memory or the disk (pressure stall information).
+    pub psi_percent_max: u32,
+    /// How long it must be above before work moves away; then one instance leaves each time so long.
+    pub hold_ms: u64,
+    /// How long it must be at half of the bound or below before work comes again.
+    pub calm_ms: u64,
+    /// When work may be here; none is always.
+    pub hours: Vec<Hours>,
+    /// How long before its hours end work moves away.
+    pub leave_ms: u64,
+    /// Left free besides what the owner uses.
+    pub memory_kept_bytes: u64,
+    pub cpu_kept_millis: u64,
+}
+
+impl Default for Considerate {
+    fn default() -> Considerate {
+        Considerate {
+            psi_percent_max: 20,
+            hold_ms: 30_000,
+            calm_ms: 120_000,
+            hours: Vec::new(),
+            leave_ms: 600_000,
+            memory_kept_bytes: 0,
+            cpu_kept_millis: 0,
+        }
+    }
+}
+
+/// From one minute of the week to another, by the machine's own clock; 0 is Monday, 00:00. May go round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hours {
+    pub from_minute: u32,
+    /// The first minute that is no longer part of it.
+    pub to_minute: u32,
+}
+
+/// What is really used of a machine, as it reports. Never stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    pub at_ms: u64,
+    pub cpu_busy_millis: u64,
+    pub memory_available_bytes: u64,
+    /// By processes that are not ours.
+    pub owner_cpu_millis: u64,
+    pub owner_memory_bytes: u64,
+    /// The worst of processor, memory and disk, over ten seconds.
+    pub psi_percent: u32,
 }
 
 /// What those who watch the machines have agreed on about one.
@@ -200,6 +295,17 @@ pub enum Presence {
         /// When it was last heard of.
         since_ms: u64,
     },
+}
+
+/// A demand that an instance be kept from running before another is started in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    pub instance: String,
+    pub node: String,
+    pub demanded_ms: u64,
+    /// Its lease is revoked or has run out on its machine's own clock: it runs no longer, whatever became of the machine.
+    #[serde(default)]
+    pub done: bool,
 }
 
 /// A machine that has joined.

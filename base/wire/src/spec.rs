@@ -44,6 +44,8 @@ pub struct Volume {
     pub name: String,
     pub external: bool,
     pub labels: BTreeMap<String, String>,
+    /// The same data on every machine. Else its data is where its instance is, which stays there.
+    pub shared: bool,
 }
 
 /// One service. Two services with equal specs need no restart to become each other.
@@ -101,6 +103,7 @@ pub struct Service {
     pub restart: RestartPolicy,
     pub update: UpdatePolicy,
     pub rollback: UpdatePolicy,
+    pub disconnect: Disconnect,
     pub stop_signal: Option<String>,
     pub stop_grace_ms: u64,
     pub depends_on: BTreeMap<String, Dependency>,
@@ -151,6 +154,7 @@ impl Default for Service {
             restart: RestartPolicy::default(),
             update: UpdatePolicy::default(),
             rollback: UpdatePolicy::default(),
+            disconnect: Disconnect::default(),
             stop_signal: None,
             stop_grace_ms: 10_000,
             depends_on: BTreeMap::new(),
@@ -287,6 +291,32 @@ pub struct Placement {
     /// Services of the same stack this one must (`with`) or must not (`without`) share a machine with.
     pub with: Vec<String>,
     pub without: Vec<String>,
+    /// Devices the machine must have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// Ports of the machine itself, of which each instance takes all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<u16>,
+}
+
+/// What becomes of instances whose machine is away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Disconnect {
+    /// How long after its machine was last heard of an instance is replaced, given the verdict that it is down. 0: with
+    /// the verdict.
+    pub lost_after_ms: u64,
+    pub reconcile: Reconcile,
+}
+
+/// Which of two instances stays when a machine comes back whose instance was replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reconcile {
+    #[default]
+    KeepReplacement,
+    /// The old one, as soon as it is ready.
+    KeepOriginal,
 }
 
 /// `node.labels.disk == ssd`, with the field and the value as written.

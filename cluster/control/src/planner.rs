@@ -9,7 +9,9 @@ use scheduler::{Input, New, StackWanted, Step};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use wire::resource::{Instance, Rollout, RolloutState, StackRevision, Wanted, key};
+use wire::api::ServiceWhy;
+use wire::resource::{Fence, Instance, Rollout, RolloutState, StackRevision, Wanted, key};
+use wire::spec::Service;
 
 /// Pause after the state of record refused a write, for example because the disk is full.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -63,22 +65,38 @@ fn decide(snapshot: &Snapshot, now_ms: u64) -> scheduler::Plan {
     if snapshot.machines.is_empty() {
         return scheduler::Plan::default();
     }
-    let stacks: BTreeMap<String, StackWanted> = snapshot
+    let mut plan = scheduler::plan(&input(snapshot, &wanted(snapshot), now_ms));
+    // A fence is asked for in every plan until it is done, and written once.
+    plan.steps.retain(|step| !matches!(step, Step::Fence { instance, .. } if snapshot.fences.contains_key(instance)));
+    plan
+}
+
+/// Why a service's instances are where they are; `None` if there is no such service.
+pub fn explain(snapshot: &Snapshot, stack: &str, service: &str, now_ms: u64) -> Option<ServiceWhy> {
+    scheduler::explain(&input(snapshot, &wanted(snapshot), now_ms), stack, service)
+}
+
+fn wanted(snapshot: &Snapshot) -> BTreeMap<String, StackWanted> {
+    snapshot
         .stacks
         .iter()
         .filter_map(|(name, wanted)| {
             let revision = Arc::clone(snapshot.current(name)?);
             Some((name.clone(), StackWanted { revision, removing: wanted.head.removing }))
         })
-        .collect();
-    scheduler::plan(&Input {
+        .collect()
+}
+
+fn input<'a>(snapshot: &'a Snapshot, stacks: &'a BTreeMap<String, StackWanted>, now_ms: u64) -> Input<'a> {
+    Input {
         now_ms,
-        stacks: &stacks,
+        stacks,
         instances: &snapshot.instances,
         statuses: &snapshot.statuses,
         rollouts: &snapshot.rollouts,
         machines: &snapshot.machines,
-    })
+        fenced: &snapshot.fenced,
+    }
 }
 
 /// Writes steps in as few transactions as fit. Answers the revision of the last one.
@@ -136,7 +154,15 @@ fn write(snapshot: &Snapshot, txn: Txn, step: Step, now_ms: u64) -> Written {
                 txn.put_json(key::instance(&instance), &Instance { wanted: Wanted::Stopped, ..known.as_ref().clone() })
             }
         },
-        Step::Forget { instance } => txn.delete(key::instance(&instance)),
+        Step::Fence { instance, node, why } => {
+            tracing::warn!(instance, node, why, "fencing");
+            let at = key::fence(&instance);
+            txn.put_json(at, &Fence { instance, node, demanded_ms: now_ms, done: false })
+        }
+        Step::Forget { instance } => {
+            let txn = txn.delete(key::instance(&instance));
+            if snapshot.fences.contains_key(&instance) { txn.delete(key::fence(&instance)) } else { txn }
+        }
         Step::Record(rollout) => {
             let (stack, service) = (&rollout.stack, &rollout.service);
             tracing::info!(stack, service, state = ?rollout.state, reason = rollout.reason, "rollout");
@@ -158,7 +184,7 @@ fn instance(snapshot: &Snapshot, new: New, now_ms: u64) -> Instance {
         node_hostname: &hostname,
     };
     // The parser has refused templates that cannot be filled in; an unknown one is kept as written.
-    let spec = stackfile::fill_templates(&new.spec, &context).unwrap_or_else(|_| new.spec.clone());
+    let spec = stackfile::fill_templates(&new.spec, &context).unwrap_or_else(|_| Service::clone(&new.spec));
     Instance {
         id,
         stack: new.stack,
@@ -170,6 +196,7 @@ fn instance(snapshot: &Snapshot, new: New, now_ms: u64) -> Instance {
         shape: new.shape,
         spec,
         created_ms: now_ms,
+        placed: new.placed,
     }
 }
 

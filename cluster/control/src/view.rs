@@ -5,11 +5,13 @@
 //! its parts are shared, so that a new one costs a few pointers.
 
 use crate::{Soft, Space, Watch, WatchError};
-use scheduler::Machine;
-use std::collections::BTreeMap;
+use scheduler::{Machine, Pressure};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
-use wire::resource::{Address, Instance, Member, Node, Presence, Rollout, StackHead, StackRevision, Status, Verdict};
+use wire::resource::{
+    Address, Fence, Instance, Load, Member, Node, Presence, Rollout, StackHead, StackRevision, Status, Verdict,
+};
 use wire::spec::Service;
 
 /// Share of a machine's memory that services may reserve: the rest is the system's and our own.
@@ -29,7 +31,12 @@ pub struct Snapshot {
     pub machines: BTreeMap<String, Machine>,
     /// Those that have joined, by id; none on a machine that is on its own.
     pub members: BTreeMap<String, Member>,
+    /// Instances that are sure to run no longer.
+    pub fenced: BTreeSet<String>,
+    /// Those of whom that was asked, done or not.
+    pub fences: BTreeMap<String, Fence>,
     verdicts: BTreeMap<String, Verdict>,
+    loads: BTreeMap<String, Load>,
     declared: BTreeMap<String, Node>,
     reported: BTreeMap<String, Node>,
 }
@@ -160,10 +167,20 @@ impl Snapshot {
             }
             ["instance", id] => put(&mut self.instances, id.to_owned(), at, value.map(json)),
             ["member", id] => put(&mut self.members, id.to_owned(), at, value.map(json)),
-            ["verdict", id] => put(&mut self.verdicts, id.to_owned(), at, value.map(json)),
             ["node", id] => {
                 put(&mut self.declared, id.to_owned(), at, value.map(json));
                 self.merge_machine(id);
+            }
+            ["verdict", id] => {
+                put(&mut self.verdicts, id.to_owned(), at, value.map(json));
+                self.merge_machine(id);
+            }
+            ["fence", id] => {
+                put(&mut self.fences, id.to_owned(), at, value.map(json));
+                match self.fences.get(id) {
+                    Some(fence) if fence.done => self.fenced.insert(id.to_owned()),
+                    Some(_) | None => self.fenced.remove(id),
+                };
             }
             _ => {}
         }
@@ -175,30 +192,73 @@ impl Snapshot {
         match parts[..] {
             ["status", id] => put(&mut self.statuses, id.to_owned(), at, value.map(json)),
             ["node", id] => {
-                put(&mut self.reported, id.to_owned(), at, value.map(json));
+                // What a machine is outlives its reports while it is under a verdict: what is there is still to be told to stop.
+                if value.is_some() || !self.is_down(id) {
+                    put(&mut self.reported, id.to_owned(), at, value.map(json));
+                }
                 self.merge_machine(id);
+            }
+            ["load", id] => {
+                put(&mut self.loads, id.to_owned(), at, value.map(json));
+                self.measure(id);
             }
             _ => {}
         }
     }
 
-    /// A machine is what it reports, with the labels and the drain that were declared for it.
+    fn is_down(&self, id: &str) -> bool {
+        self.verdicts.get(id).is_some_and(|verdict| match verdict.presence {
+            Presence::Up | Presence::Silent { .. } => false,
+            Presence::Down { .. } => true,
+        })
+    }
+
+    /// A machine is what it reports, with what was declared for it, and as present as the verdict says. One that is under
+    /// a verdict is a machine although it reports nothing.
     fn merge_machine(&mut self, id: &str) {
-        let Some(reported) = self.reported.get(id) else {
+        let verdict = self.verdicts.get(id);
+        let known = self.reported.get(id).or_else(|| verdict.and_then(|_| self.declared.get(id)));
+        let Some(known) = known.cloned().or_else(|| verdict.map(|_| Node { id: id.to_owned(), ..Node::default() }))
+        else {
             self.machines.remove(id);
             return;
         };
-        let mut node = reported.clone();
+        let mut node = known;
         if let Some(declared) = self.declared.get(id) {
             node.labels.extend(declared.labels.clone());
             node.drained |= declared.drained;
+            node.cordoned |= declared.cordoned;
+            if !declared.zone.is_empty() {
+                node.zone.clone_from(&declared.zone);
+            }
+            if declared.considerate.is_some() {
+                node.considerate.clone_from(&declared.considerate);
+            }
         }
+        let before = self.machines.remove(id).unwrap_or_default();
         let machine = Machine {
             memory_usable_bytes: node.memory_bytes / 100 * MEMORY_USABLE_PERCENT,
             cpu_usable_millis: u64::from(node.cores) * 1000,
+            presence: verdict.map_or(Presence::Up, |verdict| verdict.presence),
             node,
+            ..before
         };
         self.machines.insert(id.to_owned(), machine);
+        self.measure(id);
+    }
+
+    /// What is really used of a machine, and whether that is more than its owner allows.
+    fn measure(&mut self, id: &str) {
+        let Some(machine) = self.machines.get_mut(id) else { return };
+        let load = self.loads.get(id).cloned();
+        if machine.load == load {
+            return;
+        }
+        machine.pressure = match (&load, &machine.node.considerate) {
+            (Some(load), Some(owner)) => machine.pressure.next(load, owner),
+            (None, _) | (_, None) => Pressure::Calm,
+        };
+        machine.load = load;
     }
 }
 

@@ -1,28 +1,25 @@
 //! `depends_on`: whether a service may start yet.
 
 use crate::Input;
-use wire::resource::{Phase, Status, Wanted};
+use crate::census::{Census, completed};
+use wire::resource::{Phase, Status};
 use wire::spec::{DependencyCondition, Service};
 
 /// The first dependency that is not there yet, as a sentence; `None` when the service may start.
-pub(crate) fn unmet(input: &Input<'_>, stack: &str, service: &Service) -> Option<String> {
+pub(crate) fn unmet(input: &Input<'_>, census: &Census<'_>, stack: &str, service: &Service) -> Option<String> {
     for (name, dependency) in &service.depends_on {
         let known = input.stacks.get(stack).is_some_and(|wanted| wanted.revision.stack.services.contains_key(name));
         if !known {
             continue;
         }
-        let mut statuses = input
-            .instances
-            .values()
-            .filter(|instance| {
-                instance.stack == stack && instance.service == *name && instance.wanted == Wanted::Running
-            })
-            .filter_map(|instance| input.statuses.get(&instance.id))
-            .map(AsRef::as_ref);
+        let mut seats = census.seats(stack, name).iter().filter(|seat| seat.wanted);
+        let mut any = |met: fn(&Status) -> bool| {
+            seats.any(|seat| seat.status.is_some_and(|status| met(status) && (seat.reachable || completed(status))))
+        };
         let (met, condition) = match dependency.condition {
-            DependencyCondition::Started => (statuses.any(started), "to start"),
-            DependencyCondition::Healthy => (statuses.any(|status| status.ready), "to be healthy"),
-            DependencyCondition::CompletedSuccessfully => (statuses.any(completed), "to complete"),
+            DependencyCondition::Started => (any(started), "to start"),
+            DependencyCondition::Healthy => (any(|status| status.ready), "to be healthy"),
+            DependencyCondition::CompletedSuccessfully => (any(completed), "to complete"),
         };
         if !met {
             return Some(format!("waits for {name} {condition}"));
@@ -39,9 +36,4 @@ fn started(status: &Status) -> bool {
             false
         }
     }
-}
-
-/// Ran to its end and said 0.
-pub(crate) fn completed(status: &Status) -> bool {
-    status.phase == Phase::Exited && status.exit.as_ref().is_some_and(|exit| exit.code == 0)
 }

@@ -6,17 +6,34 @@
 //!
 //! It knows neither how an instance is started nor how a request finds it; it sees statuses and decides.
 
+mod census;
+mod choice;
 mod dependency;
-mod place;
+mod hours;
+mod loss;
+mod machine;
+mod moves;
+mod pressure;
+mod refusal;
 mod rollout;
+mod room;
 mod shape;
+mod slots;
+mod volumes;
+mod why;
 
-pub use place::{Machine, Unplaced};
+pub use machine::Machine;
+pub use pressure::Pressure;
 pub use shape::shape;
+pub use why::explain;
 
+use census::{Census, Seat};
+use choice::For;
+use room::Room;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use wire::resource::{Instance, Rollout, StackRevision, Status};
+use wire::resource::{Instance, Placed, Rollout, StackRevision, Status};
 use wire::spec::Service;
 
 /// Everything a plan depends on.
@@ -31,8 +48,10 @@ pub struct Input<'a> {
     pub statuses: &'a BTreeMap<String, Arc<Status>>,
     /// Rollouts by (stack, service).
     pub rollouts: &'a BTreeMap<(String, String), Rollout>,
-    /// Machines that are up, by id.
+    /// Machines of the cluster, by id, whether they are up or not.
     pub machines: &'a BTreeMap<String, Machine>,
+    /// Instances that are sure to run no longer, whatever became of their machines: what [`Step::Fence`] asked for.
+    pub fenced: &'a BTreeSet<String>,
 }
 
 /// A stack as its head names it.
@@ -50,6 +69,9 @@ pub enum Step {
     Create(Box<New>),
     /// Take out of traffic and stop.
     Stop { instance: String, why: String },
+    /// Make sure that it runs no longer, by revoking its lease or letting it run out: until the input says so, nothing is
+    /// created in its place.
+    Fence { instance: String, node: String, why: String },
     /// It has ended and nobody wants it: forget it.
     Forget { instance: String },
     /// Record the state of a rollout.
@@ -69,7 +91,9 @@ pub struct New {
     pub revision: u64,
     pub node: String,
     pub shape: String,
-    pub spec: Service,
+    /// Shared by all that are created of one service.
+    pub spec: Arc<Service>,
+    pub placed: Placed,
 }
 
 /// The steps, and when to ask again although nothing changed.
@@ -88,59 +112,82 @@ impl Plan {
 /// Decides what is to be done now.
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
-    forget_ended(input, &mut plan);
-    stop_unwanted(input, &mut plan);
-    let mut room = place::Room::new(input);
+    let mut room = Room::new(input);
+    forget_ended(input, &room.census, &mut plan);
+    stop_unwanted(input, &room.census, &mut plan);
+    let pressed_out = moves::pressed_out(input, &room, &mut plan);
     for (name, wanted) in input.stacks {
         if wanted.removing {
-            if !input.instances.values().any(|instance| instance.stack == *name) {
+            if !room.census.has_stack(name) {
                 plan.steps.push(Step::ForgetStack { stack: name.clone() });
             }
             continue;
         }
         for (service, spec) in &wanted.revision.stack.services {
-            rollout::service(input, &mut room, &mut plan, &rollout::Subject { stack: name, wanted, service, spec });
+            let of = For { stack: &wanted.revision.stack, name, service, spec };
+            rollout::service(input, &mut room, &mut plan, &rollout::Subject { of, wanted }, &pressed_out);
+        }
+    }
+    moves::rebalance(input, &mut room, &mut plan);
+    for machine in input.machines.values() {
+        if let Some(at_ms) = machine.changes_at_ms(input.now_ms) {
+            plan.wake(at_ms);
         }
     }
     plan
 }
 
-/// Stopped instances that have ended, or whose machine is gone, are forgotten.
-fn forget_ended(input: &Input<'_>, plan: &mut Plan) {
-    use wire::resource::{Phase, Wanted};
-    for (id, instance) in input.instances {
-        let ended = input.statuses.get(id).is_some_and(|status| match status.phase {
-            Phase::Exited => true,
-            Phase::Waiting
-            | Phase::Pulling
-            | Phase::Starting
-            | Phase::Running
-            | Phase::BackingOff
-            | Phase::Stopping
-            | Phase::Failed => false,
-        });
-        let gone = !input.machines.contains_key(&instance.node);
-        if instance.wanted == Wanted::Stopped && (ended || gone) {
-            plan.steps.push(Step::Forget { instance: id.clone() });
+/// Stopped instances that have ended, or whose machine nobody knows any longer, are forgotten. One whose machine is down
+/// is not: if it comes back, it is still to stop.
+fn forget_ended(input: &Input<'_>, census: &Census<'_>, plan: &mut Plan) {
+    for group in &census.groups {
+        let stack = input.stacks.get(group.stack).filter(|stack| !stack.removing);
+        let spec = stack.and_then(|stack| stack.revision.stack.services.get(group.service));
+        for seat in &group.seats {
+            let gone = seat.ended || seat.spot.is_none();
+            if seat.wanted || !gone {
+                continue;
+            }
+            let needed = stack.zip(spec).is_some_and(|(stack, spec)| {
+                let of = &stack.revision.stack;
+                remembers(of, spec, group, seat) || (!seat.ended && unfenced(input, spec, seat))
+            });
+            if !needed {
+                plan.steps.push(Step::Forget { instance: seat.instance.id.clone() });
+            }
         }
     }
 }
 
+/// Whether it is the only record of where its slot's data is.
+fn remembers(stack: &wire::spec::Stack, spec: &Service, group: &census::Group<'_>, seat: &Seat<'_>) -> bool {
+    let slot = seat.slot;
+    let wanted = spec.mode == wire::spec::Mode::Replicated && slot <= spec.replicas;
+    let keeps = volumes::local(stack, spec).next().is_some() && volumes::pinned(stack, seat).is_some();
+    let younger = |other: &Seat<'_>| {
+        other.slot == slot
+            && (other.instance.created_ms, &other.instance.id) > (seat.instance.created_ms, &seat.instance.id)
+    };
+    wanted && keeps && !group.seats.iter().any(younger)
+}
+
+fn unfenced(input: &Input<'_>, spec: &Service, seat: &Seat<'_>) -> bool {
+    volumes::is_single(spec) && !input.fenced.contains(&seat.instance.id)
+}
+
 /// Instances of stacks or services that are wanted no longer are stopped.
-fn stop_unwanted(input: &Input<'_>, plan: &mut Plan) {
-    for (id, instance) in input.instances {
-        if instance.wanted == wire::resource::Wanted::Stopped {
-            continue;
-        }
-        let stack = input.stacks.get(&instance.stack);
-        let why = match stack {
+fn stop_unwanted(input: &Input<'_>, census: &Census<'_>, plan: &mut Plan) {
+    for group in &census.groups {
+        let why = match input.stacks.get(group.stack) {
             None => "its stack is gone",
             Some(stack) if stack.removing => "its stack is being removed",
-            Some(stack) if !stack.revision.stack.services.contains_key(&instance.service) => {
+            Some(stack) if !stack.revision.stack.services.contains_key(group.service) => {
                 "its service is not in the stack"
             }
             Some(_) => continue,
         };
-        plan.steps.push(Step::Stop { instance: id.clone(), why: why.to_owned() });
+        for seat in group.seats.iter().filter(|seat| seat.wanted) {
+            plan.steps.push(Step::Stop { instance: seat.instance.id.clone(), why: why.to_owned() });
+        }
     }
 }

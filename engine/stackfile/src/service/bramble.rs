@@ -8,7 +8,10 @@ use crate::read::{At, Fields, shortened};
 use crate::route;
 use crate::traefik;
 use std::net::IpAddr;
-use wire::spec::HealthTest;
+use wire::spec::{HealthTest, Reconcile};
+
+/// A machine that was away for longer has others to do its work; more is a typing error.
+const LOST_AFTER_MS_MAX: u64 = 7 * 24 * 3_600_000;
 
 impl Reader<'_, '_> {
     pub(super) fn bramble(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
@@ -28,7 +31,7 @@ impl Reader<'_, '_> {
         if let Some(egress) = fields.take("egress") {
             self.egress(&egress, findings);
         }
-        for (key, together) in [("with", true), ("without", false)] {
+        for (key, together) in [("with", true), ("stack_with", true), ("without", false), ("never_with", false)] {
             for item in fields.take(key).map(|at| at.one_or_list(findings)).unwrap_or_default() {
                 let Some(name) = item.filled_text(findings) else { continue };
                 self.mention(name, item.place.clone(), false);
@@ -36,11 +39,45 @@ impl Reader<'_, '_> {
                 if together { &mut placement.with } else { &mut placement.without }.push(name.to_string());
             }
         }
+        if let Some(at) = fields.take("max_per_node") {
+            self.max_per_node(&at, findings);
+        }
+        if let Some(at) = fields.take("disconnect") {
+            self.disconnect(&at, findings);
+        }
         if let Some(check) = fields.take("healthcheck") {
             self.network_check(&check, findings);
         }
         if let Some(update) = fields.take("update") {
             deploy::update(&update, &mut self.spec.update, findings);
+        }
+        fields.finish(&[], findings);
+    }
+
+    fn max_per_node(&mut self, at: &At<'_>, findings: &mut Findings) {
+        let Some(most) = at.whole_u32(1, deploy::REPLICAS_MAX, findings) else { return };
+        let placement = &mut self.spec.placement;
+        if placement.replicas_per_node_max.is_some_and(|other| other != most) {
+            let message = "`max_per_node` and `deploy.placement.max_replicas_per_node` say different things";
+            findings.error(&at.place, message, "keep one of the two");
+        }
+        placement.replicas_per_node_max = Some(most);
+    }
+
+    fn disconnect(&mut self, at: &At<'_>, findings: &mut Findings) {
+        let Some(mut fields) = at.fields(findings) else { return };
+        let disconnect = &mut self.spec.disconnect;
+        if let Some(at) = fields.take("lost_after")
+            && let Some(lost_after_ms) = at.duration_ms(findings)
+        {
+            if lost_after_ms > LOST_AFTER_MS_MAX {
+                findings.error(&at.place, "`lost_after` is longer than a week", "choose a shorter time");
+            }
+            disconnect.lost_after_ms = lost_after_ms;
+        }
+        let ways = [("keep-replacement", Reconcile::KeepReplacement), ("keep-original", Reconcile::KeepOriginal)];
+        if let Some(way) = fields.take("reconcile").and_then(|at| at.one_of(&ways, findings)) {
+            disconnect.reconcile = way;
         }
         fields.finish(&[], findings);
     }

@@ -8,11 +8,12 @@ use crate::words;
 use wire::spec::{Constraint, Mode, OnFailure, RestartCondition, UpdateOrder, UpdatePolicy};
 
 /// Instances of one service. A cluster of Bramble's size runs hundreds; more is a typing error.
-const REPLICAS_MAX: u32 = 10_000;
+pub(super) const REPLICAS_MAX: u32 = 10_000;
 const ATTEMPTS_MAX: u32 = 1_000_000;
 
 /// What a constraint may ask of a machine, besides labels.
-const FIELDS: [&str; 5] = ["node.id", "node.hostname", "node.role", "node.platform.os", "node.platform.arch"];
+const FIELDS: [&str; 6] =
+    ["node.id", "node.hostname", "node.role", "node.platform.os", "node.platform.arch", "node.zone"];
 pub(super) const ARCH_FIELD: &str = "node.platform.arch";
 const LABEL_FIELDS: [&str; 2] = ["node.labels.", "engine.labels."];
 

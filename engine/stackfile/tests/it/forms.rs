@@ -3,7 +3,7 @@
 use crate::support::Case;
 use wire::spec::{
     Constraint, DependencyCondition, FileKind, HealthTest, Mode, Mount, MountSource, OnFailure, Port, Protocol,
-    RestartCondition, Route, Service, UpdateOrder,
+    Reconcile, RestartCondition, Route, Service, UpdateOrder,
 };
 
 /// One service `web` with these lines.
@@ -331,6 +331,21 @@ fn routes_from_traefik_labels() {
     assert!(elsewhere.services["web"].routes[0].strip_prefix, "another service may declare the middleware");
     let disabled = web("labels: ['traefik.enable=false', 'traefik.http.routers.r.rule=Host(`a.org`)']");
     assert_eq!(disabled.routes, []);
+}
+
+#[test]
+fn where_instances_go_and_what_becomes_of_them_when_a_machine_is_away() {
+    let stack = Case::new().stack(
+        "services:\n  web:\n    image: a\n    deploy: {placement: {constraints: [node.zone == a], preferences: [{spread: Node.Zone}]}}\n    \
+         x-bramble:\n      stack_with: [db]\n      never_with: batch\n      max_per_node: 2\n      \
+         disconnect: {lost_after: 90s, reconcile: keep-original}\n  db: {image: a}\n  batch: {image: a}\n",
+    );
+    let web = &stack.services["web"];
+    assert_eq!((&web.placement.with, &web.placement.without), (&vec!["db".to_string()], &vec!["batch".to_string()]));
+    assert_eq!((web.placement.replicas_per_node_max, &web.placement.spread), (Some(2), &vec!["node.zone".to_string()]));
+    assert_eq!((web.disconnect.lost_after_ms, web.disconnect.reconcile), (90_000, Reconcile::KeepOriginal));
+    let db = &stack.services["db"];
+    assert_eq!((db.disconnect.lost_after_ms, db.disconnect.reconcile), (0, Reconcile::KeepReplacement));
 }
 
 #[test]

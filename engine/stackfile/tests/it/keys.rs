@@ -67,7 +67,7 @@ const SERVICE_KEYS: &[Key] = &[
         "deploy.placement.constraints",
         Honoured,
         "deploy: {placement: {constraints: [node.role == worker]}}",
-        "`==` and `!=` on node.id, node.hostname, node.role, node.platform.os, node.platform.arch, node.labels.*, engine.labels.*",
+        "`==` and `!=` on node.id, node.hostname, node.role, node.platform.os, node.platform.arch, node.zone, node.labels.*, engine.labels.*",
     ),
     key(
         "deploy.placement.max_replicas_per_node",

@@ -1,0 +1,174 @@
+//! Machines that go and come back.
+
+use crate::world::{World, web};
+use scheduler::Step;
+use wire::resource::{Presence, RolloutState, Wanted};
+use wire::spec::{Disconnect, Mount, MountSource, Reconcile, Service, Volume};
+
+fn with_data(image: &str, replicas: u32) -> Service {
+    let mount = Mount { source: MountSource::Volume { name: "s_v".into() }, target: "/v".into(), read_only: false };
+    Service { mounts: vec![mount], ..web(image, replicas) }
+}
+
+fn shared(world: &mut World) {
+    world.volumes.insert("v".into(), Volume { name: "s_v".into(), shared: true, ..Volume::default() });
+}
+
+fn rounds(world: &mut World, count: usize) {
+    for _ in 0..count {
+        world.step();
+    }
+}
+
+#[test]
+fn a_silent_machine_is_waited_for_and_takes_nothing_new() {
+    let mut world = World::new(2);
+    world.deploy(&[("web", web("a", 2))]);
+    world.settle();
+    world.machine("m1").presence = Presence::Silent { since_ms: world.now_ms };
+    world.deploy(&[("web", web("a", 4))]);
+    world.settle();
+    assert_eq!(world.nodes("web"), ["m1", "m2", "m2", "m2"]);
+}
+
+#[test]
+fn a_verdict_moves_what_was_there_and_a_machine_that_returns_stops_it() {
+    let mut world = World::new(3);
+    world.deploy(&[("web", web("a", 3))]);
+    world.settle();
+    world.down("m2");
+    rounds(&mut world, 4);
+    assert_eq!(world.nodes("web").iter().filter(|node| **node == "m2").count(), 0);
+    let told: Vec<Wanted> = world.instances.values().filter(|one| one.node == "m2").map(|one| one.wanted).collect();
+    assert_eq!(told, [Wanted::Stopped], "kept, so that it is stopped there");
+    world.machine("m2").presence = Presence::Up;
+    rounds(&mut world, 5);
+    assert!(world.instances.values().all(|one| one.wanted == Wanted::Running), "it has stopped and is forgotten");
+}
+
+#[test]
+fn a_short_absence_moves_nothing_and_a_long_one_does() {
+    let disconnect = Disconnect { lost_after_ms: 60_000, ..Disconnect::default() };
+    let mut world = World::new(2);
+    world.deploy(&[("web", Service { disconnect, ..web("a", 2) })]);
+    world.settle();
+    world.down("m1");
+    rounds(&mut world, 3);
+    assert_eq!(world.nodes("web"), ["m1", "m2"]);
+    assert!(world.rollout().reason.contains("slot 1 waits: m1 is down"), "{}", world.rollout().reason);
+    let down_ms = world.now_ms - 3_000;
+    assert_eq!(world.plan().wake_at_ms, Some(down_ms + 60_000));
+    world.now_ms = down_ms + 60_000;
+    world.settle();
+    assert_eq!(world.nodes("web"), ["m2", "m2"]);
+}
+
+#[test]
+fn the_original_stays_where_that_is_asked_for_and_the_one_that_stood_in_goes() {
+    let disconnect = Disconnect { lost_after_ms: 0, reconcile: Reconcile::KeepOriginal };
+    let mut world = World::new(2);
+    world.deploy(&[("web", Service { disconnect, ..web("a", 2) })]);
+    world.settle();
+    world.down("m1");
+    rounds(&mut world, 5);
+    assert_eq!((world.nodes("web"), world.instances.len()), (vec!["m1", "m2", "m2"], 3));
+    world.machine("m1").presence = Presence::Up;
+    world.settle();
+    assert_eq!((world.nodes("web"), world.made), (vec!["m1", "m2"], 3));
+}
+
+#[test]
+fn an_instance_with_a_volume_of_its_machine_waits_for_it_and_says_so() {
+    let mut world = World::new(2);
+    world.deploy(&[("web", with_data("a", 1))]);
+    world.settle();
+    world.down("m1");
+    rounds(&mut world, 5);
+    assert_eq!(world.made, 1);
+    assert_eq!(world.rollout().reason, "slot 1 waits: its volume s_v is on m1, which is down");
+    world.machine("m1").presence = Presence::Up;
+    world.settle();
+    assert_eq!((world.made, world.ready(), world.rollout().reason.as_str()), (1, 1, ""));
+}
+
+#[test]
+fn an_update_keeps_an_instance_where_its_volume_is() {
+    let mut world = World::new(2);
+    world.deploy(&[("web", with_data("a", 1))]);
+    world.settle();
+    assert_eq!(world.nodes("web"), ["m1"]);
+    world.deploy(&[("web", with_data("b", 1)), ("x", web("x", 1))]);
+    world.settle();
+    assert_eq!((world.nodes("web"), world.made), (vec!["m1"], 3));
+    world.machine("m1").node.drained = true;
+    world.settle();
+    assert_eq!((world.nodes("web"), world.made), (vec!["m1"], 3), "drained, but its data is nowhere else");
+    assert!(world.rollout().reason.contains("its volume s_v is nowhere else"), "{}", world.rollout().reason);
+}
+
+#[test]
+fn a_volume_whose_service_was_scaled_to_none_is_found_again() {
+    let mut world = World::new(2);
+    world.deploy(&[("web", with_data("a", 1))]);
+    world.settle();
+    world.machine("m1").node.volumes = vec!["s_v".into()];
+    world.deploy(&[("web", with_data("a", 0)), ("x", web("x", 1))]);
+    world.settle();
+    world.deploy(&[("web", with_data("a", 1)), ("x", web("x", 1))]);
+    world.settle();
+    assert_eq!(world.nodes("web"), ["m1"]);
+}
+
+#[test]
+fn one_that_must_not_run_twice_is_fenced_before_it_runs_elsewhere() {
+    let mut world = World::new(2);
+    shared(&mut world);
+    world.deploy(&[("web", with_data("a", 1))]);
+    world.settle();
+    let first = world.instances.keys().next().expect("it was made").clone();
+    world.down("m1");
+    rounds(&mut world, 5);
+    assert_eq!(world.made, 1, "not before the fence");
+    assert!(!world.demanded.is_empty() && world.demanded.iter().all(|demanded| *demanded == first));
+    assert!(world.rollout().reason.contains("must be fenced"), "{}", world.rollout().reason);
+    assert_eq!(world.rollout().state, RolloutState::Done);
+    world.fenced.insert(first);
+    rounds(&mut world, 5);
+    assert_eq!((world.nodes("web"), world.made), (vec!["m2"], 2));
+}
+
+#[test]
+fn one_told_to_stop_on_a_machine_that_then_went_is_fenced_too() {
+    let mut world = World::new(2);
+    shared(&mut world);
+    world.deploy(&[("web", with_data("a", 1))]);
+    world.settle();
+    world.deploy(&[("web", with_data("b", 1))]);
+    for step in world.plan().steps {
+        if let Step::Stop { .. } = step {
+            world.carry_out(step);
+        }
+    }
+    world.down("m1");
+    rounds(&mut world, 5);
+    assert_eq!(world.made, 1);
+    let first = world.instances.keys().next().expect("it was made").clone();
+    world.fenced.insert(first);
+    rounds(&mut world, 5);
+    assert_eq!((world.made, world.nodes("web")), (2, vec!["m2"]));
+}
+
+#[test]
+fn a_machine_nobody_knows_any_longer_is_no_place_for_data_but_none_is_made_up() {
+    let mut world = World::new(2);
+    world.deploy(&[("web", with_data("a", 1))]);
+    world.settle();
+    world.machines.remove("m1");
+    rounds(&mut world, 5);
+    assert_eq!(world.made, 1);
+    world.deploy(&[("web", with_data("a", 0))]);
+    rounds(&mut world, 5);
+    world.deploy(&[("web", with_data("a", 1))]);
+    world.settle();
+    assert_eq!(world.nodes("web"), ["m2"], "scaled to 0 and back: begun anew");
+}
