@@ -20,6 +20,8 @@ pub struct Settings {
     pub files_max: Option<u32>,
     /// More arguments for `up`.
     pub arguments: Vec<String>,
+    /// Becomes a member with this token when it starts for the first time.
+    pub token: Option<String>,
 }
 
 /// A running node. Dropped, it stops with all it started.
@@ -32,6 +34,8 @@ pub struct Node {
     successor: Option<u32>,
     pub api: SocketAddr,
     pub http: SocketAddr,
+    /// Where other machines reach it: at an address of its own, so that it is one.
+    pub peers: SocketAddr,
 }
 
 /// Where cargo put the binaries of this build.
@@ -78,7 +82,9 @@ impl Node {
         };
         let port = |number| SocketAddr::from((Ipv4Addr::LOCALHOST, number));
         let (api, http) = (port(free_port()), port(free_port()));
-        let mut node = Node { settings, data, _folder: folder, child: None, successor: None, api, http };
+        let own = world::random::number().to_le_bytes();
+        let peers = SocketAddr::from((Ipv4Addr::new(127, own[0] | 1, own[1], own[2] | 1), free_port()));
+        let mut node = Node { settings, data, _folder: folder, child: None, successor: None, api, http, peers };
         node.launch();
         node
     }
@@ -108,11 +114,16 @@ impl Node {
             }
             None => Command::new(binary("bramble")),
         };
+        let token = self.settings.token.as_ref().filter(|_| !self.data.join("cluster/certificate.pem").exists());
+        match token {
+            Some(token) => command.args(["join", token]),
+            None => command.arg("up"),
+        };
         command
-            .arg("up")
             .arg("--data")
             .arg(&self.data)
             .args(["--api", &self.api.to_string(), "--http", &self.http.to_string()])
+            .args(["--peers", &self.peers.to_string()])
             .args(&self.settings.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -171,6 +182,26 @@ impl Node {
     /// `kill -9`: no goodbye. What it started goes on.
     pub fn kill(&mut self) {
         self.end(Signal::KILL);
+    }
+
+    /// The machine is gone, all at once: the node and everything it started.
+    pub fn cut_power(&mut self) {
+        for pid in self.processes() {
+            process::signal(pid, Signal::KILL);
+        }
+        self.kill();
+        self.gone();
+    }
+
+    /// What lets another machine join.
+    pub fn join_token(&self, more: &[&str]) -> String {
+        let token = self.json(&[&["cluster", "token"], more].concat());
+        token["token"].as_str().expect("a token is a text").to_owned()
+    }
+
+    /// Another machine of this one's cluster.
+    pub fn join(&self) -> Node {
+        Node::with(Settings { token: Some(self.join_token(&[])), ..Settings::default() })
     }
 
     /// Sends a signal to the process that serves and to those that finish what they had, and waits for their ends.

@@ -5,6 +5,7 @@ mod alerts;
 mod attacks;
 mod bad_input;
 mod cache;
+mod cluster;
 mod contract;
 mod deploying;
 mod disk_full;

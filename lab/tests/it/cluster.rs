@@ -1,0 +1,137 @@
+//! Several machines are one cloud: they join, share what is to be done, reach each other's instances, and when one is
+//! gone the others go on. Here each machine is a node with an address of loopback of its own.
+
+use lab::node::binary;
+use lab::{Node, Settings, http, program, wait};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// A service that everybody reaches by its host name: published ports would be the same on all machines of this one.
+fn web(replicas: usize) -> String {
+    let service = program::service(&format!(
+        "expose: ['8000']\nx-bramble: {{routes: [{{host: web.test, port: 8000}}]}}\n\
+         deploy: {{replicas: {replicas}, update_config: {{monitor: 100ms}}}}"
+    ));
+    format!("services:\n  web:\n{service}")
+}
+
+fn ask(node: &Node) -> Option<String> {
+    let answer = http::request(node.http, "GET", "/", &[("Host", "web.test")], b"").ok()?;
+    (answer.status == 200).then(|| answer.text())
+}
+
+/// Where ready instances are, as `node` sees it.
+fn machines(node: &Node) -> Vec<String> {
+    let ready = |one: &Value| one["status"]["ready"] == true && one["instance"]["wanted"] == "running";
+    let instances = node.instances();
+    let on = instances.iter().filter(|one| ready(one)).filter_map(|one| one["instance"]["node"].as_str());
+    on.map(str::to_owned).collect()
+}
+
+fn known(node: &Node) -> usize {
+    node.json(&["node", "ls"]).as_array().map_or(0, Vec::len)
+}
+
+/// Whether each of two asks every instance of both.
+fn all_answer(node: &Node, slots: usize) {
+    let mut met = BTreeSet::new();
+    wait::until("every instance answers through this machine", 30, || {
+        met.extend(ask(node));
+        (met.len() == slots).then_some(())
+    });
+}
+
+#[test]
+fn two_machines_share_services_and_one_goes_on_alone() {
+    let first = Node::start();
+    let mut second = first.join();
+    for node in [&first, &second] {
+        wait::until("both know both", 20, || (known(node) == 2).then_some(()));
+    }
+    // Deployed at one, known at both.
+    second.deployed("shop", &web(4));
+    let both: BTreeSet<String> = machines(&first).into_iter().collect();
+    assert_eq!(both.len(), 2, "each machine has some: {:?}", machines(&first));
+    all_answer(&first, 4);
+    all_answer(&second, 4);
+    second.cut_power();
+    let all_here = || {
+        let on = machines(&first);
+        (on.len() == 4 && on.iter().collect::<BTreeSet<_>>().len() == 1).then_some(())
+    };
+    wait::until("everything runs on the machine that is left", 30, all_here);
+    all_answer(&first, 4);
+    // It comes back, with what it had: others have its place by now.
+    second.launch();
+    wait::until("what was moved is not there twice", 30, || {
+        let wanted = first.instances().iter().filter(|one| one["instance"]["wanted"] == "running").count();
+        (wanted == 4 && machines(&second).len() == 4).then_some(())
+    });
+    all_answer(&second, 4);
+}
+
+#[test]
+fn three_machines_outlive_whoever_leads() {
+    let mut first = Node::start();
+    let (second, third) = (first.join(), first.join());
+    for node in [&first, &second, &third] {
+        wait::until("all know all", 20, || (known(node) == 3).then_some(()));
+    }
+    first.deployed("shop", &web(3));
+    wait::until("three vote", 20, || first.log().contains("voters=3").then_some(()));
+    first.cut_power();
+    // What is written now is agreed on by the two that are left.
+    wait::until("a service can be changed without the first machine", 30, || {
+        second.cli(&["service", "scale", "shop/web", "4", "--detach"]).status.success().then_some(())
+    });
+    wait::until("all four run on the two that are left", 40, || {
+        let on = machines(&third);
+        (on.len() == 4 && on.iter().collect::<BTreeSet<_>>().len() == 2).then_some(())
+    });
+    all_answer(&third, 4);
+    first.launch();
+    wait::until("the first machine has learned what it missed", 30, || (machines(&first).len() == 4).then_some(()));
+}
+
+#[test]
+fn who_has_no_good_token_stays_outside_and_is_told_why() {
+    let node = Node::start();
+    let once = node.join_token(&[]);
+    let _second = Node::with(Settings { token: Some(once.clone()), ..Settings::default() });
+    let stranger = Node::start();
+    let foreign = stranger.join_token(&[]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let joins = |token: &str, data: &str| {
+        let data = folder.path().join(data);
+        let tried = Command::new(binary("bramble"))
+            .args(["join", token, "--peers", "127.0.0.1:0", "--data"])
+            .arg(&data)
+            .output()
+            .expect("the binary runs");
+        assert_eq!(tried.status.code(), Some(1));
+        assert!(!data.join("control").exists(), "nothing was founded");
+        String::from_utf8_lossy(&tried.stderr).into_owned()
+    };
+    let check = |token: &str, expected: &str| {
+        let said = joins(token, "fresh");
+        assert!(said.contains(expected) && said.contains("hint:"), "{token}: {said}");
+    };
+    check(&once, "for one machine, which has joined");
+    check("bramble1.x", "cut off");
+    check("hello", "no join token");
+    check(&once[..once.len() - 9], "cut off");
+    // Addresses of one cluster, authority of another: somebody in between.
+    drop(stranger);
+    check(&foreign, "reach a member");
+    // A machine that has a cluster of its own keeps it.
+    let second = node.join_token(&[]);
+    let alone = Node::start();
+    let tried = Command::new(binary("bramble"))
+        .args(["join", &second, "--data"])
+        .arg(alone.data())
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&tried.stderr);
+    assert!(said.contains("another bramble uses"), "{said}");
+}
