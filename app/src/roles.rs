@@ -185,6 +185,7 @@ impl Roles {
         let tell_load = serve::tell_load(Arc::clone(gateway), Arc::clone(telemetry), id.clone());
         let series = vec![
             seen::services(meter, view.clone()),
+            seen::machines(meter, view.clone()),
             seen::certificates(meter, certificates.clone()),
             space.measure(meter),
             group.measure(meter, "control"),

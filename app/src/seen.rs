@@ -4,7 +4,7 @@ use crate::certificates::Shown;
 use control::view::View;
 use meter::{Meter, Registration};
 use tokio::sync::watch;
-use wire::resource::Wanted;
+use wire::resource::{Presence, Wanted};
 use wire::spec::Mode;
 
 /// Instances wanted and ready, per service.
@@ -24,6 +24,21 @@ pub fn services(meter: &Meter, view: View) -> Registration {
             samples.gauge("bramble_service_instances_ready", "Instances ready.", &labels, ready as f64);
         }
         samples.gauge("bramble_stacks", "Stacks wanted.", &[], snapshot.stacks.len() as f64);
+    })
+}
+
+/// Which machines of the cluster are there, as those who watch them have agreed.
+pub fn machines(meter: &Meter, view: View) -> Registration {
+    meter.collector(move |samples| {
+        let snapshot = view.borrow().clone();
+        for member in snapshot.members.values().filter(|member| !member.revoked) {
+            let up = match snapshot.presence(&member.id) {
+                Presence::Up | Presence::Silent { .. } => 1.0,
+                Presence::Down { .. } => 0.0,
+            };
+            let labels = [("machine", member.id.as_str()), ("host", member.hostname.as_str())];
+            samples.gauge("bramble_cluster_machine_up", "Whether a machine of the cluster is there.", &labels, up);
+        }
     })
 }
 

@@ -9,7 +9,7 @@ use control::view::View;
 use control::{Space, Txn};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use meter::{Gauge, Meter};
+use meter::Meter;
 use replication::Group;
 use rpc::{Peers, Terms};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,25 +39,20 @@ pub struct Keeper {
 
 /// Runs until it is dropped, anywhere.
 pub async fn run(keeper: Keeper) {
-    let gauge = |state| keeper.meter.gauge("bramble_cluster_machines", "Machines of the cluster.", &[("state", state)]);
-    let (up, down): (Gauge, Gauge) = (gauge("up"), gauge("down"));
+    let verdicts = keeper.meter.counter("bramble_cluster_verdicts_total", "Machines found to be down.", &[]);
     let mut heard: BTreeMap<String, Instant> = BTreeMap::new();
     loop {
         tokio::time::sleep(LOOK).await;
         let overview = keeper.group.overview();
         let snapshot = keeper.view.borrow().clone();
         let members: Vec<Member> = snapshot.members.values().filter(|member| !member.revoked).cloned().collect();
-        let is_down = |member: &&Member| matches!(snapshot.presence(&member.id), Presence::Down { .. });
-        let down_now = members.iter().filter(is_down).count();
-        up.set((members.len() - down_now) as f64);
-        down.set(down_now as f64);
         if overview.leader != Some(overview.node) {
             // Whoever leads next begins with the benefit of the doubt.
             heard.clear();
             continue;
         }
         keeper.listen(&members, &mut heard).await;
-        keeper.judge(&members, &heard).await;
+        verdicts.add(keeper.judge(&members, &heard).await);
         keeper.let_in(&members).await;
         keeper.let_vote(&members, &heard).await;
     }
@@ -87,12 +82,12 @@ impl Keeper {
         heard.insert(self.me.clone(), world::clock::monotonic());
     }
 
-    /// Writes down who is down, and who is back.
-    async fn judge(&self, members: &[Member], heard: &BTreeMap<String, Instant>) {
+    /// Writes down who is down, and who is back. How many are newly down.
+    async fn judge(&self, members: &[Member], heard: &BTreeMap<String, Instant>) -> u64 {
         let now = world::clock::monotonic();
         let snapshot = self.view.borrow().clone();
         let mut txn = Txn::new();
-        let mut changed = false;
+        let (mut changed, mut lost) = (false, 0);
         for member in members {
             let silent = heard.get(&member.id).map_or(Duration::ZERO, |at| now.saturating_duration_since(*at));
             let was_down = matches!(snapshot.presence(&member.id), Presence::Down { .. });
@@ -103,6 +98,7 @@ impl Keeper {
             changed = true;
             let at = key::verdict(&member.id);
             if is_down {
+                lost += 1;
                 let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
                 let since_ms = world::clock::unix_ms().saturating_sub(silent_ms);
                 tracing::warn!(machine = member.id, hostname = member.hostname, silent_ms, "a machine is down");
@@ -114,7 +110,9 @@ impl Keeper {
         }
         if changed && let Err(error) = self.space.commit(txn).await {
             tracing::warn!(%error, "verdicts cannot be written down");
+            return 0;
         }
+        lost
     }
 
     /// Has everybody follow the group, and nobody who was removed.

@@ -221,6 +221,31 @@ const BOARDS: &[Board] = &[
         ],
     },
     Board {
+        component: "cluster",
+        title: "Cluster",
+        about: &[],
+        panels: &[
+            panel("Machines that are there", Unit::Count, &[line("bramble_cluster_machine_up", "{host} {machine}")]),
+            panel("Found to be down", Unit::PerSecond, &[line("bramble_cluster_verdicts_total", "machines")]),
+            panel(
+                "Calls between machines",
+                Unit::PerSecond,
+                &[line("bramble_rpc_calls_total", "{side} {method} {code}")],
+            ),
+            panel("Answered within", Unit::Seconds, &[line("bramble_rpc_call_seconds", "{method} {quantile}")]),
+            panel(
+                "Bytes between machines",
+                Unit::BytesPerSecond,
+                &[line("bramble_rpc_bytes_total", "{side} {direction}")],
+            ),
+            panel(
+                "Connections that came to nothing",
+                Unit::PerSecond,
+                &[line("bramble_rpc_handshakes_failed_total", "{side} {reason}")],
+            ),
+        ],
+    },
+    Board {
         component: "control",
         title: "Control",
         about: &[],

@@ -1,6 +1,7 @@
 //! Several machines are one cloud: they join, share what is to be done, reach each other's instances, and when one is
 //! gone the others go on. Here each machine is a node with an address of loopback of its own.
 
+use crate::alerts::alert;
 use lab::node::binary;
 use lab::{Node, Settings, http, program, wait};
 use serde_json::Value;
@@ -62,6 +63,8 @@ fn two_machines_share_services_and_one_goes_on_alone() {
     };
     wait::until("everything runs on the machine that is left", 30, all_here);
     all_answer(&first, 4);
+    let missed = wait::until("its loss is an alert", 20, || alert(&first, "machine_down"));
+    assert_eq!(missed["firing"], true, "{missed}");
     // It comes back, with what it had: others have its place by now.
     second.launch();
     wait::until("what was moved is not there twice", 30, || {

@@ -22,6 +22,7 @@ pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     rules.extend(machine());
     rules.extend(cache());
     rules.extend(control());
+    rules.extend(cluster());
     rules.extend(own(memory_budget_bytes));
     rules
 }
@@ -322,6 +323,36 @@ fn control() -> Vec<Rule> {
             },
             by: &[],
             holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+    ]
+}
+
+/// Several machines.
+fn cluster() -> Vec<Rule> {
+    vec![
+        Rule {
+            name: "machine_down",
+            summary: "machine {machine} ({host}) does not answer: what ran there runs elsewhere, as far as there is room; \
+                      is it switched off, or its network gone?",
+            expression: Expression::Latest { of: Select::all("bramble_cluster_machine_up"), within_ms: RECENT_MS },
+            by: &["machine", "host"],
+            holds: Holds::Below(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "machines_refused",
+            summary: "{value} connections of other machines were refused in five minutes ({reason}): one that was \
+                      removed, or one that means harm",
+            expression: Expression::Growth {
+                of: Select { name: "bramble_rpc_handshakes_failed_total", labels: &[("side", Match::Is("server"))] },
+                over_ms: 5 * MINUTE_MS,
+            },
+            by: &["reason"],
+            // Somebody's scan of the network is a handful.
+            holds: Holds::AtLeast(100.0),
             for_ms: 0,
             unit: Unit::Count,
         },

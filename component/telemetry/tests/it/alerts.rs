@@ -191,6 +191,31 @@ fn a_gateway_with_nearly_all_connections_open() {
 }
 
 #[test]
+fn a_machine_that_is_down_and_machines_that_are_refused() {
+    let mut bed = Bed::built_in();
+    let up = |bed: &mut Bed, value| bed.set("bramble_cluster_machine_up", &[("machine", "m1"), ("host", "pi")], value);
+    up(&mut bed, 1.0);
+    bed.pass(STEP_MS);
+    assert!(bed.changed().is_empty());
+    up(&mut bed, 0.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+machine_down(pi,m1)"]);
+    up(&mut bed, 1.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-machine_down(pi,m1)"]);
+    let labels = [("side", "server"), ("reason", "unknown_authority")];
+    let refused = bed.meter.counter("bramble_rpc_handshakes_failed_total", "C.", &labels);
+    refused.add(99);
+    bed.pass(STEP_MS);
+    assert!(bed.changed().is_empty());
+    refused.add(1);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+machines_refused(unknown_authority)"]);
+    bed.pass(5 * 60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["-machines_refused(unknown_authority)"]);
+}
+
+#[test]
 fn a_client_that_opens_more_and_more_connections() {
     let mut bed = Bed::built_in();
     let refused = bed.meter.counter("bramble_gateway_connections_refused_total", "C.", &[]);
