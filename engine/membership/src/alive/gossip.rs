@@ -40,7 +40,7 @@ pub struct Gossip {
     pub(crate) machines: BTreeMap<Short, Machine>,
     /// The latest last.
     contacts: Vec<SocketAddr>,
-    /// Contacts not yet asked.
+    /// How many of them, at the end, were not asked yet.
     fresh: usize,
     /// Whom to ask next, from the end: everybody in turn, in an order drawn anew each time. A draw for each round would
     /// leave some machine unasked for a long time, and [`Seen::answered_ms`] without meaning.
@@ -375,8 +375,7 @@ impl Gossip {
         }
     }
 
-    /// The fresh ones first, the latest of them before the others; then all in turn, without those where somebody
-    /// alive is known to be.
+    /// The fresh ones first, in the order they were introduced in; then any but those where somebody alive is known to be.
     fn next_contact(&mut self) -> Option<SocketAddr> {
         if self.fresh > 0 {
             let index = self.contacts.len().checked_sub(self.fresh)?;

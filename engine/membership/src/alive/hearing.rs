@@ -311,12 +311,11 @@ fn news_for(here: &Known, alive: bool, there: Option<&Known>) -> News {
         return if alive { News::Record } else { News::None };
     };
     let later_life = here.generation > there.generation;
-    let same_life = here.generation == there.generation;
-    if alive && !there.left && (later_life || (same_life && here.version > there.version)) {
+    // Whoever knows that it has left knows the last of that life.
+    let same_life = here.generation == there.generation && !there.left;
+    if alive && (later_life || (same_life && here.version > there.version)) {
         News::Record
-    } else if later_life || (same_life && here.left && !there.left) {
-        News::Beat
-    } else if same_life && !there.left && here.heartbeat > there.heartbeat {
+    } else if later_life || (same_life && (here.left || here.heartbeat > there.heartbeat)) {
         News::Beat
     } else {
         News::None

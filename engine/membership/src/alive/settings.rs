@@ -9,8 +9,8 @@
 pub struct Settings {
     /// The time between two rounds. 250 ms, so that news are everywhere within a second.
     pub interval_ms: u64,
-    /// How many machines are asked in a round. 3: with 2, news take a quarter longer to the last machine, and what is
-    /// left between the slowest live news and a verdict shrinks; with 4, bytes grow by a third for little.
+    /// How many machines are asked in a round. 3: with 2, the longest silence of a live machine grows by a third and nears
+    /// the verdict; with 4, bytes grow by a quarter for little. Where there are fewer, they are asked more often.
     pub fanout: usize,
     /// How many machines one datagram can tell of after a month (a test counts). With more, a question
     /// takes several datagrams, and rounds take longer in proportion.
@@ -22,7 +22,8 @@ pub struct Settings {
     /// The most. 1.2 s: on however bad a network, a dead machine is told within three times the usual time.
     pub usual_ms_max: u64,
     /// A machine is silent when it has not been alive for this many times what is usual. With 400 ms this is 1.7 s: a freeze
-    /// of one second, and the 0.6 s that news of its end take to the last machine at 5 % loss, are within it.
+    /// of one second, the rest of a round and the half second that news take after it are within it. At 1.4 s,
+    /// every fifth such freeze was told.
     pub phi_silent: f64,
     /// When this much more than an interval lies between two ticks, it was this machine that was away: everybody gets a
     /// new chance. 300 ms: less than is left between the slowest news and a verdict.

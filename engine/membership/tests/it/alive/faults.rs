@@ -239,10 +239,11 @@ fn two_machines_with_one_key_are_reported_and_nothing_flaps() {
         assert!(twins.iter().all(|told| told.at_ms < before + 30_000), "seed {seed}");
         assert!(twins.len() <= 9, "and say so once a minute: {}", twins.len());
         let both = [world.nodes[3].address, world.nodes[twin].address];
-        let named = twins.iter().filter(|told| match &told.event {
-            Event::Twins { addresses, .. } => both.iter().all(|address| addresses.contains(address)),
-            _ => false,
-        });
+        let names_both = |event: &Event| {
+            let Event::Twins { addresses, .. } = event else { return false };
+            both.iter().all(|address| addresses.contains(address))
+        };
+        let named = twins.iter().filter(|told| names_both(&told.event));
         assert!(named.count() >= 7, "with both addresses, seed {seed}");
         let flaps = world.told_since(before, |event| matches!(event, Event::Silent(_) | Event::Back(_)));
         assert_eq!(flaps, [], "seed {seed}");

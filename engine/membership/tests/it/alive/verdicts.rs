@@ -32,7 +32,7 @@ fn check_hours(machines: usize, loss_percent: u64, seed: u64, seconds: u64) {
 
 #[test]
 fn everybody_knows_of_a_death_within_two_and_a_half_seconds() {
-    check_deaths(30, 5, 1, 4, 2_500);
+    check_deaths(30, 5, 1, 3, 2_500);
     check_deaths(5, 5, 2, 30, 2_500);
     check_deaths(2, 0, 3, 30, 2_500);
 }
@@ -44,14 +44,14 @@ fn everybody_knows_of_a_death_on_a_bad_network() {
 
 #[test]
 fn nobody_alive_is_told_to_be_silent() {
-    check_hours(30, 5, 5, 30);
+    check_hours(30, 5, 5, 20);
     check_hours(5, 5, 6, 600);
-    check_hours(2, 5, 7, 900);
+    check_hours(2, 5, 7, 600);
 }
 
 #[test]
 fn nobody_alive_is_told_to_be_silent_though_a_quarter_is_lost() {
-    check_hours(30, 25, 8, 30);
+    check_hours(30, 25, 8, 20);
     check_hours(5, 25, 9, 300);
 }
 
@@ -85,11 +85,23 @@ fn a_freeze_of_five_seconds_comes_back_without_harm() {
 }
 
 #[test]
-fn more_machines_do_not_take_more_bytes() {
-    let of = |machines| hours(Plan::new(machines, 10, 5), 4).bytes_per_second;
-    let (fifty, more) = (of(50), of(75));
-    println!("50 machines: {fifty} bytes/s each; 75: {more}");
-    assert!(more < fifty * 5 / 4, "{more} bytes/s, and {fifty} among 50");
+fn more_machines_take_longer_and_no_more_bytes() {
+    // A datagram is said to hold ten machines here: what is shown is the same, and takes a second.
+    let of = |machines| {
+        let mut plan = Plan::new(machines, 10, 5);
+        plan.settings.machines_per_datagram = 10;
+        hours(plan, 20).bytes_per_second
+    };
+    let (ten, thirty) = (of(10), of(30));
+    println!("10 machines: {ten} bytes/s each; 30: {thirty}");
+    assert!(thirty < ten * 3 / 2, "{thirty} bytes/s, and {ten} among 10");
+}
+
+#[test]
+fn more_machines_than_one_datagram_tells_of_know_each_other() {
+    let mut world = World::new(Plan::new(70, 11, 5));
+    world.run(3_000);
+    assert_eq!(world.alive(), (70, 70));
 }
 
 #[test]
