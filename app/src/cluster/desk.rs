@@ -5,6 +5,7 @@
 
 use super::elsewhere::{self, DIAL};
 use super::entry::{self, Asked};
+use super::gossip::{Circle, KEY};
 use super::line::MESSAGE;
 use super::reports::{self, FOLLOW};
 use super::{PING, RENEW};
@@ -25,6 +26,7 @@ pub struct Desk {
     pub soft: Soft,
     pub view: View,
     pub boxes: Arc<Boxes>,
+    pub circle: Arc<Circle>,
 }
 
 impl Handler for Desk {
@@ -33,6 +35,7 @@ impl Handler for Desk {
             Method::open_call(entry::JOIN),
             Method::call(RENEW),
             Method::call(PING),
+            Method::call(KEY),
             Method::call(MESSAGE),
             Method::watch(FOLLOW),
             Method::tunnel(DIAL),
@@ -44,6 +47,12 @@ impl Handler for Desk {
             match call.method {
                 MESSAGE => Ok(self.group.handle(&call.request).await.into()),
                 PING => Ok(Answer::default()),
+                KEY => {
+                    let key = call.caller.node().and_then(|node| self.circle.invite(node));
+                    let unknown =
+                        || Failure::new(Code::FailedPrecondition, "this machine is not known here as a member yet");
+                    Ok(key.ok_or_else(unknown)?.into())
+                }
                 entry::JOIN => {
                     let asked: Asked = serde_json::from_slice(&call.request).map_err(unreadable)?;
                     let told = entry::admit(&self.space, &self.cluster, asked).await?;

@@ -5,6 +5,7 @@
 //! leader goes on from the same. Promises that voters are odd in number, and that what it writes is only what changed.
 
 use super::PING;
+use super::gossip::Heard;
 use control::view::View;
 use control::{Space, Txn};
 use futures::StreamExt;
@@ -14,13 +15,14 @@ use replication::Group;
 use rpc::{Peers, Terms};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use wire::resource::{Member, Presence, Verdict, key};
 
-/// Between two looks.
+/// Between two looks, while nobody falls silent.
 const LOOK: Duration = Duration::from_millis(500);
-/// A machine that does not answer within this has missed a heartbeat.
-const PONG_WITHIN: Duration = Duration::from_millis(1_000);
-/// Five missed heartbeats are a verdict.
+/// A machine of which gossip says that nobody hears it is asked by another way, and has this long to answer.
+const PONG_WITHIN: Duration = Duration::from_millis(400);
+/// One of which gossip says nothing yet is down after so long without an answer.
 const SILENT_MAX: Duration = Duration::from_millis(2_500);
 /// A new member has to catch up within this; then it is tried again.
 const CATCH_UP: Duration = Duration::from_secs(30);
@@ -34,15 +36,19 @@ pub struct Keeper {
     pub space: Space,
     pub view: View,
     pub peers: Peers,
+    pub heard: watch::Receiver<Heard>,
     pub meter: Meter,
 }
 
 /// Runs until it is dropped, anywhere.
-pub async fn run(keeper: Keeper) {
+pub async fn run(mut keeper: Keeper) {
     let verdicts = keeper.meter.counter("bramble_cluster_verdicts_total", "Machines found to be down.", &[]);
     let mut heard: BTreeMap<String, Instant> = BTreeMap::new();
     loop {
-        tokio::time::sleep(LOOK).await;
+        // Who falls silent is looked at at once; without gossip, everybody now and then.
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK, keeper.heard.changed()).await {
+            tokio::time::sleep(LOOK).await;
+        }
         let overview = keeper.group.overview();
         let snapshot = keeper.view.borrow().clone();
         let members: Vec<Member> = snapshot.members.values().filter(|member| !member.revoked).cloned().collect();
@@ -59,21 +65,31 @@ pub async fn run(keeper: Keeper) {
 }
 
 impl Keeper {
-    /// Asks everybody whether they are there.
-    async fn listen(&self, members: &[Member], heard: &mut BTreeMap<String, Instant>) {
+    /// Finds out who is there: whom gossip hears, and who answers of those whom it does not hear. Who neither is heard nor
+    /// answers was last heard of longer ago than a verdict takes.
+    async fn listen(&mut self, members: &[Member], heard: &mut BTreeMap<String, Instant>) {
         heard.retain(|id, _| members.iter().any(|member| member.id == *id));
+        let gossip = self.heard.borrow_and_update().clone();
+        let began = world::clock::monotonic();
+        for member in members.iter().filter(|member| gossip.alive.contains(&member.node)) {
+            heard.insert(member.id.clone(), began);
+        }
+        let (me, peers) = (&self.me, &self.peers);
         let mut asked: FuturesUnordered<_> = members
             .iter()
-            .filter(|member| member.id != self.me)
+            .filter(|member| member.id != *me && !gossip.alive.contains(&member.node))
             .map(|member| async move {
-                let answered = self.peers.call(member.node, PING, Vec::new(), Terms::within(PONG_WITHIN)).await;
-                answered.ok().map(|_| member.id.clone())
+                let answered = peers.call(member.node, PING, Vec::new(), Terms::within(PONG_WITHIN)).await;
+                (member, answered.is_ok())
             })
             .collect();
-        let began = world::clock::monotonic();
-        while let Some(answered) = asked.next().await {
-            if let Some(id) = answered {
-                heard.insert(id, world::clock::monotonic());
+        while let Some((member, answered)) = asked.next().await {
+            if answered {
+                heard.insert(member.id.clone(), world::clock::monotonic());
+            } else if gossip.silent.contains(&member.node)
+                && let Some(longer_ago) = began.checked_sub(SILENT_MAX * 2)
+            {
+                heard.insert(member.id.clone(), longer_ago);
             }
         }
         for member in members {

@@ -8,11 +8,13 @@ mod addresses;
 mod desk;
 mod elsewhere;
 pub mod entry;
+mod gossip;
 mod home;
 pub mod join;
 mod keeper;
 mod line;
 mod reports;
+mod seal;
 
 use crate::boot::BootError;
 use containers::Boxes;
@@ -20,6 +22,7 @@ use control::view::{Snapshot, View};
 use control::{Compare, Soft, Space, Txn};
 use desk::Desk;
 use elsewhere::Others;
+use gossip::{Circle, Heard, Talk};
 pub use home::HomeError;
 use home::{Home, Standing};
 use line::Line;
@@ -167,12 +170,25 @@ impl Cluster {
     async fn be_present(self: &Arc<Self>, standing: Standing, ground: &Ground) -> Result<(), BootError> {
         let listen = |source| BootError::Peers { address: self.listen, source };
         let listener = tokio::net::TcpListener::bind(self.listen).await.map_err(listen)?;
+        let socket = tokio::net::UdpSocket::bind(self.listen).await.map_err(listen)?;
         let identity = Identity::new(standing.credentials()?);
         let (revoked, patience) = (Revoked::new(), Patience::default());
         let peers = Peers::new(identity.clone(), revoked.clone(), patience, &self.meter);
         let met = self.home.members()?;
         self.line.know(&met);
         met.iter().for_each(|member| peers.set_addresses(member.node, &member.addresses));
+        let circle = Circle::new(identity.node());
+        circle.know(met.iter().filter(|member| !member.revoked));
+        let (tell, heard) = tokio::sync::watch::channel(Heard::default());
+        let talk = Talk {
+            me: identity.node(),
+            socket,
+            circle: Arc::clone(&circle),
+            addresses: addresses::reachable(self.listen),
+            zone: self.zone()?.unwrap_or_default(),
+            meter: self.meter.clone(),
+        };
+        let exchange = gossip::exchange(identity.node(), Arc::clone(&circle), peers.clone(), heard.clone());
         self.line.lead(Some(peers.clone()));
         let Ground { group, space, soft, view, boxes } = ground.clone();
         let cluster: ClusterId = standing.certificate.cluster.clone();
@@ -184,6 +200,7 @@ impl Cluster {
             soft: soft.clone(),
             view: view.clone(),
             boxes: Arc::clone(&boxes),
+            circle: Arc::clone(&circle),
         };
         let server =
             rpc::Server::serve(listener, identity.clone(), revoked.clone(), Arc::new(desk), patience, &self.meter)
@@ -195,12 +212,15 @@ impl Cluster {
             space: space.clone(),
             view: view.clone(),
             peers: peers.clone(),
+            heard,
             meter: self.meter.clone(),
         };
         let acquaintance =
-            Acquaintance { cluster: Arc::clone(self), peers: peers.clone(), revoked, soft, view: view.clone() };
+            Acquaintance { cluster: Arc::clone(self), peers: peers.clone(), circle, revoked, soft, view: view.clone() };
         let tending = Tending { cluster: Arc::clone(self), identity, standing, peers, space, view };
         let tasks = vec![
+            world::task::spawn("gossip", gossip::talk(talk, tell)),
+            world::task::spawn("gossip keys", exchange),
             world::task::spawn("cluster keeper", keeper::run(keeper)),
             world::task::spawn("cluster acquaintance", acquaintance.keep()),
             world::task::spawn("cluster membership", tending.keep()),
@@ -238,6 +258,7 @@ pub struct Wanted {
 struct Acquaintance {
     cluster: Arc<Cluster>,
     peers: Peers,
+    circle: Arc<Circle>,
     revoked: Revoked,
     soft: Soft,
     view: View,
@@ -266,6 +287,7 @@ impl Acquaintance {
         let me = &self.cluster.me;
         self.revoked.set(members.iter().filter(|member| member.revoked).map(|member| member.node));
         self.cluster.line.know(members);
+        self.circle.know(members.iter().filter(|member| !member.revoked));
         let others: BTreeMap<NodeId, &Member> = members
             .iter()
             .filter(|member| !member.revoked && member.id != *me)
