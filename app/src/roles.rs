@@ -87,9 +87,9 @@ impl Opened {
     pub async fn open(lasting: &Lasting, patience: Duration) -> Result<Opened, BootError> {
         let Lasting { node, id, meter, .. } = lasting;
         let until = world::clock::monotonic() + patience;
-        let (number, start) = (entry::number(id), lasting.cluster.start()?);
+        let (number, (start, timing)) = (entry::number(id), lasting.cluster.start()?);
         let (space, group) = loop {
-            match state::open(&node.data, number, start, lasting.cluster.line()).await {
+            match state::open(&node.data, number, start, timing, lasting.cluster.line()).await {
                 Ok(opened) => break opened,
                 Err(error) if world::clock::monotonic() >= until => return Err(error.into()),
                 Err(error) => {

@@ -1,7 +1,7 @@
 //! The state of record, opened: control's key space over a replicated group over this machine's disk.
 
 use control::{Keyspace, Space};
-use replication::{Group, Network, Options, Start};
+use replication::{Group, Network, Options, Start, Timing};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::disk::{Disk, Real};
@@ -32,6 +32,7 @@ pub async fn open(
     data: &Path,
     number: u64,
     start: Start,
+    timing: Timing,
     network: Arc<dyn Network>,
 ) -> Result<(Space, Group), StateError> {
     let disk: Arc<dyn Disk> = Arc::new(Real);
@@ -44,7 +45,7 @@ pub async fn open(
     let keyspace = opened
         .map_err(|error| StateError::Keyspace(Box::new(error)))?
         .map_err(|error| StateError::Keyspace(Box::new(error)))?;
-    let options = Options { node: number, start, ..Options::alone(&log) };
+    let options = Options { node: number, start, timing, ..Options::alone(&log) };
     let group = Group::open(options, Arc::clone(&keyspace) as _, network).await?;
     let space = Space::start(keyspace, Arc::new(group.clone()));
     Ok((space, group))

@@ -186,11 +186,16 @@ impl Node {
 
     /// The machine is gone, all at once: the node and everything it started.
     pub fn cut_power(&mut self) {
+        self.lose_power();
+        self.gone();
+    }
+
+    /// [`Node::cut_power`] without waiting for its end to be seen.
+    pub fn lose_power(&mut self) {
         for pid in self.processes() {
             process::signal(pid, Signal::KILL);
         }
         self.kill();
-        self.gone();
     }
 
     /// What lets another machine join.

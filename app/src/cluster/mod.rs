@@ -28,7 +28,7 @@ use home::{Home, Standing};
 use line::Line;
 use meter::Meter;
 use pki::{Authority, Token, token};
-use replication::{Group, Start};
+use replication::{Group, Start, Timing};
 use rpc::{Code, Failure, Identity, Patience, Peers, Revoked, Terms};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,6 +45,8 @@ const PING: &str = "cluster/ping";
 /// Asks for the next certificate.
 const RENEW: &str = "cluster/renew";
 const CLUSTER_CHARACTERS: usize = 16;
+/// Four heartbeats a second, and five missed ones are a new leader's: a machine that stands still for a second keeps its office.
+const AMONG_OTHERS: Timing = Timing { heartbeat_ms: 250, election_ms_min: 1_250, election_ms_max: 2_500 };
 /// How often a member looks whether its certificate is to be renewed and its addresses have changed.
 const TEND: Duration = Duration::from_secs(10);
 const RENEWED_WITHIN: Duration = Duration::from_secs(5);
@@ -103,10 +105,11 @@ impl Cluster {
     }
 
     /// How this machine's member of the control group begins.
-    pub fn start(&self) -> Result<Start, HomeError> {
+    pub fn start(&self) -> Result<(Start, Timing), HomeError> {
         // Whoever founded the cluster had its group before.
         let met = self.home.members()?;
-        Ok(if met.iter().any(|member| member.id != self.me) { Start::Join } else { Start::Found })
+        let has_others = met.iter().any(|member| member.id != self.me);
+        Ok(if has_others { (Start::Join, AMONG_OTHERS) } else { (Start::Found, Timing::default()) })
     }
 
     /// Where this machine stands, as its join token said.
