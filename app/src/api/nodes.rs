@@ -1,12 +1,14 @@
-//! `/v1/nodes`: list, show; `/healthz`.
+//! `/v1/nodes`: list, show, whether it takes work, remove; `/healthz`.
 
 use super::App;
-use super::problem::Refusal;
+use super::problem::{Body, Query, Refusal};
 use axum::Json;
 use axum::extract::{Path, State};
 use control::view::Snapshot;
-use wire::api::{Load, NodeDetail};
-use wire::resource::Wanted;
+use control::{Compare, Txn};
+use serde::Deserialize;
+use wire::api::{Availability, Load, NodeDetail, NodeWanted};
+use wire::resource::{Node, Presence, Wanted, key};
 
 /// Answers while the API does; whoever needs more asks for more.
 pub(super) async fn healthz() -> &'static str {
@@ -20,11 +22,92 @@ pub(super) async fn list(State(app): State<App>) -> Json<Vec<NodeDetail>> {
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<NodeDetail>, Refusal> {
     let snapshot = app.view.borrow().clone();
+    detail(&app, &snapshot, &named(&snapshot, &id)).map(Json).ok_or_else(|| missing(&id))
+}
+
+/// A machine's id, whether it was given or the host name was.
+fn named(snapshot: &Snapshot, id: &str) -> String {
     let by_name = snapshot.machines.values().find(|machine| machine.node.hostname == id);
-    let found = detail(&app, &snapshot, by_name.map_or(id.as_str(), |machine| &machine.node.id));
-    let missing =
-        || Refusal::new(404, "B0404", format!("node {id} does not exist")).hint("`bramble node ls` lists them");
-    found.map(Json).ok_or_else(missing)
+    // Several machines may have one name; an id is only one's.
+    if snapshot.machines.contains_key(id) || snapshot.members.contains_key(id) {
+        return id.to_owned();
+    }
+    by_name.map_or(id, |machine| &machine.node.id).to_owned()
+}
+
+fn missing(id: &str) -> Refusal {
+    Refusal::new(404, "B0404", format!("node {id} does not exist")).hint("`bramble node ls` lists them")
+}
+
+/// Says whether a machine takes work.
+pub(super) async fn change(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Body(wanted): Body<NodeWanted>,
+) -> Result<(), Refusal> {
+    let snapshot = app.view.borrow().clone();
+    let id = named(&snapshot, &id);
+    if !snapshot.machines.contains_key(&id) {
+        return Err(missing(&id));
+    }
+    let at = key::node(&id);
+    let stored = app.space.get(&at).await?;
+    let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
+    let declared: Option<Node> = stored.and_then(|entry| serde_json::from_slice(&entry.value).ok());
+    let declared = Node {
+        id: id.clone(),
+        cordoned: wanted.availability == Availability::Cordoned,
+        drained: wanted.availability == Availability::Drained,
+        ..declared.unwrap_or_default()
+    };
+    let txn = Txn::new().when(Compare::mod_revision(&at, revision)).put_json(&at, &declared);
+    if !app.space.commit(txn).await?.succeeded {
+        return Err(Refusal::new(409, "B0107", format!("node {id} was changed by somebody else")).hint("try again"));
+    }
+    tracing::info!(machine = id, availability = ?wanted.availability, "what a machine is to do has changed");
+    Ok(())
+}
+
+/// How a machine is removed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Removal {
+    /// Also one that has work.
+    force: bool,
+}
+
+/// Takes a machine out of the cluster for good: its certificates count no more.
+pub(super) async fn remove(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(Removal { force }): Query<Removal>,
+) -> Result<(), Refusal> {
+    let snapshot = app.view.borrow().clone();
+    let id = named(&snapshot, &id);
+    let member = snapshot.members.get(&id).filter(|member| !member.revoked).ok_or_else(|| missing(&id))?;
+    if id == app.node {
+        return Err(Refusal::new(409, "B0405", format!("node {id} cannot remove itself"))
+            .hint("run this on another machine, or with --server at another one's API"));
+    }
+    let is_down = matches!(snapshot.presence(&id), Presence::Down { .. });
+    let here = snapshot.instances.values().filter(|instance| instance.node == id).count();
+    if !force && !is_down && here > 0 {
+        return Err(Refusal::new(409, "B0405", format!("node {id} still has {here} instances"))
+            .hint("`bramble node drain` moves them away first; --force removes it as it is"));
+    }
+    let at = key::member(&id);
+    let stored = app.space.get(&at).await?.ok_or_else(|| missing(&id))?;
+    let member = wire::resource::Member { revoked: true, ..member.clone() };
+    let txn = Txn::new()
+        .when(Compare::mod_revision(&at, stored.mod_revision))
+        .put_json(&at, &member)
+        .delete(key::verdict(&id))
+        .delete(key::node(&id));
+    if !app.space.commit(txn).await?.succeeded {
+        return Err(Refusal::new(409, "B0107", format!("node {id} was changed by somebody else")).hint("try again"));
+    }
+    tracing::warn!(machine = id, "a machine was removed from the cluster");
+    Ok(())
 }
 
 fn detail(app: &App, snapshot: &Snapshot, id: &str) -> Option<NodeDetail> {

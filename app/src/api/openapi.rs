@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 44] = [
+const OPERATIONS: [Operation; 47] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -37,6 +37,15 @@ const OPERATIONS: [Operation; 44] = [
     Operation("post", "/v1/instances/{id}/kill", "Ends its processes as a crash would.", "", ""),
     Operation("get", "/v1/nodes", "All machines.", "", "NodeDetail[]"),
     Operation("get", "/v1/nodes/{id}", "One machine, by id or host name.", "", "NodeDetail"),
+    Operation("put", "/v1/nodes/{id}", "Whether a machine takes work.", "NodeWanted", ""),
+    Operation(
+        "delete",
+        "/v1/nodes/{id}",
+        "Removes a machine from the cluster; ?force=true also one with work.",
+        "",
+        "",
+    ),
+    Operation("post", "/v1/cluster/tokens", "What lets a machine join.", "JoinTokenWanted", "JoinToken"),
     Operation("get", "/v1/routes", "What the gateway serves by host and path.", "", "RouteState[]"),
     Operation("post", "/v1/routes/test", "Where a request would go, and why.", "RouteQuestion", "RouteAnswer"),
     Operation("get", "/v1/gateway/endpoints", "Instances behind served ports, who is left out.", "", "ServedPort[]"),

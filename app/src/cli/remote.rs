@@ -60,6 +60,11 @@ impl Remote {
         self.answer(Method::PUT, path, Some(body)).await
     }
 
+    /// Like [`Remote::put`], when the answer has no body.
+    pub(crate) async fn put_only(&self, path: &str, body: &impl Serialize) -> Result<(), Failure> {
+        self.send(Method::PUT, path, Some(body), Some(ANSWER_DEADLINE)).await.map(drop)
+    }
+
     /// A request whose answer has no body worth reading.
     pub(crate) async fn tell(&self, method: Method, path: &str) -> Result<(), Failure> {
         self.send(method, path, None::<&()>, Some(ANSWER_DEADLINE)).await.map(drop)

@@ -160,7 +160,8 @@ impl Keeper {
             follows(member.number) && at.is_some_and(|at| now.saturating_duration_since(*at) <= SILENT_MAX)
         };
         let there: BTreeSet<u64> = members.iter().filter(there).map(|member| member.number).collect();
-        let wanted = voters(&overview.voters, &there, overview.node);
+        let all: BTreeSet<u64> = members.iter().map(|member| member.number).collect();
+        let wanted = voters(&overview.voters, &there, &all, overview.node);
         if wanted != overview.voters {
             match self.group.set_voters(wanted.clone()).await {
                 Ok(()) => tracing::info!(voters = wanted.len(), "who votes has changed"),
@@ -170,20 +171,26 @@ impl Keeper {
     }
 }
 
-/// Who is to vote, of those that are `there`: an odd number, as few changes as possible. `me` leads.
-fn voters(now: &BTreeSet<u64>, there: &BTreeSet<u64>, me: u64) -> BTreeSet<u64> {
+/// Who is to vote of `all` members, those that are `there` first: an odd number, as few changes as possible. `me` leads.
+fn voters(now: &BTreeSet<u64>, there: &BTreeSet<u64>, all: &BTreeSet<u64>, me: u64) -> BTreeSet<u64> {
     let most = there.len().min(VOTERS_MAX);
     let most = if most.is_multiple_of(2) { most.saturating_sub(1) } else { most };
     // Fewer than there are would only make the next loss worse: those that are down may come back.
     let count = most.max(now.len().min(VOTERS_MAX));
     let staying = now.iter().copied().filter(|number| there.contains(number));
     let coming = there.iter().copied().filter(|number| !now.contains(number));
-    let missing = now.iter().copied().filter(|number| !there.contains(number));
+    let missing = now.iter().copied().filter(|number| all.contains(number) && !there.contains(number));
     let mut wanted = BTreeSet::from([me]);
     for number in staying.chain(coming).chain(missing) {
         if wanted.len() < count {
             wanted.insert(number);
         }
+    }
+    // Of those who vote one was removed, and nobody has its place.
+    if wanted.len().is_multiple_of(2)
+        && let Some(last) = wanted.iter().copied().rfind(|number| *number != me)
+    {
+        wanted.remove(&last);
     }
     wanted
 }
@@ -193,9 +200,23 @@ mod tests {
     use super::voters;
     use std::collections::BTreeSet;
 
+    fn set(numbers: &[u64]) -> BTreeSet<u64> {
+        numbers.iter().copied().collect()
+    }
+
     fn check(now: &[u64], there: &[u64], expected: &[u64]) {
-        let set = |numbers: &[u64]| numbers.iter().copied().collect::<BTreeSet<u64>>();
-        assert_eq!(voters(&set(now), &set(there), 1), set(expected), "{now:?} {there:?}");
+        let all = (1..=9).collect();
+        assert_eq!(voters(&set(now), &set(there), &all, 1), set(expected), "{now:?} {there:?}");
+    }
+
+    #[test]
+    fn who_was_removed_votes_no_more() {
+        let check = |now: &[u64], all: &[u64], expected: &[u64]| {
+            assert_eq!(voters(&set(now), &set(all), &set(all), 1), set(expected), "{now:?} {all:?}");
+        };
+        check(&[1, 2, 3], &[1, 2], &[1]);
+        check(&[1, 2, 3], &[1, 2, 4], &[1, 2, 4]);
+        check(&[1, 2, 3, 4, 5], &[1, 2, 3, 4], &[1, 2, 3]);
     }
 
     #[test]

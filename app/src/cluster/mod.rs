@@ -288,6 +288,12 @@ impl Acquaintance {
 
     fn meet(&self, members: &[Member], followed: &mut BTreeMap<NodeId, Task>) {
         let me = &self.cluster.me;
+        if members.iter().any(|member| member.id == *me && member.revoked) {
+            tracing::error!(
+                "this machine was removed from the cluster: what it runs is no longer asked for; stop it, and have it join \
+                 again with a new data folder"
+            );
+        }
         self.revoked.set(members.iter().filter(|member| member.revoked).map(|member| member.node));
         self.cluster.line.know(members);
         self.circle.know(members.iter().filter(|member| !member.revoked));

@@ -459,6 +459,23 @@ pub struct CachePurge {
     pub all: bool,
 }
 
+/// Whether a machine takes work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Availability {
+    Active,
+    /// Nothing new comes; what is there stays.
+    Cordoned,
+    /// Nothing new comes, and what is there moves away.
+    Drained,
+}
+
+/// What a machine is to do from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeWanted {
+    pub availability: Availability,
+}
+
 /// What a join token is to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

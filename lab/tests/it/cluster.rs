@@ -2,6 +2,7 @@
 //! gone the others go on. Here each machine is a node with an address of loopback of its own.
 
 use crate::alerts::alert;
+use lab::load::Load;
 use lab::node::binary;
 use lab::{Node, Settings, http, program, wait};
 use serde_json::Value;
@@ -137,4 +138,41 @@ fn who_has_no_good_token_stays_outside_and_is_told_why() {
         .expect("the binary runs");
     let said = String::from_utf8_lossy(&tried.stderr);
     assert!(said.contains("another bramble uses"), "{said}");
+}
+
+#[test]
+fn a_machine_is_emptied_without_a_failed_request_and_removed_for_good() {
+    let first = Node::start();
+    let mut second = first.join();
+    wait::until("both know both", 20, || (known(&first) == 2).then_some(()));
+    first.deployed("shop", &web(4));
+    let of_second = first
+        .instances()
+        .iter()
+        .filter_map(|one| one["instance"]["node"].as_str().map(str::to_owned))
+        .find(|node| std::fs::read_to_string(second.data().join("node-id")).is_ok_and(|id| id.trim() == node));
+    let id = of_second.expect("the second machine has some of four");
+    let load = Load::start(2, first.http, "web.test");
+    let refused = first.refused(&["node", "rm", &id]);
+    assert!(refused.contains("B0405") && refused.contains("drain"), "{refused}");
+    assert!(first.cli(&["node", "drain", &id]).status.success());
+    wait::until("everything has moved to the first machine", 40, || {
+        let on = machines(&first);
+        (on.len() == 4 && !on.contains(&id)).then_some(())
+    });
+    wait::until("nothing is left there", 20, || first.cli(&["node", "rm", &id]).status.success().then_some(()));
+    wait::until("one machine is left", 20, || (known(&first) == 1).then_some(()));
+    let report = load.stop();
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert!(report.answered() > 0);
+    wait::until("it is told", 20, || second.log().contains("was removed from the cluster").then_some(()));
+    // Nor does it come back by starting again.
+    second.terminate();
+    second.launch();
+    let own = first.cli(&["cluster", "token"]);
+    assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
+    assert_eq!(known(&first), 1);
+    let itself = first.json(&["node", "ls"])[0]["node"]["id"].as_str().map(str::to_owned);
+    let refused = first.refused(&["node", "rm", &itself.expect("it has an id")]);
+    assert!(refused.contains("cannot remove itself"), "{refused}");
 }

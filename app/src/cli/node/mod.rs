@@ -4,8 +4,9 @@ use super::failure::Failure;
 use super::remote::{Remote, segment};
 use super::shown;
 use clap::{Args, Subcommand};
+use reqwest::Method;
 use std::process::ExitCode;
-use wire::api::NodeDetail;
+use wire::api::{Availability, NodeDetail, NodeWanted};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -13,6 +14,23 @@ pub enum Verb {
     Ls,
     /// Show a machine: what it is, how busy it is, what it cannot do
     Show(Arguments),
+    /// Nothing new comes to a machine; what is there stays
+    Cordon(Arguments),
+    /// Nothing new comes to a machine, and what is there moves to others
+    Drain(Arguments),
+    /// A machine that was cordoned or drained takes work again
+    Activate(Arguments),
+    /// Take a machine out of the cluster for good; drained first, or down
+    Rm(Removal),
+}
+
+#[derive(Args)]
+pub struct Removal {
+    #[command(flatten)]
+    which: Arguments,
+    /// Although instances run there: what is on it is cut off
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Args)]
@@ -25,7 +43,27 @@ pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure
     match verb {
         Verb::Ls => ls(remote).await,
         Verb::Show(arguments) => show(remote, &arguments).await,
+        Verb::Cordon(arguments) => change(remote, &arguments, Availability::Cordoned).await,
+        Verb::Drain(arguments) => change(remote, &arguments, Availability::Drained).await,
+        Verb::Activate(arguments) => change(remote, &arguments, Availability::Active).await,
+        Verb::Rm(Removal { which, force }) => {
+            let path = format!("/v1/nodes/{}?force={force}", segment(&which.node)?);
+            remote.tell(Method::DELETE, &path).await?;
+            eprintln!("{} is no longer of this cluster; with a new data folder it can join again", which.node);
+            Ok(ExitCode::SUCCESS)
+        }
     }
+}
+
+async fn change(remote: &Remote, arguments: &Arguments, availability: Availability) -> Result<ExitCode, Failure> {
+    remote.put_only(&format!("/v1/nodes/{}", segment(&arguments.node)?), &NodeWanted { availability }).await?;
+    let now = match availability {
+        Availability::Active => "takes work",
+        Availability::Cordoned => "takes nothing new",
+        Availability::Drained => "takes nothing new, and what is there moves away: `bramble ps` shows how far it is",
+    };
+    eprintln!("{} {now}", arguments.node);
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn ls(remote: &Remote) -> Result<ExitCode, Failure> {
