@@ -16,6 +16,10 @@ const KEY: &str = "key.pem";
 const CHAIN: &str = "certificate.pem";
 const ROOTS: &str = "authorities.pem";
 const MEMBERS: &str = "members.json";
+/// There while what this machine has counts no longer.
+const SUPERSEDED: &str = "superseded";
+/// There while this machine is to take the lead by force when its node begins.
+const FORCE: &str = "force-leader";
 
 /// Why the folder is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,45 @@ impl Home {
     pub fn keep_members(&self, members: &[Member]) -> Result<(), HomeError> {
         let text = serde_json::to_string(members).map_err(|source| damaged(&self.folder.join(MEMBERS), source))?;
         self.write(MEMBERS, &text)
+    }
+
+    pub fn is_to_force(&self) -> bool {
+        self.folder.join(FORCE).exists()
+    }
+
+    /// Has the node take the lead when it begins next.
+    pub fn force(&self) -> Result<(), HomeError> {
+        self.write(FORCE, "")
+    }
+
+    /// It has.
+    pub fn forced(&self) -> Result<(), HomeError> {
+        let path = self.folder.join(FORCE);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(HomeError::Write { path, source }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Has the node put away the state it has when it begins next, and take the cluster's.
+    pub fn supersede(&self) -> Result<(), HomeError> {
+        self.write(SUPERSEDED, "")
+    }
+
+    /// Puts the state away, if that is to be done: people may still want to look at it.
+    pub fn put_away_superseded(&self) -> Result<(), HomeError> {
+        let mark = self.folder.join(SUPERSEDED);
+        if !mark.exists() {
+            return Ok(());
+        }
+        let Some(data) = self.folder.parent() else { return Ok(()) };
+        let (state, away) =
+            (data.join("control"), data.join(format!("control.superseded-{}", world::clock::unix_ms())));
+        if state.exists() {
+            std::fs::rename(&state, &away).map_err(|source| HomeError::Write { path: away.clone(), source })?;
+            tracing::warn!(path = %away.display(), "what this machine had decided counts no longer and is kept here");
+        }
+        std::fs::remove_file(&mark).map_err(|source| HomeError::Write { path: mark.clone(), source })
     }
 
     fn read(&self, name: &str) -> Result<Option<String>, HomeError> {

@@ -6,6 +6,7 @@
 
 use super::PING;
 use super::gossip::Heard;
+use super::home::Home;
 use control::view::View;
 use control::{Space, Txn};
 use futures::StreamExt;
@@ -38,18 +39,23 @@ pub struct Keeper {
     pub peers: Peers,
     pub heard: watch::Receiver<Heard>,
     pub meter: Meter,
+    pub home: Home,
 }
 
 /// Runs until it is dropped, anywhere.
 pub async fn run(mut keeper: Keeper) {
     let verdicts = keeper.meter.counter("bramble_cluster_verdicts_total", "Machines found to be down.", &[]);
     let mut heard: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut replaced = false;
     loop {
         // Who falls silent is looked at at once; without gossip, everybody now and then.
         if let Ok(Err(_)) = tokio::time::timeout(LOOK, keeper.heard.changed()).await {
             tokio::time::sleep(LOOK).await;
         }
         let overview = keeper.group.overview();
+        if overview.is_superseded && !replaced {
+            replaced = keeper.begin_anew();
+        }
         let snapshot = keeper.view.borrow().clone();
         let members: Vec<Member> = snapshot.members.values().filter(|member| !member.revoked).cloned().collect();
         if overview.leader != Some(overview.node) {
@@ -65,6 +71,19 @@ pub async fn run(mut keeper: Keeper) {
 }
 
 impl Keeper {
+    /// Has this process replaced by one that puts the state away: clients do not notice. False: not yet.
+    fn begin_anew(&self) -> bool {
+        if let Err(error) = self.home.supersede() {
+            tracing::error!(
+                error = wire::diagnostic::chain(&error),
+                "this machine cannot take the cluster's state yet"
+            );
+            return false;
+        }
+        // As `bramble upgrade` without a word.
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::USR2).is_ok()
+    }
+
     /// Finds out who is there: whom gossip hears, and who answers of those whom it does not hear. Who neither is heard nor
     /// answers was last heard of longer ago than a verdict takes.
     async fn listen(&mut self, members: &[Member], heard: &mut BTreeMap<String, Instant>) {

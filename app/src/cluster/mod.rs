@@ -23,8 +23,9 @@ use control::{Compare, Soft, Space, Txn};
 use desk::Desk;
 use elsewhere::Others;
 use gossip::{Circle, Heard, Talk};
+pub use home::Home;
 pub use home::HomeError;
-use home::{Home, Standing};
+use home::Standing;
 use line::Line;
 use meter::Meter;
 use pki::{Authority, Token, token};
@@ -106,9 +107,13 @@ impl Cluster {
 
     /// How this machine's member of the control group begins.
     pub fn start(&self) -> Result<(Start, Timing), HomeError> {
+        self.home.put_away_superseded()?;
         // Whoever founded the cluster had its group before.
         let met = self.home.members()?;
         let has_others = met.iter().any(|member| member.id != self.me);
+        if self.home.is_to_force() {
+            return Ok((Start::Force, AMONG_OTHERS));
+        }
         Ok(if has_others { (Start::Join, AMONG_OTHERS) } else { (Start::Found, Timing::default()) })
     }
 
@@ -119,6 +124,7 @@ impl Cluster {
 
     /// Begins to be there for others, if there are others.
     pub async fn attend(self: &Arc<Self>, ground: &Ground) -> Result<(), BootError> {
+        self.home.forced()?;
         match self.home.standing()? {
             Some(standing) => self.be_present(standing, ground).await,
             None => Ok(()),
@@ -217,6 +223,7 @@ impl Cluster {
             peers: peers.clone(),
             heard,
             meter: self.meter.clone(),
+            home: self.home.clone(),
         };
         let acquaintance =
             Acquaintance { cluster: Arc::clone(self), peers: peers.clone(), circle, revoked, soft, view: view.clone() };
@@ -288,12 +295,6 @@ impl Acquaintance {
 
     fn meet(&self, members: &[Member], followed: &mut BTreeMap<NodeId, Task>) {
         let me = &self.cluster.me;
-        if members.iter().any(|member| member.id == *me && member.revoked) {
-            tracing::error!(
-                "this machine was removed from the cluster: what it runs is no longer asked for; stop it, and have it join \
-                 again with a new data folder"
-            );
-        }
         self.revoked.set(members.iter().filter(|member| member.revoked).map(|member| member.node));
         self.cluster.line.know(members);
         self.circle.know(members.iter().filter(|member| !member.revoked));

@@ -96,6 +96,7 @@ fn is_of(id: &str, key: &str, view: &View) -> bool {
 /// Follows what machine `id`, whose key says that it is `node`, reports. May be dropped; what was heard stays.
 pub async fn follow(peers: Peers, node: NodeId, id: String, soft: Soft, view: View) {
     let mut known: BTreeSet<String> = BTreeSet::new();
+    let mut told = false;
     loop {
         match peers.watch(node, FOLLOW, Vec::new(), Terms::within(OPENED_WITHIN)).await {
             Ok(mut watch) => {
@@ -107,6 +108,14 @@ pub async fn follow(peers: Peers, node: NodeId, id: String, soft: Soft, view: Vi
                     };
                     hear(report, &id, &soft, &view, &mut known, &mut whole);
                 }
+            }
+            Err(error) if error.is_removed() && !told => {
+                told = true;
+                tracing::error!(
+                    machine = id,
+                    "this machine was removed from the cluster: what it runs is no longer asked for; stop it, and have it \
+                     join again with a new data folder"
+                );
             }
             Err(error) => tracing::debug!(machine = id, %error, "cannot be followed"),
         }

@@ -179,6 +179,26 @@ impl AttemptError {
 }
 
 impl CallError {
+    /// Whether the peer turned this machine away as one that was removed from the cluster.
+    pub fn is_removed(&self) -> bool {
+        let removed = |(_, error): &(SocketAddr, AttemptError)| {
+            matches!(error, AttemptError::Refused { alert: AlertDescription::CertificateRevoked })
+        };
+        match self {
+            CallError::Unreachable { source, .. } | CallError::Waiting { source, .. } => {
+                source.attempts.iter().any(removed)
+            }
+            CallError::Failed { .. }
+            | CallError::NoAddress { .. }
+            | CallError::Revoked { .. }
+            | CallError::Late { .. }
+            | CallError::Lost { .. }
+            | CallError::TooLarge { .. }
+            | CallError::Crowded { .. }
+            | CallError::Nonsense { .. } => false,
+        }
+    }
+
     pub fn code(&self) -> Code {
         match self {
             CallError::Failed { failure } => failure.code,

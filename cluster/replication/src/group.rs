@@ -1,27 +1,32 @@
 //! A member of a replicated group: opens its log and machine, takes part, proposes, closes.
 
 use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
+use crate::entry;
 use crate::lane::Lane;
 use crate::log_store::{LogStore, NOTE_VERSION, Note};
 use crate::machine_store::{MARK_VERSION, MachineStore, Mark};
 use crate::message::{Message, answer, read_answer};
 use crate::network::{Network, Peers, SendError};
-use crate::types::{Raft, RaftError};
+use crate::types::{Entry, LogId, Raft, RaftError, Vote};
 use openraft::error::{CheckIsLeaderError, ClientWriteError};
-use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, CommittedLeaderId, Config, EntryPayload, Membership, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use storage::log::{Batch, Log, LogError};
+use storage::log::{Batch, Log, LogError, Reader};
 use storage::replicated::{Machine, ProposeError, Proposer, Waiting};
 use tokio::sync::{mpsc, oneshot};
 use wire::diagnostic::chain;
 use world::disk::{Disk, Real};
 use world::task::Task;
 
+/// The upper bits of a term count how often the lead was taken by force. Elections never reach them, so whoever was left
+/// behind by force and goes on electing is told from whoever is merely ahead.
+const FORCED_SHIFT: u32 = 40;
 /// How long a proposal may take in all, elections included.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a proposal that found no leader looks for one.
@@ -42,6 +47,10 @@ pub enum Start {
     Found,
     /// A further machine: waits until a member adds it.
     Join,
+    /// A member whose group has lost its majority for good: it is the only voter from now on, with what it has. What the
+    /// others acknowledged without it is lost; members of before are not listened to any more, nor do they listen
+    /// ([`Overview::is_superseded`]): they come back by joining with nothing.
+    Force,
 }
 
 /// When members suspect each other. The election time-out is at least five heartbeats, and far above what a sync takes.
@@ -135,6 +144,8 @@ pub struct Overview {
     pub disk_full: bool,
     /// Why the member no longer takes part.
     pub stopped: Option<String>,
+    /// Another member has taken the lead by force without this one: what this one has counts no longer.
+    pub is_superseded: bool,
 }
 
 /// A member. Clones are the same member.
@@ -152,6 +163,7 @@ struct Inner {
     network: Arc<dyn Network>,
     commands: mpsc::Sender<WaitingCommand>,
     tasks: Mutex<Vec<Task>>,
+    is_superseded: AtomicBool,
 }
 
 impl fmt::Debug for Group {
@@ -185,7 +197,10 @@ impl Group {
             return Err(OpenError::Gap { state, log: first });
         }
         let lane = Arc::new(Lane::start(log).map_err(OpenError::Thread)?);
-        let note = claim(&lane, note).await?;
+        let mut note = claim(&lane, note).await?;
+        if options.start == Start::Force {
+            note = force(&lane, &reader, note, saved.applied).await?;
+        }
         let logs =
             LogStore::new(Arc::clone(&lane), reader, note).map_err(|error| OpenError::Raft(error.to_string()))?;
         let store = MachineStore::new(Arc::clone(&machine), saved);
@@ -198,8 +213,17 @@ impl Group {
             world::task::spawn("replication.batcher", batcher::run(raft.clone(), Arc::clone(&lane), arriving)),
             world::task::spawn("replication.checkpoints", checkpoints(raft.clone(), store.clone())),
         ];
-        let inner =
-            Inner { node: options.node, raft, lane, store, machine, network, commands, tasks: Mutex::new(tasks) };
+        let inner = Inner {
+            node: options.node,
+            raft,
+            lane,
+            store,
+            machine,
+            network,
+            commands,
+            tasks: Mutex::new(tasks),
+            is_superseded: AtomicBool::new(false),
+        };
         let group = Self { inner: Arc::new(inner) };
         group.begin(options.start).await?;
         Ok(group)
@@ -235,7 +259,8 @@ impl Group {
     /// Answers a message that a network brought from another member.
     pub async fn handle(&self, message: &[u8]) -> Vec<u8> {
         let raft = &self.inner.raft;
-        match Message::decode(message) {
+        let message = Message::decode(message).filter(|message| self.is_of_our_time(message));
+        match message {
             None => Vec::new(),
             Some(Message::Append(request)) => answer(&raft.append_entries(request).await, &[]),
             Some(Message::Vote(request)) => answer(&raft.vote(request).await, &[]),
@@ -247,6 +272,31 @@ impl Group {
             }),
             Some(Message::ReadIndex) => answer(&self.read_index_here().await.map_err(no_leader), &[]),
         }
+    }
+
+    /// Whether a message is from a member that knows of as many leads taken by force as this one. A member that has
+    /// nothing yet belongs to whoever finds it.
+    fn is_of_our_time(&self, message: &Message) -> bool {
+        let term = match message {
+            Message::Append(request) => request.vote.leader_id().term,
+            Message::Vote(request) => request.vote.leader_id().term,
+            Message::Snapshot(request) => request.vote.leader_id().term,
+            Message::Propose(_) | Message::Ask(_) | Message::ReadIndex => return true,
+        };
+        let (own, is_blank) = {
+            let metrics = self.inner.raft.metrics();
+            let metrics = metrics.borrow();
+            (metrics.current_term, metrics.last_log_index.is_none())
+        };
+        let (theirs, ours) = (term >> FORCED_SHIFT, own >> FORCED_SHIFT);
+        if theirs > ours && !is_blank && !self.inner.is_superseded.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                term,
+                own,
+                "another member has taken the lead by force: what this one has counts no longer"
+            );
+        }
+        theirs == ours || is_blank
     }
 
     /// Adds a member that follows without a vote, and waits until it has caught up.
@@ -299,6 +349,7 @@ impl Group {
             writing,
             slowest_write,
             disk_full: self.inner.lane.is_full(),
+            is_superseded: self.inner.is_superseded.load(Ordering::Relaxed),
             stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
         }
     }
@@ -539,5 +590,36 @@ async fn claim(lane: &Lane, note: Note) -> Result<Note, OpenError> {
         let bytes = serde_json::to_vec(&note).expect("numbers are always writable as json");
         lane.written(Batch { note: Some(bytes), ..Batch::default() }).await?;
     }
+    Ok(note)
+}
+
+/// Writes at the log's end that this member votes alone, with a vote that no other has.
+async fn force(lane: &Lane, reader: &Reader, note: Note, applied: Option<LogId>) -> Result<Note, OpenError> {
+    let unreadable = |what: &str| OpenError::Raft(format!("take the lead by force: {what}"));
+    let next = reader.next();
+    let last = if next > reader.first() {
+        let bytes = reader.read(next - 1).map_err(|error| unreadable(&error.to_string()))?;
+        Some(entry::decode(&bytes).ok_or_else(|| unreadable("the last entry is of no known format"))?.log_id)
+    } else {
+        note.purged.max(applied)
+    };
+    let last =
+        last.ok_or_else(|| unreadable("this member has nothing to go on with: it never had the group's state"))?;
+    let voted = note.vote.map_or(0, |vote| vote.leader_id().term);
+    let term = ((voted.max(last.leader_id.term) >> FORCED_SHIFT) + 1) << FORCED_SHIFT;
+    let log_id = LogId::new(CommittedLeaderId::new(term, note.node), last.index + 1);
+    let alone = Membership::new(vec![BTreeSet::from([note.node])], None);
+    let note = Note { vote: Some(Vote::new(term, note.node)), ..note };
+    let batch = Batch {
+        note: Some(serde_json::to_vec(&note).expect("numbers are always writable as json")),
+        entries: vec![entry::encode(&Entry { log_id, payload: EntryPayload::Membership(alone) })],
+        ..Batch::default()
+    };
+    lane.written(batch).await?;
+    tracing::warn!(
+        term,
+        index = log_id.index,
+        "this member votes alone from now on: it was told to take the lead by force"
+    );
     Ok(note)
 }

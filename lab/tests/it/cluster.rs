@@ -176,3 +176,27 @@ fn a_machine_is_emptied_without_a_failed_request_and_removed_for_good() {
     let refused = first.refused(&["node", "rm", &itself.expect("it has an id")]);
     assert!(refused.contains("cannot remove itself"), "{refused}");
 }
+
+#[test]
+fn of_two_machines_the_one_that_is_left_decides_alone_when_told_to() {
+    let mut first = Node::start();
+    let second = first.join();
+    wait::until("both know both", 20, || (known(&second) == 2).then_some(()));
+    first.deployed("shop", &web(2));
+    wait::until("the second machine knows of both", 20, || (machines(&second).len() == 2).then_some(()));
+    first.cut_power();
+    assert!(ask(&second).is_some(), "what runs goes on");
+    let scale = |to: &str| second.cli(&["service", "scale", "shop/web", to, "--detach"]).status.success();
+    assert!(!scale("3"), "nobody may decide");
+    let data = second.data().display().to_string();
+    let unsure = second.refused(&["cluster", "force-leader", "--data", &data]);
+    assert!(unsure.contains("--yes"), "{unsure}");
+    let forced = second.cli(&["cluster", "force-leader", "--data", &data, "--yes"]);
+    assert!(forced.status.success(), "{}\n{}", String::from_utf8_lossy(&forced.stderr), second.log());
+    wait::until("the machine that is left decides", 20, || scale("3").then_some(()));
+    wait::until("all three run on it", 30, || (machines(&second).len() == 3).then_some(()));
+    // The other one is back, and follows.
+    first.launch();
+    wait::until("the first machine has learned what it missed", 30, || (machines(&first).len() == 3).then_some(()));
+    wait::until("both are up", 20, || (known(&first) == 2).then_some(()));
+}

@@ -3,6 +3,7 @@
 use crate::book::{Member, member};
 use replication::{Start, Switchboard};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use storage::replicated::Proposer;
 use world::disk::Simulated;
 
@@ -142,4 +143,75 @@ async fn an_even_number_of_voters_is_refused() {
     let one = member(&Simulated::new(1), 1, Start::Found, board.line(1)).await.unwrap();
     assert!(one.group.set_voters(BTreeSet::from([1, 2])).await.is_err());
     one.group.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_goes_on_alone_when_told_to_and_the_others_follow_it() {
+    let cluster = Cluster::of_three().await;
+    for number in 0..5u8 {
+        cluster.member(1).group.propose(vec![number]).await.unwrap();
+    }
+    for member in &cluster.members {
+        member.group.barrier().await.unwrap();
+    }
+    let Cluster { board, members } = cluster;
+    let disks = members.iter().map(|member| member.disk.clone()).collect::<Vec<_>>();
+    for (node, member) in (1..).zip(members) {
+        board.disconnect(node);
+        member.group.close().await;
+    }
+    let forced = member(&disks[2], 3, Start::Force, board.line(3)).await.unwrap();
+    board.connect(3, forced.group.clone());
+    assert_eq!(forced.group.overview().voters, BTreeSet::from([3]));
+    forced.group.propose(b"alone".to_vec()).await.unwrap();
+    assert_eq!(forced.book.pages().len(), 6);
+    // The others are back with what they had, and elect and write without it. It is not disturbed, and they are told.
+    let mut members = vec![forced];
+    let mut of_before = Vec::new();
+    for (node, disk) in (1..).zip(disks.iter().take(2)) {
+        let member = member(disk, node, Start::Join, board.line(node)).await.unwrap();
+        board.connect(node, member.group.clone());
+        of_before.push(member);
+    }
+    of_before[0].group.propose(b"of before".to_vec()).await.unwrap();
+    // Whether it is said to have been added or not, nothing of before reaches the one that leads now.
+    let _ = tokio::time::timeout(Duration::from_secs(1), members[0].group.add_learner(1)).await;
+    while !of_before[0].group.overview().is_superseded {
+        tokio::task::yield_now().await;
+    }
+    assert!(!members[0].group.overview().is_superseded);
+    assert_eq!(members[0].book.pages().len(), 6);
+    members[0].group.propose(b"still alone".to_vec()).await.unwrap();
+    // With nothing they are welcome.
+    for (node, member) in (1..).zip(of_before) {
+        board.disconnect(node);
+        member.group.close().await;
+    }
+    for node in [1, 2] {
+        let member = member(&Simulated::new(node + 10), node, Start::Join, board.line(node)).await.unwrap();
+        board.connect(node, member.group.clone());
+        members.push(member);
+    }
+    for node in [1, 2] {
+        while members[0].group.add_learner(node).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+    while members[0].group.set_voters(BTreeSet::from([1, 2, 3])).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let cluster = Cluster { board, members };
+    cluster.member(1).group.propose(b"together".to_vec()).await.unwrap();
+    for member in &cluster.members {
+        member.group.barrier().await.unwrap();
+        assert_eq!(member.book.pages().len(), 8, "member {}", member.group.overview().node);
+    }
+    cluster.close().await;
+}
+
+#[tokio::test]
+async fn who_never_had_the_state_takes_no_lead() {
+    let board = Switchboard::new();
+    let refused = member(&Simulated::new(1), 1, Start::Force, board.line(1)).await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("nothing to go on with")));
 }
