@@ -23,7 +23,7 @@ pub struct Settings {
     pub usual_ms_max: u64,
     /// A machine is silent when it has not been alive for this many times what is usual. With 400 ms this is 1.7 s: a freeze
     /// of one second, the rest of a round and the half second that news take after it are within it. At 1.4 s,
-    /// every fifth such freeze was told.
+    /// every sixth such freeze was told.
     pub phi_silent: f64,
     /// When this much more than an interval lies between two ticks, it was this machine that was away: everybody gets a
     /// new chance. 300 ms: less than is left between the slowest news and a verdict.
