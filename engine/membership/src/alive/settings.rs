@@ -29,7 +29,7 @@ pub struct Settings {
     /// new chance. 300 ms: less than is left between the slowest news and a verdict.
     pub away_ms: u64,
     /// How often others are told new figures (load, pressure, free memory, runs). 1 s: each change travels to every
-    /// machine, and half of all bytes are these.
+    /// machine, so that all of them cost each as many records a second as there are machines.
     pub figures_ms: u64,
     /// How long a machine that is silent or has left is remembered, so that old news do not bring it back. An hour:
     /// longer than any relay may sleep and come back with old news, short enough for names to be used up.
