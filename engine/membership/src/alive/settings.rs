@@ -23,13 +23,13 @@ pub struct Settings {
     pub usual_ms_max: u64,
     /// A machine is silent when it has not been alive for this many times what is usual. With 400 ms this is 1.7 s: a freeze
     /// of one second, the rest of a round and the half second that news take after it are within it. At 1.4 s,
-    /// every fifth such freeze was told.
+    /// every sixth such freeze was told.
     pub phi_silent: f64,
     /// When this much more than an interval lies between two ticks, it was this machine that was away: everybody gets a
     /// new chance. 300 ms: less than is left between the slowest news and a verdict.
     pub away_ms: u64,
     /// How often others are told new figures (load, pressure, free memory, runs). 1 s: each change travels to every
-    /// machine, and half of all bytes are these.
+    /// machine, so that all of them cost each as many records a second as there are machines.
     pub figures_ms: u64,
     /// How long a machine that is silent or has left is remembered, so that old news do not bring it back. An hour:
     /// longer than any relay may sleep and come back with old news, short enough for names to be used up.
