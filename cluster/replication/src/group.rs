@@ -1,15 +1,15 @@
 //! A member of a replicated group: opens its log and machine, takes part, proposes, closes.
 
 use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
-use crate::entry;
+use crate::forced;
 use crate::lane::Lane;
 use crate::log_store::{LogStore, NOTE_VERSION, Note};
 use crate::machine_store::{MARK_VERSION, MachineStore, Mark};
 use crate::message::{Message, answer, read_answer};
 use crate::network::{Network, Peers, SendError};
-use crate::types::{Entry, LogId, Raft, RaftError, Vote};
+use crate::types::{Raft, RaftError};
 use openraft::error::{CheckIsLeaderError, ClientWriteError};
-use openraft::{ChangeMembers, CommittedLeaderId, Config, EntryPayload, Membership, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
@@ -17,16 +17,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use storage::log::{Batch, Log, LogError, Reader};
+use storage::log::{Batch, Log, LogError};
 use storage::replicated::{Machine, ProposeError, Proposer, Waiting};
 use tokio::sync::{mpsc, oneshot};
 use wire::diagnostic::chain;
 use world::disk::{Disk, Real};
 use world::task::Task;
 
-/// The upper bits of a term count how often the lead was taken by force. Elections never reach them, so whoever was left
-/// behind by force and goes on electing is told from whoever is merely ahead.
-const FORCED_SHIFT: u32 = 40;
 /// How long a proposal may take in all, elections included.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often a proposal that found no leader looks for one.
@@ -199,7 +196,7 @@ impl Group {
         let lane = Arc::new(Lane::start(log).map_err(OpenError::Thread)?);
         let mut note = claim(&lane, note).await?;
         if options.start == Start::Force {
-            note = force(&lane, &reader, note, saved.applied).await?;
+            note = forced::take_lead(&lane, &reader, note, saved.applied).await?;
         }
         let logs =
             LogStore::new(Arc::clone(&lane), reader, note).map_err(|error| OpenError::Raft(error.to_string()))?;
@@ -288,7 +285,7 @@ impl Group {
             let metrics = metrics.borrow();
             (metrics.current_term, metrics.last_log_index.is_none())
         };
-        let (theirs, ours) = (term >> FORCED_SHIFT, own >> FORCED_SHIFT);
+        let (theirs, ours) = (forced::times(term), forced::times(own));
         if theirs > ours && !is_blank && !self.inner.is_superseded.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 term,
@@ -590,36 +587,5 @@ async fn claim(lane: &Lane, note: Note) -> Result<Note, OpenError> {
         let bytes = serde_json::to_vec(&note).expect("numbers are always writable as json");
         lane.written(Batch { note: Some(bytes), ..Batch::default() }).await?;
     }
-    Ok(note)
-}
-
-/// Writes at the log's end that this member votes alone, with a vote that no other has.
-async fn force(lane: &Lane, reader: &Reader, note: Note, applied: Option<LogId>) -> Result<Note, OpenError> {
-    let unreadable = |what: &str| OpenError::Raft(format!("take the lead by force: {what}"));
-    let next = reader.next();
-    let last = if next > reader.first() {
-        let bytes = reader.read(next - 1).map_err(|error| unreadable(&error.to_string()))?;
-        Some(entry::decode(&bytes).ok_or_else(|| unreadable("the last entry is of no known format"))?.log_id)
-    } else {
-        note.purged.max(applied)
-    };
-    let last =
-        last.ok_or_else(|| unreadable("this member has nothing to go on with: it never had the group's state"))?;
-    let voted = note.vote.map_or(0, |vote| vote.leader_id().term);
-    let term = ((voted.max(last.leader_id.term) >> FORCED_SHIFT) + 1) << FORCED_SHIFT;
-    let log_id = LogId::new(CommittedLeaderId::new(term, note.node), last.index + 1);
-    let alone = Membership::new(vec![BTreeSet::from([note.node])], None);
-    let note = Note { vote: Some(Vote::new(term, note.node)), ..note };
-    let batch = Batch {
-        note: Some(serde_json::to_vec(&note).expect("numbers are always writable as json")),
-        entries: vec![entry::encode(&Entry { log_id, payload: EntryPayload::Membership(alone) })],
-        ..Batch::default()
-    };
-    lane.written(batch).await?;
-    tracing::warn!(
-        term,
-        index = log_id.index,
-        "this member votes alone from now on: it was told to take the lead by force"
-    );
     Ok(note)
 }

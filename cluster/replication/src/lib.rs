@@ -8,6 +8,7 @@
 
 mod batcher;
 mod entry;
+mod forced;
 mod group;
 mod lane;
 mod log_store;
