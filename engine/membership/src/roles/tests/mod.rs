@@ -1,7 +1,12 @@
-//! The role engine, checked: how roles are stacked, and rule by rule.
+//! The role engine, checked: how roles are stacked, rule by rule; every state that small clusters can reach; long random
+//! histories of larger ones.
 
+mod explore;
+mod histories;
+mod promises;
 mod rules;
 mod sizes;
+mod world;
 
 use super::{Assignment, Id, Input, Lease, Machine, Plan, SETTLE_MS, Spec, plan};
 use std::collections::BTreeMap;
