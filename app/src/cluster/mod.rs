@@ -36,6 +36,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::net::{TcpListener, UdpSocket};
 use wire::identity::{ClusterId, NodeId};
 use wire::join::JoinAnswer;
 use wire::resource::{ClusterAuthority, Member, Presence, key};
@@ -50,6 +51,8 @@ const CLUSTER_CHARACTERS: usize = 16;
 const AMONG_OTHERS: Timing = Timing { heartbeat_ms: 250, election_ms_min: 1_250, election_ms_max: 2_500 };
 /// How often a member looks whether its certificate is to be renewed and its addresses have changed.
 const TEND: Duration = Duration::from_secs(10);
+const BIND_PATIENCE: Duration = Duration::from_secs(2);
+const BIND_PAUSE: Duration = Duration::from_millis(20);
 const RENEWED_WITHIN: Duration = Duration::from_secs(5);
 /// What is under way between machines may take so long to end when the node ends.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -178,8 +181,7 @@ impl Cluster {
 
     async fn be_present(self: &Arc<Self>, standing: Standing, ground: &Ground) -> Result<(), BootError> {
         let listen = |source| BootError::Peers { address: self.listen, source };
-        let listener = tokio::net::TcpListener::bind(self.listen).await.map_err(listen)?;
-        let socket = tokio::net::UdpSocket::bind(self.listen).await.map_err(listen)?;
+        let (listener, socket) = self.bind().await.map_err(listen)?;
         let identity = Identity::new(standing.credentials()?);
         let (revoked, patience) = (Revoked::new(), Patience::default());
         let peers = Peers::new(identity.clone(), revoked.clone(), patience, &self.meter);
@@ -237,6 +239,23 @@ impl Cluster {
         ];
         *self.present() = Some(Present { server, tasks });
         Ok(())
+    }
+
+    /// The sockets peers reach this machine at. A process whose place this one takes may be about to let go of them.
+    async fn bind(&self) -> std::io::Result<(TcpListener, UdpSocket)> {
+        let until = world::clock::monotonic() + BIND_PATIENCE;
+        loop {
+            let bound = match TcpListener::bind(self.listen).await {
+                Ok(listener) => UdpSocket::bind(self.listen).await.map(|socket| (listener, socket)),
+                Err(error) => Err(error),
+            };
+            match bound {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && world::clock::monotonic() < until => {
+                    tokio::time::sleep(BIND_PAUSE).await;
+                }
+                bound => return bound,
+            }
+        }
     }
 
     /// Is no longer there for others.
