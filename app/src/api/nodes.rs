@@ -124,5 +124,5 @@ fn detail(app: &App, snapshot: &Snapshot, id: &str) -> Option<NodeDetail> {
         ..load
     };
     let instances = u32::try_from(here.len()).unwrap_or(u32::MAX);
-    Some(NodeDetail { node: machine.node.clone(), load, instances })
+    Some(NodeDetail { node: machine.node.clone(), load, instances, presence: snapshot.presence(id) })
 }

@@ -118,7 +118,8 @@ pub async fn authority(space: &Space) -> Result<(Authority, ClusterAuthority), F
 
 /// Keeps what lets a machine in, and gives what is carried to it.
 pub async fn mint(space: &Space, terms: token::Terms) -> Result<Token, Failure> {
-    let random = std::array::from_fn(|_| world::random::number().to_le_bytes()[0]);
+    let mut random = [0; 40];
+    world::random::fill(&mut random);
     let (token, record) =
         Token::mint(terms, &random).map_err(|error| Failure::new(Code::InvalidArgument, error.to_string()))?;
     space.commit(Txn::new().put_json(key::token(&record.id), &record)).await.map_err(unavailable)?;

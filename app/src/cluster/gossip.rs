@@ -61,10 +61,7 @@ impl Circle {
             return None;
         }
         let mut ticket = [0; TICKET_BYTES];
-        for bytes in ticket.chunks_mut(8) {
-            let random = world::random::number().to_le_bytes();
-            bytes.copy_from_slice(random.get(..bytes.len()).unwrap_or_default());
-        }
+        world::random::fill(&mut ticket);
         Some(self.seals().invite(caller, ticket))
     }
 

@@ -5,7 +5,7 @@
 //! leader goes on from the same. Promises that voters are odd in number, and that what it writes is only what changed.
 
 use super::PING;
-use super::gossip::Heard;
+use super::gossip;
 use super::home::Home;
 use control::view::View;
 use control::{Space, Txn};
@@ -37,40 +37,66 @@ pub struct Keeper {
     pub space: Space,
     pub view: View,
     pub peers: Peers,
-    pub heard: watch::Receiver<Heard>,
+    pub gossip: watch::Receiver<gossip::Heard>,
     pub meter: Meter,
     pub home: Home,
 }
 
-/// Runs until it is dropped, anywhere.
-pub async fn run(mut keeper: Keeper) {
-    let verdicts = keeper.meter.counter("bramble_cluster_verdicts_total", "Machines found to be down.", &[]);
-    let mut heard: BTreeMap<String, Instant> = BTreeMap::new();
-    let mut replaced = false;
-    loop {
-        // Who falls silent is looked at at once; without gossip, everybody now and then.
-        if let Ok(Err(_)) = tokio::time::timeout(LOOK, keeper.heard.changed()).await {
-            tokio::time::sleep(LOOK).await;
-        }
-        let overview = keeper.group.overview();
-        if overview.is_superseded && !replaced {
-            replaced = keeper.begin_anew();
-        }
-        let snapshot = keeper.view.borrow().clone();
-        let members: Vec<Member> = snapshot.members.values().filter(|member| !member.revoked).cloned().collect();
-        if overview.leader != Some(overview.node) {
-            // Whoever leads next begins with the benefit of the doubt.
-            heard.clear();
-            continue;
-        }
-        keeper.listen(&members, &mut heard).await;
-        verdicts.add(keeper.judge(&members, &heard).await);
-        keeper.let_in(&members).await;
-        keeper.let_vote(&members, &heard).await;
-    }
+/// When each machine was last heard of, by whom leads.
+type Heard = BTreeMap<String, Instant>;
+
+/// Runs until it is dropped, anywhere. Who votes is changed beside the watching: it may have to wait for a majority.
+pub async fn run(keeper: Keeper) {
+    let (tell, heard) = watch::channel(Heard::new());
+    tokio::join!(keeper.watch(tell), keeper.seat(heard));
 }
 
 impl Keeper {
+    /// Says which machines are down, while this one leads.
+    async fn watch(&self, tell: watch::Sender<Heard>) {
+        let verdicts = self.meter.counter("bramble_cluster_verdicts_total", "Machines found to be down.", &[]);
+        let mut gossip = self.gossip.clone();
+        let mut heard = Heard::new();
+        let mut replaced = false;
+        loop {
+            // Who falls silent is looked at at once; without gossip, everybody now and then.
+            if let Ok(Err(_)) = tokio::time::timeout(LOOK, gossip.changed()).await {
+                tokio::time::sleep(LOOK).await;
+            }
+            let overview = self.group.overview();
+            if overview.is_superseded && !replaced {
+                replaced = self.begin_anew();
+            }
+            if overview.leader == Some(overview.node) {
+                let members = self.members();
+                let said = gossip.borrow_and_update().clone();
+                self.listen(&members, &said, &mut heard).await;
+                verdicts.add(self.judge(&members, &heard).await);
+            } else {
+                // Whoever leads next begins with the benefit of the doubt.
+                heard.clear();
+            }
+            tell.send_replace(heard.clone());
+        }
+    }
+
+    /// Lets machines in and has them vote, while this one leads.
+    async fn seat(&self, mut heard: watch::Receiver<Heard>) {
+        while heard.changed().await.is_ok() {
+            let overview = self.group.overview();
+            if overview.leader != Some(overview.node) {
+                continue;
+            }
+            let (members, heard) = (self.members(), heard.borrow_and_update().clone());
+            self.let_in(&members, &heard).await;
+            self.let_vote(&members, &heard).await;
+        }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        self.view.borrow().members.values().filter(|member| !member.revoked).cloned().collect()
+    }
+
     /// Has this process replaced by one that puts the state away: clients do not notice. False: not yet.
     fn begin_anew(&self) -> bool {
         if let Err(error) = self.home.supersede() {
@@ -86,9 +112,8 @@ impl Keeper {
 
     /// Finds out who is there: whom gossip hears, and who answers of those whom it does not hear. Who neither is heard nor
     /// answers was last heard of longer ago than a verdict takes.
-    async fn listen(&mut self, members: &[Member], heard: &mut BTreeMap<String, Instant>) {
+    async fn listen(&self, members: &[Member], gossip: &gossip::Heard, heard: &mut Heard) {
         heard.retain(|id, _| members.iter().any(|member| member.id == *id));
-        let gossip = self.heard.borrow_and_update().clone();
         let began = world::clock::monotonic();
         for member in members.iter().filter(|member| gossip.alive.contains(&member.node)) {
             heard.insert(member.id.clone(), began);
@@ -118,7 +143,7 @@ impl Keeper {
     }
 
     /// Writes down who is down, and who is back. How many are newly down.
-    async fn judge(&self, members: &[Member], heard: &BTreeMap<String, Instant>) -> u64 {
+    async fn judge(&self, members: &[Member], heard: &Heard) -> u64 {
         let now = world::clock::monotonic();
         let snapshot = self.view.borrow().clone();
         let mut txn = Txn::new();
@@ -151,10 +176,11 @@ impl Keeper {
     }
 
     /// Has everybody follow the group, and nobody who was removed.
-    async fn let_in(&self, members: &[Member]) {
+    async fn let_in(&self, members: &[Member], heard: &Heard) {
         let overview = self.group.overview();
         let in_group = |number: &u64| overview.voters.contains(number) || overview.learners.contains(number);
-        if let Some(new) = members.iter().find(|member| !in_group(&member.number)) {
+        let is_new = |member: &&Member| !in_group(&member.number) && is_there(member, heard);
+        if let Some(new) = members.iter().find(is_new) {
             match tokio::time::timeout(CATCH_UP, self.group.add_learner(new.number)).await {
                 Ok(Ok(())) => tracing::info!(machine = new.id, "follows the state of record"),
                 Ok(Err(error)) => tracing::warn!(machine = new.id, %error, "cannot follow the state of record yet"),
@@ -170,14 +196,10 @@ impl Keeper {
     }
 
     /// Has as many vote as losing some of them needs.
-    async fn let_vote(&self, members: &[Member], heard: &BTreeMap<String, Instant>) {
-        let now = world::clock::monotonic();
+    async fn let_vote(&self, members: &[Member], heard: &Heard) {
         let overview = self.group.overview();
         let follows = |number: u64| overview.voters.contains(&number) || overview.learners.contains(&number);
-        let there = |member: &&Member| {
-            let at = heard.get(&member.id);
-            follows(member.number) && at.is_some_and(|at| now.saturating_duration_since(*at) <= SILENT_MAX)
-        };
+        let there = |member: &&Member| follows(member.number) && is_there(member, heard);
         let there: BTreeSet<u64> = members.iter().filter(there).map(|member| member.number).collect();
         let all: BTreeSet<u64> = members.iter().map(|member| member.number).collect();
         let wanted = voters(&overview.voters, &there, &all, overview.node);
@@ -188,6 +210,11 @@ impl Keeper {
             }
         }
     }
+}
+
+fn is_there(member: &Member, heard: &Heard) -> bool {
+    let now = world::clock::monotonic();
+    heard.get(&member.id).is_some_and(|at| now.saturating_duration_since(*at) <= SILENT_MAX)
 }
 
 /// Who is to vote of `all` members, those that are `there` first: an odd number, as few changes as possible. `me` leads.

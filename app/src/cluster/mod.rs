@@ -223,7 +223,7 @@ impl Cluster {
             space: space.clone(),
             view: view.clone(),
             peers: peers.clone(),
-            heard,
+            gossip: heard,
             meter: self.meter.clone(),
             home: self.home.clone(),
         };

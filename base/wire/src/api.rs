@@ -3,7 +3,7 @@
 mod request;
 
 use crate::diagnostic::Diagnostic;
-use crate::resource::{Instance, Node, Placed, Rollout, Status};
+use crate::resource::{Instance, Node, Placed, Presence, Rollout, Status};
 use crate::spec;
 pub use request::{End, RequestRecord, Retry, Split, TlsSeen, Why};
 use serde::{Deserialize, Serialize};
@@ -183,8 +183,11 @@ pub struct LogLine {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeDetail {
     pub node: Node,
+    /// Of the machine that answers; of others nothing is known here.
     pub load: Load,
     pub instances: u32,
+    #[serde(default)]
+    pub presence: Presence,
 }
 
 /// How busy a machine is.

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use std::process::ExitCode;
 use wire::api::{Availability, NodeDetail, NodeWanted};
+use wire::resource::Presence;
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -73,14 +74,29 @@ async fn ls(remote: &Remote) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let rows = nodes.into_iter().map(|one| {
-        let cpu = format!("{:.0}% of {}", one.load.cpu_busy * 100.0, one.node.cores);
+        let (cores, total) = (one.node.cores, shown::size(one.node.memory_bytes));
+        // How busy another machine is, is asked there.
+        let is_known = one.load.memory_available_bytes > 0;
         let used = one.node.memory_bytes.saturating_sub(one.load.memory_available_bytes);
-        let memory = format!("{} of {}", shown::size(used), shown::size(one.node.memory_bytes));
-        let instances = one.instances.to_string();
-        vec![one.node.id, one.node.hostname, one.node.role, instances, cpu, memory, shown::age(one.node.started_ms)]
+        let busy = format!("{:.0}%", one.load.cpu_busy * 100.0);
+        let cpu = format!("{} of {cores}", if is_known { busy } else { "-".to_owned() });
+        let memory = format!("{} of {total}", if is_known { shown::size(used) } else { "-".to_owned() });
+        let (instances, state) = (one.instances.to_string(), state(&one));
+        vec![one.node.id, one.node.hostname, state, instances, cpu, memory, shown::age(one.node.started_ms)]
     });
-    shown::table(&["NODE", "HOST", "ROLE", "INSTANCES", "CPU", "MEMORY", "UP"], rows.collect());
+    shown::table(&["NODE", "HOST", "STATE", "INSTANCES", "CPU", "MEMORY", "UP"], rows.collect());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a machine is there, and whether it takes work.
+fn state(one: &NodeDetail) -> String {
+    match one.presence {
+        Presence::Down { since_ms } => format!("down for {}", shown::age(since_ms)),
+        Presence::Silent { .. } => "silent".to_owned(),
+        Presence::Up if one.node.drained => "drained".to_owned(),
+        Presence::Up if one.node.cordoned => "cordoned".to_owned(),
+        Presence::Up => "up".to_owned(),
+    }
 }
 
 async fn show(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
