@@ -329,7 +329,7 @@ proptest! {
             }
             let counts = by_zone(&world);
             let of = |zone: &&str| counts.get(*zone).copied().unwrap_or(0);
-            let (least, most) = (names.iter().map(|n| of(n)).min(), names.iter().map(|n| of(n)).max());
+            let (least, most) = (names.iter().map(of).min(), names.iter().map(of).max());
             prop_assert!(most <= least.map(|least| least + 1), "{:?}", counts);
             for zone in &names {
                 let machines = world.machines.iter().filter(|(_, machine)| machine.node.zone == *zone);
