@@ -3,6 +3,7 @@
 use crate::Input;
 use crate::census::{Census, Spot};
 use crate::machine::{Leave, Machine, Shut};
+use crate::memory::{Memory, Share};
 use crate::refusal::Refusal;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -63,12 +64,12 @@ impl Standing {
 }
 
 impl<'a> Room<'a> {
-    pub(crate) fn new(input: &Input<'a>) -> Room<'a> {
+    pub(crate) fn new(input: &Input<'a>, memory: &mut Memory) -> Room<'a> {
         let mut hosts: Vec<Host<'a>> =
             input.machines.values().map(|machine| Host::new(machine, input.now_ms)).collect();
         // What was told to stop holds its memory until it has.
-        let census = Census::take(input, |spot, instance| {
-            hosts[spot as usize].take(&instance.spec, instance.created_ms);
+        let census = Census::take(input, memory, |spot, share, ports| {
+            hosts[spot as usize].take(share, ports);
         });
         hosts.iter_mut().for_each(Host::weigh);
         Room { census, hosts, placed: HashMap::new(), values: BTreeMap::new() }
@@ -121,7 +122,12 @@ impl<'a> Room<'a> {
 
     pub(crate) fn take(&mut self, stack: &'a str, service: &'a str, spec: &Service, spot: Spot) {
         let host = &mut self.hosts[spot as usize];
-        host.take(spec, u64::MAX);
+        let share = Share {
+            memory_bytes: spec.resources.memory_reserved_bytes,
+            cpu_millis: spec.resources.cpu_reserved_millis,
+            created_ms: u64::MAX,
+        };
+        host.take(&share, &spec.placement.host_ports);
         host.weigh();
         self.placed.entry((stack, service)).or_default().push(spot);
     }
@@ -200,16 +206,16 @@ impl<'a> Host<'a> {
         }
     }
 
-    fn take(&mut self, spec: &Service, created_ms: u64) {
-        let (memory, cpu) = (spec.resources.memory_reserved_bytes, spec.resources.cpu_reserved_millis);
+    fn take(&mut self, share: &Share, ports: &[u16]) {
+        let (memory, cpu) = (share.memory_bytes, share.cpu_millis);
         self.memory_bytes = self.memory_bytes.saturating_add(memory);
         self.cpu_millis = self.cpu_millis.saturating_add(cpu);
-        if self.machine.load.as_ref().is_some_and(|load| load.at_ms < created_ms) {
+        if self.machine.load.as_ref().is_some_and(|load| load.at_ms < share.created_ms) {
             self.memory_unseen_bytes = self.memory_unseen_bytes.saturating_add(memory.max(MEMORY_GUESSED_BYTES));
             self.cpu_unseen_millis = self.cpu_unseen_millis.saturating_add(cpu.max(CPU_GUESSED_MILLIS));
         }
         self.instances += 1;
-        self.ports.extend(&spec.placement.host_ports);
+        self.ports.extend(ports);
     }
 
     fn full<'s>(&self, spec: &'s Service) -> Option<Refusal<'s>> {
