@@ -88,6 +88,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/stacks/{name}/revert", post(stacks::revert))
         .route("/v1/services", get(services::list))
         .route("/v1/services/{stack}/{service}", get(services::show).delete(services::remove))
+        .route("/v1/services/{stack}/{service}/why", get(services::why))
         .route("/v1/services/{stack}/{service}/scale", post(services::scale))
         .route("/v1/services/{stack}/{service}/restart", post(services::restart))
         .route("/v1/services/{stack}/{service}/logs", get(seen::logs))

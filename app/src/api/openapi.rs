@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 47] = [
+const OPERATIONS: [Operation; 48] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -23,6 +23,7 @@ const OPERATIONS: [Operation; 47] = [
     Operation("get", "/v1/services", "All services.", "", "ServiceSummary[]"),
     Operation("get", "/v1/services/{stack}/{service}", "One service with its instances.", "", "ServiceDetail"),
     Operation("delete", "/v1/services/{stack}/{service}", "Takes a service out of its stack.", "", "Deployed"),
+    Operation("get", "/v1/services/{stack}/{service}/why", "Why its instances are where they are.", "", "ServiceWhy"),
     Operation("post", "/v1/services/{stack}/{service}/scale", "Changes how many instances run.", "Scale", "Deployed"),
     Operation("post", "/v1/services/{stack}/{service}/restart", "Replaces every instance.", "", "Deployed"),
     Operation(

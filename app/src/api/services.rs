@@ -5,7 +5,7 @@ use super::{App, summary};
 use axum::Json;
 use axum::extract::{Path, State};
 use control::stacks::{Applied, ApplyError};
-use wire::api::{Deployed, Scale, ServiceDetail, ServiceSummary};
+use wire::api::{Deployed, Scale, ServiceDetail, ServiceSummary, ServiceWhy};
 
 /// As many as a stack file may ask for.
 const REPLICAS_MAX: u32 = 10_000;
@@ -33,6 +33,15 @@ pub(super) async fn show(
         rollout: snapshot.rollouts.get(&(stack.clone(), service.clone())).cloned(),
         instances,
     }))
+}
+
+pub(super) async fn why(
+    State(app): State<App>,
+    Path((stack, service)): Path<(String, String)>,
+) -> Result<Json<ServiceWhy>, Refusal> {
+    let snapshot = app.view.borrow().clone();
+    let why = control::planner::explain(&snapshot, &stack, &service, world::clock::unix_ms());
+    why.map(Json).ok_or_else(|| ApplyError::NoService { stack, service }.into())
 }
 
 pub(super) async fn scale(

@@ -69,7 +69,7 @@ fn service_state(rollout: Option<&Rollout>, counts: &Counts) -> String {
         // The new instances are watched for a while after they serve; that is no reason to call it unfinished.
         Some((RolloutState::Running | RolloutState::Done, _)) if counts.current => "running".to_owned(),
         Some((RolloutState::Running, reason)) => because("updating", reason),
-        Some((RolloutState::Done, _)) if counts.ready < counts.wanted => "degraded".to_owned(),
+        Some((RolloutState::Done, reason)) if counts.ready < counts.wanted => because("degraded", reason),
         Some((RolloutState::Done, _)) => "updating".to_owned(),
     }
 }

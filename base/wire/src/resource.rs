@@ -403,3 +403,25 @@ pub struct Exit {
     pub reason: String,
     pub at_ms: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records as the first version stored them.
+    const NODE_1: &str = r#"{"id":"n1","hostname":"lab-7","os":"linux","arch":"x86_64","version":"0.1.0","cores":4,
+        "memory_bytes":8000000000,"labels":{"zone":"a"},"role":"manager","drained":false,"started_ms":1,"limits":[]}"#;
+    const INSTANCE_1: &str = r#"{"id":"s.web.1.abcdef","stack":"s","service":"web","slot":1,"revision":3,"node":"n1",
+        "wanted":"running","shape":"00","spec":{"image":"a","placement":{"constraints":[],"spread":[],
+        "replicas_per_node_max":null,"with":["db"],"without":[]}},"created_ms":5}"#;
+
+    #[test]
+    fn what_the_first_version_stored_is_read() {
+        let node: Node = serde_json::from_str(NODE_1).expect("a stored record is read for ever");
+        assert_eq!((node.cores, node.zone.as_str(), node.cordoned, node.considerate), (4, "", false, None));
+        let instance: Instance = serde_json::from_str(INSTANCE_1).expect("a stored record is read for ever");
+        assert_eq!((instance.placed, instance.spec.disconnect), (Placed::default(), spec::Disconnect::default()));
+        assert_eq!(instance.spec.placement.with, ["db"]);
+        assert!(instance.spec.placement.devices.is_empty());
+    }
+}

@@ -103,6 +103,7 @@ pub struct Service {
     pub restart: RestartPolicy,
     pub update: UpdatePolicy,
     pub rollback: UpdatePolicy,
+    #[serde(skip_serializing_if = "Disconnect::is_default")]
     pub disconnect: Disconnect,
     pub stop_signal: Option<String>,
     pub stop_grace_ms: u64,
@@ -307,6 +308,13 @@ pub struct Disconnect {
     /// the verdict.
     pub lost_after_ms: u64,
     pub reconcile: Reconcile,
+}
+
+impl Disconnect {
+    /// Then it is not written: the hash over a service's stored form must not change because there is a new field.
+    fn is_default(&self) -> bool {
+        *self == Disconnect::default()
+    }
 }
 
 /// Which of two instances stays when a machine comes back whose instance was replaced.

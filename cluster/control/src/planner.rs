@@ -27,6 +27,7 @@ pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
     let steps = meter.counter("bramble_planner_steps_total", "Steps the planner wrote.", &[]);
     let failures = meter.counter("bramble_planner_write_failures_total", "Times steps could not be written.", &[]);
     let mut must_reach = 0;
+    let mut memory = scheduler::Memory::default();
     loop {
         let snapshot = view.borrow_and_update().clone();
         let mut wake = None;
@@ -34,7 +35,7 @@ pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
             wake = Some(LEAD_LOOK);
         } else if snapshot.revision >= must_reach {
             let now_ms = world::clock::unix_ms();
-            let plan = decide(&snapshot, now_ms);
+            let plan = decide(&snapshot, &mut memory, now_ms);
             plans.inc();
             steps.add(plan.steps.len() as u64);
             wake = plan.wake_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms).max(1)));
@@ -60,12 +61,12 @@ pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
     }
 }
 
-fn decide(snapshot: &Snapshot, now_ms: u64) -> scheduler::Plan {
+fn decide(snapshot: &Snapshot, memory: &mut scheduler::Memory, now_ms: u64) -> scheduler::Plan {
     // Without a machine nothing is decided: a planner that has just started would take every instance for lost.
     if snapshot.machines.is_empty() {
         return scheduler::Plan::default();
     }
-    let mut plan = scheduler::plan(&input(snapshot, &wanted(snapshot), now_ms));
+    let mut plan = scheduler::plan_again(&input(snapshot, &wanted(snapshot), now_ms), memory);
     // A fence is asked for in every plan until it is done, and written once.
     plan.steps.retain(|step| !matches!(step, Step::Fence { instance, .. } if snapshot.fences.contains_key(instance)));
     plan

@@ -1,14 +1,16 @@
 //! What is there, sorted once for a whole plan: every instance with its status and its machine, by service.
 //!
 //! A plan over a hundred thousand instances is a walk over them: each is looked at once, and nothing searches the
-//! input again.
+//! input again. Those that the last plan saw just so are not even looked at: see [`crate::Memory`].
 
 use crate::Input;
 use crate::machine::Machine;
+use crate::memory::{Memory, Seen, Share};
 use std::collections::{BTreeSet, HashMap};
 use std::iter::Peekable;
-use wire::resource::{Instance, Phase, Status, Wanted};
-use wire::spec::{Mode, MountSource, RestartCondition};
+use std::sync::Arc;
+use wire::resource::{Instance, Status};
+use wire::spec::MountSource;
 
 /// A machine by its place among all, in the order of ids.
 pub(crate) type Spot = u32;
@@ -33,43 +35,11 @@ pub(crate) struct Seat<'a> {
     pub(crate) ended: bool,
 }
 
-impl<'a> Seat<'a> {
-    fn new(instance: &'a Instance, status: Option<&'a Status>, spot: Option<Spot>, reachable: bool) -> Seat<'a> {
-        let wanted = match instance.wanted {
-            Wanted::Running => true,
-            Wanted::Stopped => false,
-        };
-        let ended = status.is_some_and(|status| match status.phase {
-            Phase::Exited => true,
-            Phase::Waiting
-            | Phase::Pulling
-            | Phase::Starting
-            | Phase::Running
-            | Phase::BackingOff
-            | Phase::Stopping
-            | Phase::Failed => false,
-        });
-        let ready = reachable && status.is_some_and(|status| status.ready);
-        let done = ended && is_once(instance) && status.is_some_and(completed);
-        Seat { instance, status, spot, slot: instance.slot, reachable, wanted, ready, done, ended }
-    }
-
+impl Seat<'_> {
     /// Serves, or has done what it was to do once.
     pub(crate) fn settled(&self) -> bool {
         self.ready || self.done
     }
-}
-
-fn is_once(instance: &Instance) -> bool {
-    match instance.spec.mode {
-        Mode::ReplicatedJob => true,
-        Mode::Replicated | Mode::Global => instance.spec.restart.condition != RestartCondition::Any,
-    }
-}
-
-/// Ran to its end and said 0.
-pub(crate) fn completed(status: &Status) -> bool {
-    status.phase == Phase::Exited && status.exit.as_ref().is_some_and(|exit| exit.code == 0)
 }
 
 /// The instances of one service.
@@ -80,6 +50,8 @@ pub(crate) struct Group<'a> {
     pub(crate) seats: Vec<Seat<'a>>,
     /// All are of the first one's shape.
     pub(crate) alike: bool,
+    /// The first one's.
+    revision: Option<u64>,
 }
 
 impl Group<'_> {
@@ -111,8 +83,13 @@ pub(crate) struct Census<'a> {
 }
 
 impl<'a> Census<'a> {
-    /// Tells `occupied` of each instance that takes room on a machine, or still does.
-    pub(crate) fn take(input: &Input<'a>, mut occupied: impl FnMut(Spot, &Instance)) -> Census<'a> {
+    /// Tells `occupied` of each instance that takes room on a machine, or still does. What `memory` has of an instance
+    /// is not looked up again, and what was is kept in it.
+    pub(crate) fn take(
+        input: &Input<'a>,
+        memory: &mut Memory,
+        mut occupied: impl FnMut(Spot, &Share, &[u16]),
+    ) -> Census<'a> {
         let machines: Vec<(&str, &Machine)> =
             input.machines.iter().map(|(id, machine)| (id.as_str(), machine)).collect();
         let spots = machines.iter().zip(0..).map(|((id, _), spot)| (*id, spot)).collect();
@@ -130,23 +107,37 @@ impl<'a> Census<'a> {
                 census.homes.entry(volume).or_default().insert(spot);
             }
         }
+        let mut recall = memory.recall(&census.machines);
         // Both maps are sorted by the same ids: one walk over both instead of a search for each.
         let mut statuses = input.statuses.iter().peekable();
         let mut last = usize::MAX;
         for (id, instance) in input.instances {
-            let status = beside(&mut statuses, id);
-            // The next one is nearly always of the same service.
-            let same = census.groups.get(last).is_some_and(|group| group.has(id, instance));
-            if !same {
-                last = census.group_of(&instance.stack, &instance.service);
-            }
-            let seat = census.seat(last, instance, status);
+            let known = recall.instance(id, instance);
+            let known = known.filter(|seen| seen.has_status(statuses.peek().map(|(_, status)| *status)));
+            let (mut seen, status) = match known {
+                Some(seen) => (seen, statuses.next().map(|(_, status)| status)),
+                None => {
+                    let status = beside(&mut statuses, id);
+                    (Seen::new(instance, status, census.spot(&instance.node)), status)
+                }
+            };
+            last = match recall.group(&seen) {
+                Some(group) => group,
+                // The next one is nearly always of the same service.
+                None if census.groups.get(last).is_some_and(|group| group.has(id, instance)) => last,
+                None => census.group_of(&instance.stack, &instance.service),
+            };
+            recall.put(&mut seen, last);
+            let seat = census.seat(&seen, last, instance, status.map(Arc::as_ref));
             if let Some(spot) = seat.spot
                 && (seat.wanted || !seat.ended)
             {
-                occupied(spot, instance);
+                let ports = if seen.plain { &[][..] } else { &instance.spec.placement.host_ports };
+                occupied(spot, &seen.share, ports);
             }
+            recall.keep(seen);
         }
+        recall.end();
         census
     }
 
@@ -155,29 +146,38 @@ impl<'a> Census<'a> {
         let at = *self.index.entry((stack, service)).or_insert(next);
         if at == next {
             self.stacks.insert(stack);
-            self.groups.push(Group { stack, service, seats: Vec::new(), alike: true });
+            self.groups.push(Group { stack, service, seats: Vec::new(), alike: true, revision: None });
         }
         at
     }
 
-    fn seat(&mut self, group: usize, instance: &'a Instance, status: Option<&'a Status>) -> Seat<'a> {
-        let spot = self.spots.get(instance.node.as_str()).copied();
-        let reachable = spot.is_some_and(|spot| !self.machines[spot as usize].1.is_down());
-        for mount in &instance.spec.mounts {
-            if let (MountSource::Volume { name }, Some(spot)) = (&mount.source, spot) {
-                self.homes.entry(name).or_default().insert(spot);
+    fn seat(&mut self, seen: &Seen, group: usize, instance: &'a Instance, status: Option<&'a Status>) -> Seat<'a> {
+        let reachable = seen.spot.is_some_and(|spot| !self.machines[spot as usize].1.is_down());
+        let seat = Seat {
+            instance,
+            status,
+            spot: seen.spot,
+            slot: seen.slot,
+            reachable,
+            wanted: seen.wanted,
+            ready: reachable && seen.says_ready,
+            done: seen.done,
+            ended: seen.ended,
+        };
+        if !seen.plain {
+            for mount in &instance.spec.mounts {
+                if let (MountSource::Volume { name }, Some(spot)) = (&mount.source, seat.spot) {
+                    self.homes.entry(name).or_default().insert(spot);
+                }
             }
-        }
-        let seat = Seat::new(instance, status, spot, reachable);
-        if seat.wanted && !instance.placed.moved_from.is_empty() {
-            self.moved.push(seat);
+            if seat.wanted && !instance.placed.moved_from.is_empty() {
+                self.moved.push(seat);
+            }
         }
         let group = &mut self.groups[group];
         // One revision of a service has one shape.
-        group.alike &= group
-            .seats
-            .first()
-            .is_none_or(|first| first.instance.revision == instance.revision || first.instance.shape == instance.shape);
+        let first = *group.revision.get_or_insert(seen.revision);
+        group.alike &= first == seen.revision || group.seats[0].instance.shape == instance.shape;
         group.seats.push(seat);
         seat
     }
@@ -211,16 +211,10 @@ impl<'a> Census<'a> {
 }
 
 /// The status of `id`, given that ids are asked for in their order.
-fn beside<'a, S>(statuses: &mut Peekable<S>, id: &str) -> Option<&'a Status>
+fn beside<'a, S>(statuses: &mut Peekable<S>, id: &str) -> Option<&'a Arc<Status>>
 where
-    S: Iterator<Item = (&'a String, &'a std::sync::Arc<Status>)>,
+    S: Iterator<Item = (&'a String, &'a Arc<Status>)>,
 {
-    while let Some((other, status)) = statuses.peek() {
-        match other.as_str().cmp(id) {
-            std::cmp::Ordering::Less => statuses.next(),
-            std::cmp::Ordering::Equal => return Some(status),
-            std::cmp::Ordering::Greater => return None,
-        };
-    }
-    None
+    while statuses.next_if(|(other, _)| other.as_str() < id).is_some() {}
+    statuses.next_if(|(other, _)| other.as_str() == id).map(|(_, status)| status)
 }

@@ -11,7 +11,7 @@ use crate::machine::ZONE;
 use crate::refusal::{Refusal, Tally};
 use crate::room::{Room, Standing};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use wire::resource::Placed;
 use wire::spec::{Service, Stack};
 
@@ -258,13 +258,14 @@ impl<'a> Choice<'a> {
             depth: levels.len(),
             tally: Tally::default(),
         };
-        let mut known: HashMap<(u32, u32), u32> = HashMap::new();
+        // By branch and value; values are numbered from 0.
+        let mut known: Vec<Vec<u32>> = Vec::new();
         let mut below: Vec<Vec<Reverse<Entry>>> = Vec::new();
         for spot in (0..).take(room.machines()) {
             let mut branch = ROOT;
             for values in &levels {
                 let value = values[spot as usize];
-                branch = *known.entry((branch, value)).or_insert_with(|| tree.branch(branch));
+                branch = tree.grown(&mut known, branch, value);
             }
             tree.leaves.push(branch);
             below.resize_with(tree.branches.len(), Vec::new);
@@ -288,6 +289,21 @@ impl<'a> Choice<'a> {
 }
 
 impl<'a> Tree<'a> {
+    /// The branch of a value on `parent`, new if need be.
+    fn grown(&mut self, known: &mut Vec<Vec<u32>>, parent: u32, value: u32) -> u32 {
+        let (at, value) = (parent as usize, value as usize);
+        if known.len() <= at {
+            known.resize_with(at + 1, Vec::new);
+        }
+        if known[at].len() <= value {
+            known[at].resize(value + 1, ROOT);
+        }
+        if known[at][value] == ROOT {
+            known[at][value] = self.branch(parent);
+        }
+        known[at][value]
+    }
+
     /// A new branch on `parent`, ranked too well: it is looked at before it is believed.
     fn branch(&mut self, parent: u32) -> u32 {
         let child = u32::try_from(self.branches.len()).unwrap_or(u32::MAX);

@@ -1,7 +1,8 @@
 //! `depends_on`: whether a service may start yet.
 
 use crate::Input;
-use crate::census::{Census, completed};
+use crate::census::Census;
+use crate::memory::completed;
 use wire::resource::{Phase, Status};
 use wire::spec::{DependencyCondition, Service};
 

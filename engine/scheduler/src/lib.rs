@@ -12,6 +12,7 @@ mod dependency;
 mod hours;
 mod loss;
 mod machine;
+mod memory;
 mod moves;
 mod pressure;
 mod refusal;
@@ -23,6 +24,7 @@ mod volumes;
 mod why;
 
 pub use machine::Machine;
+pub use memory::Memory;
 pub use pressure::Pressure;
 pub use shape::shape;
 pub use why::explain;
@@ -111,8 +113,13 @@ impl Plan {
 
 /// Decides what is to be done now.
 pub fn plan(input: &Input<'_>) -> Plan {
+    plan_again(input, &mut Memory::default())
+}
+
+/// The same, faster when little changed since the last plan with that memory.
+pub fn plan_again(input: &Input<'_>, memory: &mut Memory) -> Plan {
     let mut plan = Plan::default();
-    let mut room = Room::new(input);
+    let mut room = Room::new(input, memory);
     forget_ended(input, &room.census, &mut plan);
     stop_unwanted(input, &room.census, &mut plan);
     let pressed_out = moves::pressed_out(input, &room, &mut plan);

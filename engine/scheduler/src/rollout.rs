@@ -1,8 +1,9 @@
 //! One service from what is there to what is wanted: fill slots, replace old shapes a few at a time, watch the new
 //! ones, and go back when they fail.
 
-use crate::census::{Seat, Spot, completed};
+use crate::census::{Seat, Spot};
 use crate::choice::{Choice, Chosen, For};
+use crate::memory::completed;
 use crate::room::Room;
 use crate::slots::{self, Slot, Wish};
 use crate::volumes::{self, Pin};

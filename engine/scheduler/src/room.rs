@@ -3,6 +3,7 @@
 use crate::Input;
 use crate::census::{Census, Spot};
 use crate::machine::{Leave, Machine, Shut};
+use crate::memory::{Memory, Share};
 use crate::refusal::Refusal;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -39,6 +40,9 @@ struct Host<'a> {
     cpu_unseen_millis: u64,
     instances: u32,
     ports: Vec<u16>,
+    /// Thousandths really used and reserved, worked out anew with each instance that comes.
+    used_per_mille: u32,
+    reserved_per_mille: u32,
 }
 
 /// How one machine compares to others for one more instance; less is better.
@@ -60,13 +64,14 @@ impl Standing {
 }
 
 impl<'a> Room<'a> {
-    pub(crate) fn new(input: &Input<'a>) -> Room<'a> {
+    pub(crate) fn new(input: &Input<'a>, memory: &mut Memory) -> Room<'a> {
         let mut hosts: Vec<Host<'a>> =
             input.machines.values().map(|machine| Host::new(machine, input.now_ms)).collect();
         // What was told to stop holds its memory until it has.
-        let census = Census::take(input, |spot, instance| {
-            hosts[spot as usize].take(&instance.spec, instance.created_ms);
+        let census = Census::take(input, memory, |spot, share, ports| {
+            hosts[spot as usize].take(share, ports);
         });
+        hosts.iter_mut().for_each(Host::weigh);
         Room { census, hosts, placed: HashMap::new(), values: BTreeMap::new() }
     }
 
@@ -94,7 +99,7 @@ impl<'a> Room<'a> {
 
     /// Thousandths reserved of the scarcer of memory and processor.
     pub(crate) fn burden(&self, spot: Spot) -> u32 {
-        self.hosts[spot as usize].reserved_per_mille()
+        self.hosts[spot as usize].reserved_per_mille
     }
 
     /// Thousandths of a machine that a service's instance reserves.
@@ -116,7 +121,14 @@ impl<'a> Room<'a> {
     }
 
     pub(crate) fn take(&mut self, stack: &'a str, service: &'a str, spec: &Service, spot: Spot) {
-        self.hosts[spot as usize].take(spec, u64::MAX);
+        let host = &mut self.hosts[spot as usize];
+        let share = Share {
+            memory_bytes: spec.resources.memory_reserved_bytes,
+            cpu_millis: spec.resources.cpu_reserved_millis,
+            created_ms: u64::MAX,
+        };
+        host.take(&share, &spec.placement.host_ports);
+        host.weigh();
         self.placed.entry((stack, service)).or_default().push(spot);
     }
 
@@ -136,8 +148,8 @@ impl<'a> Room<'a> {
         let host = &self.hosts[spot as usize];
         Standing {
             same,
-            used_steps: host.used_per_mille() / USED_STEP_PER_MILLE,
-            reserved_per_mille: host.reserved_per_mille(),
+            used_steps: host.used_per_mille / USED_STEP_PER_MILLE,
+            reserved_per_mille: host.reserved_per_mille,
             instances: host.instances,
             spot,
         }
@@ -151,8 +163,8 @@ impl<'a> Room<'a> {
             cause: String::new(),
             spread,
             same,
-            used_per_mille: host.used_per_mille(),
-            reserved_per_mille: host.reserved_per_mille(),
+            used_per_mille: host.used_per_mille,
+            reserved_per_mille: host.reserved_per_mille,
             instances: host.instances,
         }
     }
@@ -189,19 +201,21 @@ impl<'a> Host<'a> {
             cpu_unseen_millis: 0,
             instances: 0,
             ports: machine.node.ports_taken.clone(),
+            used_per_mille: 0,
+            reserved_per_mille: 0,
         }
     }
 
-    fn take(&mut self, spec: &Service, created_ms: u64) {
-        let (memory, cpu) = (spec.resources.memory_reserved_bytes, spec.resources.cpu_reserved_millis);
+    fn take(&mut self, share: &Share, ports: &[u16]) {
+        let (memory, cpu) = (share.memory_bytes, share.cpu_millis);
         self.memory_bytes = self.memory_bytes.saturating_add(memory);
         self.cpu_millis = self.cpu_millis.saturating_add(cpu);
-        if self.machine.load.as_ref().is_some_and(|load| load.at_ms < created_ms) {
+        if self.machine.load.as_ref().is_some_and(|load| load.at_ms < share.created_ms) {
             self.memory_unseen_bytes = self.memory_unseen_bytes.saturating_add(memory.max(MEMORY_GUESSED_BYTES));
             self.cpu_unseen_millis = self.cpu_unseen_millis.saturating_add(cpu.max(CPU_GUESSED_MILLIS));
         }
         self.instances += 1;
-        self.ports.extend(&spec.placement.host_ports);
+        self.ports.extend(ports);
     }
 
     fn full<'s>(&self, spec: &'s Service) -> Option<Refusal<'s>> {
@@ -224,16 +238,17 @@ impl<'a> Host<'a> {
     }
 
     /// What is really used, as far as it was heard; else what is reserved.
-    fn used_per_mille(&self) -> u32 {
-        let Some(load) = &self.machine.load else { return self.reserved_per_mille() };
+    fn weigh(&mut self) {
+        let memory = per_mille(self.memory_bytes, self.memory_usable_bytes);
+        self.reserved_per_mille = memory.max(per_mille(self.cpu_millis, self.cpu_usable_millis));
+        let Some(load) = &self.machine.load else {
+            self.used_per_mille = self.reserved_per_mille;
+            return;
+        };
         let memory = self.machine.node.memory_bytes.saturating_sub(load.memory_available_bytes);
         let memory = per_mille(memory.saturating_add(self.memory_unseen_bytes), self.machine.node.memory_bytes);
         let cpu = load.cpu_busy_millis.saturating_add(self.cpu_unseen_millis);
-        memory.max(per_mille(cpu, u64::from(self.machine.node.cores) * 1000))
-    }
-
-    fn reserved_per_mille(&self) -> u32 {
-        per_mille(self.memory_bytes, self.memory_usable_bytes).max(per_mille(self.cpu_millis, self.cpu_usable_millis))
+        self.used_per_mille = memory.max(per_mille(cpu, u64::from(self.machine.node.cores) * 1000));
     }
 }
 

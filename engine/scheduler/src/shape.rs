@@ -1,6 +1,6 @@
 //! What of a spec an instance is made of: two services of one shape need no restart to become each other.
 
-use wire::spec::{Placement, Service, UpdatePolicy};
+use wire::spec::{Disconnect, Placement, Service, UpdatePolicy};
 
 /// The shape of `service`, as a hash over its stored form.
 ///
@@ -12,6 +12,7 @@ pub fn shape(service: &Service) -> String {
         placement: Placement::default(),
         update: UpdatePolicy::default(),
         rollback: UpdatePolicy::default(),
+        disconnect: Disconnect::default(),
         ports: Vec::new(),
         routes: Vec::new(),
         egress: Vec::new(),
@@ -34,11 +35,27 @@ fn fnv1a(bytes: &[u8]) -> u128 {
 mod tests {
     use super::*;
 
+    /// Of the service below, as the first version wrote it: another one would restart every instance with an upgrade.
+    const STORED: &str = "8d5e420a737b344e692c4cb4e0e202bf";
+
     #[test]
     fn scaling_keeps_the_shape_and_another_image_changes_it() {
         let service = Service { image: "a".into(), ..Service::default() };
         assert_eq!(shape(&service), shape(&Service { replicas: 9, ..service.clone() }));
         assert_ne!(shape(&service), shape(&Service { image: "b".into(), ..service.clone() }));
         assert_ne!(shape(&service), shape(&Service { restart_count: 1, ..service.clone() }));
+    }
+
+    #[test]
+    fn what_becomes_of_it_when_its_machine_is_away_is_no_part_of_it() {
+        let service = Service { image: "a".into(), ..Service::default() };
+        let disconnect = Disconnect { lost_after_ms: 1, ..Disconnect::default() };
+        assert_eq!(shape(&service), shape(&Service { disconnect, ..service.clone() }));
+    }
+
+    #[test]
+    fn a_newer_version_finds_the_shape_that_an_older_one_has_stored() {
+        let service = Service { image: "a".into(), ..Service::default() };
+        assert_eq!(shape(&service), STORED);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::choice::For;
 use crate::machine::Leave;
+use crate::memory::Memory;
 use crate::rollout::{self, Subject};
 use crate::room::Room;
 use crate::slots::{self, Slot};
@@ -17,7 +18,7 @@ pub fn explain(input: &Input<'_>, stack: &str, service: &str) -> Option<ServiceW
     let (name, wanted) = input.stacks.get_key_value(stack)?;
     let (service, spec) = wanted.revision.stack.services.get_key_value(service)?;
     let subject = Subject { of: For { stack: &wanted.revision.stack, name, service, spec }, wanted };
-    let mut room = Room::new(input);
+    let mut room = Room::new(input, &mut Memory::default());
     let mut aside = Plan::default();
     let pressed_out = moves::pressed_out(input, &room, &mut aside);
     let shape = shape(spec);

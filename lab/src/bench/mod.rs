@@ -13,6 +13,7 @@ mod losing;
 mod peers;
 pub(crate) mod proxying;
 mod report;
+mod scheduling;
 
 pub use boxes::CGROUPS_SEEN;
 pub use proxying::{GATEWAY_ALONE, serve_alone};
@@ -54,12 +55,13 @@ struct Bench {
 
 /// Boxes first: their spawner is forked while this process has one thread. The gateway last: it takes the machine for
 /// itself, and the priority it gives itself for that stays.
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     Bench { name: "box", what: "from the start of `true` in a box to its end", run: boxes::run },
     Bench { name: "deploy", what: "from `deploy` to the first answered request", run: deploying::deploy },
     Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
     Bench { name: "leave", what: "from a client's leaving to the end of the work it caused", run: leaving::run },
     Bench { name: "loss", what: "from the loss of machines to everything being ready elsewhere", run: losing::run },
+    Bench { name: "schedule", what: "what the scheduler takes for a large cluster, on one core", run: scheduling::run },
     Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
     Bench { name: "gateway", what: "our gateway beside other proxies, with the same load", run: proxying::run },
 ];

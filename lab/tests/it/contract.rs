@@ -23,7 +23,7 @@ fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "up",
     "deploy",
     "ps",
@@ -38,6 +38,7 @@ const COMMANDS: [&str; 24] = [
     "stack rm",
     "service ls",
     "service show",
+    "service why",
     "service scale",
     "service restart",
     "service logs",

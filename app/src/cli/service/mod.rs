@@ -6,6 +6,7 @@ pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod scale;
 pub(crate) mod show;
+pub(crate) mod why;
 
 use super::failure::Failure;
 use super::remote::{Remote, segment};
@@ -19,6 +20,8 @@ pub enum Verb {
     Ls,
     /// Show a service and its instances
     Show(show::Arguments),
+    /// Explain where its instances are, and why one has no machine
+    Why(why::Arguments),
     /// Change how many instances run
     Scale(scale::Arguments),
     /// Replace every instance, by the service's update policy
@@ -33,6 +36,7 @@ pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure
     match verb {
         Verb::Ls => ls::run(remote).await,
         Verb::Show(arguments) => show::run(remote, &arguments).await,
+        Verb::Why(arguments) => why::run(remote, &arguments).await,
         Verb::Scale(arguments) => scale::run(remote, &arguments).await,
         Verb::Restart(arguments) => restart::run(remote, &arguments).await,
         Verb::Logs(arguments) => logs::run(remote, arguments).await,

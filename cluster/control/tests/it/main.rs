@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod durable;
+mod inventory;
 mod measure;
 mod replicated;
 mod space;

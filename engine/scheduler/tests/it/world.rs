@@ -1,6 +1,7 @@
 //! A little world that carries out the scheduler's steps and lets instances start, fail and die.
 
-use scheduler::{Input, Machine, Plan, StackWanted, Step};
+use scheduler::{Input, Machine, Memory, Plan, StackWanted, Step};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use wire::resource::{Exit, Instance, Phase, Presence, Rollout, RolloutState, StackRevision, Status, Wanted};
@@ -20,6 +21,8 @@ pub(crate) struct World {
     pub(crate) fenced: BTreeSet<String>,
     /// Images whose instances die as soon as they start.
     pub(crate) broken: Vec<&'static str>,
+    /// Used in every plan beside one without it.
+    memory: RefCell<Memory>,
     /// Of the next deploy.
     pub(crate) volumes: BTreeMap<String, Volume>,
     pub(crate) made: u32,
@@ -51,7 +54,10 @@ impl World {
     }
 
     pub(crate) fn plan(&self) -> Plan {
-        scheduler::plan(&self.input())
+        let plan = scheduler::plan(&self.input());
+        let again = scheduler::plan_again(&self.input(), &mut self.memory.borrow_mut());
+        assert_eq!(plan, again, "what was kept in memory makes no difference");
+        plan
     }
 
     /// One round: the planner's steps, then one move of every instance, then time.

@@ -317,16 +317,16 @@ fn placement() {
     refused(
         "deploy: {placement: {max_replicas_per_node: 1}}\nx-bramble: {max_per_node: 2}",
         &[
-            "5:27 services.web.x-bramble.max_per_node: `max_per_node` and `deploy.placement.max_replicas_per_node` say different things",
+            "5:31 services.web.x-bramble.max_per_node: `max_per_node` and `deploy.placement.max_replicas_per_node` say different things",
         ],
     );
     refused(
-        "x-bramble: {max_per_node: 0, disconnect: {lost_after: 8d, reconcile: best, replace: true}}",
+        "x-bramble: {max_per_node: 0, disconnect: {lost_after: 200h, reconcile: best, replace: true}}",
         &[
-            "4:27 services.web.x-bramble.max_per_node: `0` is not a whole number from 1 to 10000",
-            "4:55 services.web.x-bramble.disconnect.lost_after: `lost_after` is longer than a week",
-            "4:70 services.web.x-bramble.disconnect.reconcile: `best` is not one of keep-replacement, keep-original",
-            "4:76 services.web.x-bramble.disconnect.replace: unknown key `replace`",
+            "4:31 services.web.x-bramble.max_per_node: `0` is not a whole number from 1 to 10000",
+            "4:59 services.web.x-bramble.disconnect.lost_after: `lost_after` is longer than a week",
+            "4:76 services.web.x-bramble.disconnect.reconcile: `best` is not one of `keep-replacement`, `keep-original`",
+            "4:82 services.web.x-bramble.disconnect.replace: unknown key `replace`",
         ],
     );
     refused(
