@@ -61,7 +61,11 @@ const BENCHES: [Bench; 8] = [
     Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
     Bench { name: "leave", what: "from a client's leaving to the end of the work it caused", run: leaving::run },
     Bench { name: "loss", what: "from the loss of machines to everything being ready elsewhere", run: losing::run },
-    Bench { name: "schedule", what: "what the scheduler takes for a large cluster, on one core", run: scheduling::run },
+    Bench {
+        name: "scheduler",
+        what: "what the scheduler takes for a large cluster, on one core",
+        run: scheduling::run,
+    },
     Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
     Bench { name: "gateway", what: "our gateway beside other proxies, with the same load", run: proxying::run },
 ];

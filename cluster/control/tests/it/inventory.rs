@@ -14,7 +14,7 @@ async fn once(view: &mut View, holds: impl Fn(&Snapshot) -> bool) -> Arc<Snapsho
 #[tokio::test]
 async fn a_machine_under_a_verdict_stays_known_when_it_reports_no_longer() {
     let (space, soft) = (Space::ephemeral(), Soft::new());
-    let (mut view, _task) = view::follow(space.clone(), soft.clone()).await.unwrap();
+    let (mut view, _task) = view::follow(space.clone(), soft.clone());
     let node = Node { id: "m1".into(), cores: 4, memory_bytes: 1 << 30, ..Node::default() };
     soft.put_json(key::node("m1"), &node).unwrap();
     once(&mut view, |now| now.machines.get("m1").is_some_and(|one| one.presence == Presence::Up)).await;
@@ -33,7 +33,7 @@ async fn a_machine_under_a_verdict_stays_known_when_it_reports_no_longer() {
 #[tokio::test]
 async fn reports_of_load_lead_to_pressure_where_the_owner_has_set_a_bound() {
     let (space, soft) = (Space::ephemeral(), Soft::new());
-    let (mut view, _task) = view::follow(space.clone(), soft.clone()).await.unwrap();
+    let (mut view, _task) = view::follow(space.clone(), soft.clone());
     let node = Node { considerate: Some(Considerate::default()), ..Node::default() };
     soft.put_json(key::node("m1"), &node).unwrap();
     once(&mut view, |now| now.machines.contains_key("m1")).await;
@@ -49,7 +49,7 @@ async fn reports_of_load_lead_to_pressure_where_the_owner_has_set_a_bound() {
 #[tokio::test]
 async fn only_a_fence_that_is_done_counts() {
     let (space, soft) = (Space::ephemeral(), Soft::new());
-    let (mut view, _task) = view::follow(space.clone(), soft).await.unwrap();
+    let (mut view, _task) = view::follow(space.clone(), soft);
     let fence = Fence { instance: "s.db.1.a".into(), node: "m1".into(), demanded_ms: 1, done: false };
     space.commit(Txn::new().put_json(key::fence("s.db.1.a"), &fence)).await.unwrap();
     let now = once(&mut view, |now| now.fences.contains_key("s.db.1.a")).await;

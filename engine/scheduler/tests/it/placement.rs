@@ -280,6 +280,11 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
     /// Whatever is deployed after whatever, and whatever machines go: nothing is promised twice, and all settles.
     #[test]
     fn no_machine_gets_more_than_it_has(first in drawn(), second in drawn(), gone in 0usize..6) {
