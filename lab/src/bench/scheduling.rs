@@ -156,7 +156,7 @@ fn machine(number: usize) -> Machine {
     machine.node.memory_bytes = 64 << 30;
     machine.node.cores = 32;
     machine.node.zone = format!("zone-{}", number % ZONES);
-    machine.node.arch = if number % 4 == 0 { "aarch64" } else { "x86_64" }.to_owned();
+    machine.node.arch = if number.is_multiple_of(4) { "aarch64" } else { "x86_64" }.to_owned();
     let labels = [("rack", format!("rack-{}", number / 50)), ("disk", ["ssd", "hdd"][number % 2].to_owned())];
     machine.node.labels = labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     machine.load = Some(Load {
