@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use wire::api::ServiceWhy;
-use wire::resource::{Fence, Instance, Rollout, RolloutState, StackRevision, Wanted, key};
+use wire::resource::{Fence, Instance, Member, Rollout, RolloutState, StackRevision, Wanted, key};
 use wire::spec::Service;
 
 /// Pause after the state of record refused a write, for example because the disk is full.
@@ -62,8 +62,10 @@ pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
 }
 
 fn decide(snapshot: &Snapshot, memory: &mut scheduler::Memory, now_ms: u64) -> scheduler::Plan {
-    // Without a machine nothing is decided: a planner that has just started would take every instance for lost.
-    if snapshot.machines.is_empty() {
+    // A planner that has just started would take for lost what runs on machines it has not heard of yet. Each member is heard
+    // of within a moment, or found to be down.
+    let is_awaited = |member: &Member| !member.revoked && !snapshot.machines.contains_key(&member.id);
+    if snapshot.machines.is_empty() || snapshot.members.values().any(is_awaited) {
         return scheduler::Plan::default();
     }
     let mut plan = scheduler::plan_again(&input(snapshot, &wanted(snapshot), now_ms), memory);

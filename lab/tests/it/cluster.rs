@@ -46,7 +46,7 @@ fn all_answer(node: &Node, slots: usize) {
 
 #[test]
 fn two_machines_share_services_and_one_goes_on_alone() {
-    let first = Node::start();
+    let mut first = Node::start();
     let mut second = first.join();
     for node in [&first, &second] {
         wait::until("both know both", 20, || (known(node) == 2).then_some(()));
@@ -73,6 +73,21 @@ fn two_machines_share_services_and_one_goes_on_alone() {
         (wanted == 4 && machines(&second).len() == 4).then_some(())
     });
     all_answer(&second, 4);
+    // Whoever decides and begins anew does not take for lost what it has not heard of yet.
+    assert!(first.cli(&["service", "scale", "shop/web", "8"]).status.success());
+    wait::until("both machines have some", 20, || {
+        (machines(&first).iter().collect::<BTreeSet<_>>().len() == 2).then_some(())
+    });
+    let before = ids(&first);
+    first.kill();
+    first.launch();
+    wait::until("all are ready again", 30, || (machines(&first).len() == 8).then_some(()));
+    assert_eq!(ids(&first), before, "nothing was moved");
+}
+
+fn ids(node: &Node) -> BTreeSet<String> {
+    let instances = node.instances();
+    instances.iter().filter_map(|one| one["instance"]["id"].as_str().map(str::to_owned)).collect()
 }
 
 #[test]
