@@ -71,7 +71,7 @@ impl Keeper {
         let failed = |source: io::Error| OpenError::Folder { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(failed)?;
         let changes = watch_folder(&folder).map_err(failed)?;
-        let hostname = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+        let hostname = crate::cluster::hostname().to_ascii_lowercase();
         let authority = authority(&data.join("authority"), &hostname)?;
         let mut own: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
         if is_name(&hostname) {

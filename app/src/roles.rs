@@ -7,7 +7,7 @@ use crate::api;
 use crate::boot::BootError;
 use crate::certificates::public::Worker;
 use crate::certificates::{Keeper, Shown};
-use crate::cluster::{Cluster, Ground, entry};
+use crate::cluster::{Cluster, Ground, entry, hostname};
 use crate::config::{self, Node};
 use crate::handover::Previous;
 use crate::seen;
@@ -367,10 +367,9 @@ fn report_node(node: &Node, id: &str, zone: Option<String>, soft: &Soft) -> Resu
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     let kibibytes: u64 = total.trim().trim_end_matches(" kB").parse().unwrap_or(0);
-    let uname = rustix::system::uname();
     let reported = wire::resource::Node {
         id: id.to_owned(),
-        hostname: uname.nodename().to_string_lossy().into_owned(),
+        hostname: hostname(),
         os: "linux".to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -3,9 +3,9 @@
 //! Promises that nothing of the data folder changes unless the cluster has said yes, but for the machine's key, which it
 //! keeps for the next try.
 
-use super::addresses;
-use super::entry::{Asked, JOIN, Told, number};
+use super::entry::{Asked, JOIN, Told};
 use super::home::{Home, HomeError};
+use super::{addresses, hostname};
 use meter::Meter;
 use pki::Token;
 use rpc::{CallError, ConnectError, Guest, Patience};
@@ -80,13 +80,15 @@ pub async fn join(data: &Path, me: &str, listen: SocketAddr, text: &str) -> Resu
         members.extend(found);
     }
     let guest = Guest::visit(&members, token.terms.authority, Patience::default(), &Meter::new()).await?;
-    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let hostname = hostname();
     let join = JoinRequest { token: token.id.clone(), secret: token.secret(), request_pem: key.request()? };
     let asked = Asked { join, id: me.to_owned(), hostname, addresses: addresses::reachable(listen) };
     let request = serde_json::to_vec(&asked).map_err(|error| JoinError::Told(error.to_string()))?;
     let answer = guest.call(JOIN, request, ANSWERED_WITHIN).await?;
     let told: Told = serde_json::from_slice(&answer.bytes).map_err(|error| JoinError::Told(error.to_string()))?;
-    debug_assert!(told.members.iter().any(|member| member.number == number(me)));
+    if !told.members.iter().any(|member| member.id == me) {
+        return Err(JoinError::Told("this machine is not among the members".to_owned()));
+    }
     home.keep_members(&told.members)?;
     home.keep(&told.answer.chain_pem, &told.answer.roots_pem)?;
     Ok(guest.cluster().to_string())

@@ -23,9 +23,8 @@ use control::{Compare, Soft, Space, Txn};
 use desk::Desk;
 use elsewhere::Others;
 use gossip::{Circle, Heard, Talk};
-pub use home::Home;
-pub use home::HomeError;
 use home::Standing;
+pub use home::{Home, HomeError};
 use line::Line;
 use meter::Meter;
 use pki::{Authority, Token, token};
@@ -89,7 +88,7 @@ pub struct Ground {
 impl Cluster {
     /// Of the machine with this data folder, which is to listen for its peers at `listen`.
     pub fn new(data: &Path, me: &str, listen: SocketAddr, meter: Meter) -> Cluster {
-        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let hostname = hostname();
         let (home, line) = (Home::of(data), Arc::default());
         Cluster {
             me: me.to_owned(),
@@ -275,6 +274,11 @@ impl Cluster {
     }
 }
 
+/// What this machine is called by people.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// What a token is to say.
 pub struct Wanted {
     pub role: Option<String>,
@@ -352,7 +356,9 @@ impl Acquaintance {
             if !is_down && !member.revoked {
                 continue;
             }
-            for instance in snapshot.instances.values().filter(|instance| instance.node == *id) {
+            let is_told = |instance: &str| snapshot.statuses.contains_key(instance);
+            let told = snapshot.instances.values().filter(|instance| instance.node == *id && is_told(&instance.id));
+            for instance in told {
                 self.soft.delete(&key::status(&instance.id));
             }
             if member.revoked {

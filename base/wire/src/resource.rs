@@ -58,7 +58,6 @@ pub mod key {
     /// [`super::ClusterAuthority`].
     pub const AUTHORITY: &str = "cluster/authority";
     pub const MEMBERS: &str = "member/";
-    pub const TOKENS: &str = "token/";
     /// [`super::Fence`].
     pub fn fence(instance: &str) -> String {
         format!("fence/{instance}")
