@@ -1,15 +1,20 @@
-//! `/v1/cluster/tokens`: what lets machines in.
+//! `/v1/cluster/tokens`: what lets machines in; `/v1/cluster/roles`: who has which role.
 
 use super::App;
 use super::problem::{Body, Refusal};
-use crate::cluster::Wanted;
+use crate::cluster::{Wanted, roles};
 use axum::Json;
 use axum::extract::State;
+use control::{Compare, Txn};
+use membership::roles::{Role, Spec};
 use rpc::{Code, Failure};
-use wire::api::{JoinToken, JoinTokenWanted};
+use wire::api::{JoinToken, JoinTokenWanted, MachineRoles, RolesDetail, RolesWanted};
+use wire::resource::key;
 
 /// A year: what is good for longer is no token.
 const TTL_S_MAX: u64 = 365 * 24 * 60 * 60;
+/// More voters make writes slower and no safer against what happens to machines of one house.
+const VOTERS_MAX: u32 = 9;
 
 pub(super) async fn token(
     State(app): State<App>,
@@ -19,11 +24,76 @@ pub(super) async fn token(
         let message = format!("a token is good for 1 to {TTL_S_MAX} seconds, not for {}", wanted.ttl_s);
         return Err(Refusal::new(400, "B0101", message).hint("leave `ttl_s` out for an hour"));
     }
+    if let Some(role) = wanted.role.as_deref().filter(|role| role.parse::<Role>().is_err()) {
+        return Err(Refusal::new(400, "B0101", format!("{role} is no role"))
+            .hint("roles are gateway, monitor, assigner and worker; left out, the cluster finds out what is missing"));
+    }
     let ttl_s = i64::try_from(wanted.ttl_s).unwrap_or(i64::MAX);
     let JoinTokenWanted { role, zone, many, .. } = wanted;
     let token = app.cluster.token(&app.ground, Wanted { role, zone, ttl_s, many }).await.map_err(refusal)?;
     tracing::info!(token = token.id, many, "a join token was made");
     Ok(Json(JoinToken { token: token.text(), addresses: token.terms.addresses, expires_s: token.terms.expires_s }))
+}
+
+/// Who has which role, and why.
+pub(super) async fn roles(State(app): State<App>) -> Json<RolesDetail> {
+    let (snapshot, overview) = (app.view.borrow().clone(), app.ground.group.overview());
+    let members = snapshot.members.values().filter(|member| !member.revoked);
+    let machines = members.map(|member| MachineRoles {
+        node: member.id.clone(),
+        hostname: member.hostname.clone(),
+        roles: roles::of(&snapshot.roles, &member.id),
+        why: roles::why(&snapshot, &overview, &member.id),
+        fsync_p99_us: member.fsync_p99_us,
+    });
+    let leader = snapshot.members.values().find(|member| overview.leader == Some(member.number));
+    Json(RolesDetail {
+        wanted: told(&snapshot.roles_wanted),
+        leader: leader.map(|member| member.id.clone()),
+        machines: machines.collect(),
+    })
+}
+
+fn told(spec: &Spec) -> RolesWanted {
+    let count = |count: usize| Some(u32::try_from(count).unwrap_or(u32::MAX));
+    RolesWanted {
+        monitors: count(spec.monitors),
+        pairs: count(spec.pairs),
+        workers: Some(spec.workers),
+        apart: Some(spec.apart),
+        voters_max: count(spec.voters_max),
+    }
+}
+
+/// Says how many of each role there are to be at least.
+pub(super) async fn want_roles(State(app): State<App>, Body(wanted): Body<RolesWanted>) -> Result<(), Refusal> {
+    let refused = |message: &str, hint: &str| Err(Refusal::new(400, "B0101", message).hint(hint));
+    if wanted.monitors == Some(0) || wanted.pairs == Some(0) {
+        return refused(
+            "a cluster has at least one monitor and one pair of assigners",
+            "leave it out, or say 1 or more",
+        );
+    }
+    if wanted.voters_max.is_some_and(|most| most.is_multiple_of(2) || most > VOTERS_MAX) {
+        return refused("the number of voters is odd and at most 9", "say 1, 3 or 5");
+    }
+    let stored = app.space.get(key::ROLES_WANTED).await?;
+    let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
+    let before: Spec = stored.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
+    let count = |count: Option<u32>, before: usize| count.map_or(before, |count| count as usize);
+    let spec = Spec {
+        monitors: count(wanted.monitors, before.monitors),
+        pairs: count(wanted.pairs, before.pairs),
+        workers: wanted.workers.unwrap_or(before.workers),
+        apart: wanted.apart.unwrap_or(before.apart),
+        voters_max: count(wanted.voters_max, before.voters_max),
+    };
+    let txn = Txn::new().when(Compare::mod_revision(key::ROLES_WANTED, revision)).put_json(key::ROLES_WANTED, &spec);
+    if !app.space.commit(txn).await?.succeeded {
+        return Err(Refusal::new(409, "B0107", "the roles were changed by somebody else").hint("try again"));
+    }
+    tracing::info!(?spec, "how many of each role there are to be has changed");
+    Ok(())
 }
 
 fn refusal(failure: Failure) -> Refusal {

@@ -2,6 +2,7 @@
 
 use super::App;
 use super::problem::{Body, Query, Refusal};
+use crate::cluster::roles;
 use axum::Json;
 use axum::extract::{Path, State};
 use control::view::Snapshot;
@@ -124,5 +125,6 @@ fn detail(app: &App, snapshot: &Snapshot, id: &str) -> Option<NodeDetail> {
         ..load
     };
     let instances = u32::try_from(here.len()).unwrap_or(u32::MAX);
-    Some(NodeDetail { node: machine.node.clone(), load, instances, presence: snapshot.presence(id) })
+    let roles = roles::of(&snapshot.roles, id);
+    Some(NodeDetail { node: machine.node.clone(), load, instances, presence: snapshot.presence(id), roles })
 }

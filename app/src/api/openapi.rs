@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 48] = [
+const OPERATIONS: [Operation; 50] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -47,6 +47,8 @@ const OPERATIONS: [Operation; 48] = [
         "",
     ),
     Operation("post", "/v1/cluster/tokens", "What lets a machine join.", "JoinTokenWanted", "JoinToken"),
+    Operation("get", "/v1/cluster/roles", "Who has which role, and why.", "", "RolesDetail"),
+    Operation("put", "/v1/cluster/roles", "How many of each role there are to be at least.", "RolesWanted", ""),
     Operation("get", "/v1/routes", "What the gateway serves by host and path.", "", "RouteState[]"),
     Operation("post", "/v1/routes/test", "Where a request would go, and why.", "RouteQuestion", "RouteAnswer"),
     Operation("get", "/v1/gateway/endpoints", "Instances behind served ports, who is left out.", "", "ServedPort[]"),

@@ -6,9 +6,10 @@
 use super::elsewhere::{self, DIAL};
 use super::entry::{self, Asked};
 use super::gossip::{Circle, KEY};
+use super::lease::{self, HOLD, Lessor};
 use super::line::MESSAGE;
 use super::reports::{self, FOLLOW};
-use super::{PING, RENEW};
+use super::{PING, RENEW, internal};
 use containers::Boxes;
 use control::view::View;
 use control::{Soft, Space};
@@ -27,6 +28,7 @@ pub struct Desk {
     pub view: View,
     pub boxes: Arc<Boxes>,
     pub circle: Arc<Circle>,
+    pub lessor: Arc<Lessor>,
 }
 
 impl Handler for Desk {
@@ -37,6 +39,7 @@ impl Handler for Desk {
             Method::call(PING),
             Method::call(KEY),
             Method::call(MESSAGE),
+            Method::call(HOLD),
             Method::watch(FOLLOW),
             Method::tunnel(DIAL),
         ]
@@ -47,6 +50,15 @@ impl Handler for Desk {
             match call.method {
                 MESSAGE => Ok(self.group.handle(&call.request).await.into()),
                 PING => Ok(Answer::default()),
+                HOLD => {
+                    let asked: lease::Asked = serde_json::from_slice(&call.request).map_err(unreadable)?;
+                    let known = self.view.borrow().members.get(&asked.machine).map(|member| member.node);
+                    if known.is_none() || known != call.caller.node() {
+                        return Err(Failure::new(Code::PermissionDenied, "each machine asks for its own lease"));
+                    }
+                    let granted = self.lessor.answer(&self.group, &self.space, &self.view, &asked).await?;
+                    Ok(serde_json::to_vec(&granted).map_err(internal)?.into())
+                }
                 KEY => {
                     let key = call.caller.node().and_then(|node| self.circle.invite(node));
                     let unknown =

@@ -56,6 +56,12 @@ pub async fn admit(space: &Space, cluster: &ClusterId, asked: Asked) -> Result<T
         let certificate = authority.enrol(cluster, &asked.join.request_pem, None, now_s).map_err(unproven)?;
         let members = members(space).await?;
         refuse_taken(&members, &asked, certificate.node)?;
+        // One that is told of nobody would take itself for the first.
+        if members.iter().all(|member| member.id == asked.id) {
+            return Err(
+                Failure::new(Code::Unavailable, "this cluster knows no machine yet").with_hint("try again in a moment")
+            );
+        }
         record.used += 1;
         let member = Member {
             id: asked.id.clone(),
@@ -66,6 +72,7 @@ pub async fn admit(space: &Space, cluster: &ClusterId, asked: Asked) -> Result<T
             zone: record.zone.clone(),
             role: record.role.clone(),
             joined_ms: world::clock::unix_ms(),
+            fsync_p99_us: None,
             revoked: false,
         };
         let at_member = key::member(&member.id);

@@ -51,6 +51,10 @@ impl Home {
         Home { folder: data.join("cluster") }
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// This machine's key; made when it is asked for the first time.
     pub fn key(&self) -> Result<MachineKey, HomeError> {
         let path = self.folder.join(KEY);

@@ -1,8 +1,8 @@
-//! What whoever leads does for the cluster: lets new members into the group, chooses who votes, and says which machines
-//! are down.
+//! What whoever leads does for the cluster: lets new members into the group, gives votes as the roles say, and says which
+//! machines are down.
 //!
 //! Level-driven: it looks at members, the group and who answers, and does what is missing, again and again; another
-//! leader goes on from the same. Promises that voters are odd in number, and that what it writes is only what changed.
+//! leader goes on from the same. Promises that what it writes is only what changed.
 
 use super::PING;
 use super::gossip;
@@ -27,8 +27,6 @@ const PONG_WITHIN: Duration = Duration::from_millis(400);
 const SILENT_MAX: Duration = Duration::from_millis(2_500);
 /// A new member has to catch up within this; then it is tried again.
 const CATCH_UP: Duration = Duration::from_secs(30);
-/// More voters make writes slower and no safer against what happens to machines of one house.
-const VOTERS_MAX: usize = 5;
 
 /// What it needs of the node.
 pub struct Keeper {
@@ -38,6 +36,8 @@ pub struct Keeper {
     pub view: View,
     pub peers: Peers,
     pub gossip: watch::Receiver<gossip::Heard>,
+    /// Who is to vote, when that is to change.
+    pub voters: watch::Receiver<Option<BTreeSet<u64>>>,
     pub meter: Meter,
     pub home: Home,
 }
@@ -82,14 +82,23 @@ impl Keeper {
 
     /// Lets machines in and has them vote, while this one leads.
     async fn seat(&self, mut heard: watch::Receiver<Heard>) {
-        while heard.changed().await.is_ok() {
+        let mut voters = self.voters.clone();
+        loop {
+            let changed = tokio::select! {
+                changed = heard.changed() => changed,
+                changed = voters.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
             let overview = self.group.overview();
             if overview.leader != Some(overview.node) {
                 continue;
             }
             let (members, heard) = (self.members(), heard.borrow_and_update().clone());
             self.let_in(&members, &heard).await;
-            self.let_vote(&members, &heard).await;
+            let wanted = voters.borrow_and_update().clone();
+            self.let_vote(wanted).await;
         }
     }
 
@@ -195,19 +204,17 @@ impl Keeper {
         }
     }
 
-    /// Has as many vote as losing some of them needs.
-    async fn let_vote(&self, members: &[Member], heard: &Heard) {
+    /// Has those vote that the roles say.
+    async fn let_vote(&self, wanted: Option<BTreeSet<u64>>) {
         let overview = self.group.overview();
-        let follows = |number: u64| overview.voters.contains(&number) || overview.learners.contains(&number);
-        let there = |member: &&Member| follows(member.number) && is_there(member, heard);
-        let there: BTreeSet<u64> = members.iter().filter(there).map(|member| member.number).collect();
-        let all: BTreeSet<u64> = members.iter().map(|member| member.number).collect();
-        let wanted = voters(&overview.voters, &there, &all, overview.node);
-        if wanted != overview.voters {
-            match self.group.set_voters(wanted.clone()).await {
-                Ok(()) => tracing::info!(voters = wanted.len(), "who votes has changed"),
-                Err(error) => tracing::warn!(%error, "who votes cannot be changed yet"),
-            }
+        let follows = |number: &u64| overview.voters.contains(number) || overview.learners.contains(number);
+        let Some(wanted) = wanted.filter(|wanted| *wanted != overview.voters && wanted.iter().all(follows)) else {
+            return;
+        };
+        match tokio::time::timeout(CATCH_UP, self.group.set_voters(wanted.clone())).await {
+            Ok(Ok(())) => tracing::info!(voters = wanted.len(), "who votes has changed"),
+            Ok(Err(error)) => tracing::warn!(%error, "who votes cannot be changed yet"),
+            Err(_) => tracing::warn!("who votes cannot be changed yet: too few of them answer"),
         }
     }
 }
@@ -215,70 +222,4 @@ impl Keeper {
 fn is_there(member: &Member, heard: &Heard) -> bool {
     let now = world::clock::monotonic();
     heard.get(&member.id).is_some_and(|at| now.saturating_duration_since(*at) <= SILENT_MAX)
-}
-
-/// Who is to vote of `all` members, those that are `there` first: an odd number, as few changes as possible. `me` leads.
-fn voters(now: &BTreeSet<u64>, there: &BTreeSet<u64>, all: &BTreeSet<u64>, me: u64) -> BTreeSet<u64> {
-    let most = there.len().min(VOTERS_MAX);
-    let most = if most.is_multiple_of(2) { most.saturating_sub(1) } else { most };
-    // Fewer than there are would only make the next loss worse: those that are down may come back.
-    let count = most.max(now.len().min(VOTERS_MAX));
-    let staying = now.iter().copied().filter(|number| there.contains(number));
-    let coming = there.iter().copied().filter(|number| !now.contains(number));
-    let missing = now.iter().copied().filter(|number| all.contains(number) && !there.contains(number));
-    let mut wanted = BTreeSet::from([me]);
-    for number in staying.chain(coming).chain(missing) {
-        if wanted.len() < count {
-            wanted.insert(number);
-        }
-    }
-    // Of those who vote one was removed, and nobody has its place.
-    if wanted.len().is_multiple_of(2)
-        && let Some(last) = wanted.iter().copied().rfind(|number| *number != me)
-    {
-        wanted.remove(&last);
-    }
-    wanted
-}
-
-#[cfg(test)]
-mod tests {
-    use super::voters;
-    use std::collections::BTreeSet;
-
-    fn set(numbers: &[u64]) -> BTreeSet<u64> {
-        numbers.iter().copied().collect()
-    }
-
-    fn check(now: &[u64], there: &[u64], expected: &[u64]) {
-        let all = (1..=9).collect();
-        assert_eq!(voters(&set(now), &set(there), &all, 1), set(expected), "{now:?} {there:?}");
-    }
-
-    #[test]
-    fn who_was_removed_votes_no_more() {
-        let check = |now: &[u64], all: &[u64], expected: &[u64]| {
-            assert_eq!(voters(&set(now), &set(all), &set(all), 1), set(expected), "{now:?} {all:?}");
-        };
-        check(&[1, 2, 3], &[1, 2], &[1]);
-        check(&[1, 2, 3], &[1, 2, 4], &[1, 2, 4]);
-        check(&[1, 2, 3, 4, 5], &[1, 2, 3, 4], &[1, 2, 3]);
-    }
-
-    #[test]
-    fn two_machines_have_one_voter_and_three_have_three() {
-        check(&[1], &[1], &[1]);
-        check(&[1], &[1, 2], &[1]);
-        check(&[1], &[1, 2, 3], &[1, 2, 3]);
-        check(&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3]);
-        check(&[1, 2, 3], &[1, 2, 3, 4, 5, 6, 7], &[1, 2, 3, 4, 5]);
-    }
-
-    #[test]
-    fn who_is_down_is_replaced_and_never_leaves_an_even_number() {
-        check(&[1, 2, 3], &[1, 2], &[1, 2, 3]);
-        check(&[1, 2, 3], &[1, 2, 4], &[1, 2, 4]);
-        check(&[1, 2, 3, 4, 5], &[1, 2, 3, 4], &[1, 2, 3, 4, 5]);
-        check(&[1, 2, 3, 4, 5], &[1, 2, 3, 6, 7], &[1, 2, 3, 6, 7]);
-    }
 }

@@ -4,16 +4,20 @@
 //! asks nobody; the first join token makes it the first member. Promises that nothing goes between machines but by mutual
 //! TLS, and that a machine is known by its key, wherever it is.
 
+mod acting;
 mod addresses;
 mod desk;
+mod disk;
 mod elsewhere;
 pub mod entry;
 mod gossip;
 mod home;
 pub mod join;
 mod keeper;
+mod lease;
 mod line;
 mod reports;
+pub mod roles;
 mod seal;
 
 use crate::boot::BootError;
@@ -25,17 +29,20 @@ use elsewhere::Others;
 use gossip::{Circle, Heard, Talk};
 use home::Standing;
 pub use home::{Home, HomeError};
+use lease::{Holder, Lessor};
 use line::Line;
 use meter::Meter;
 use pki::{Authority, Token, token};
 use replication::{Group, Start, Timing};
+use roles::Roles;
 use rpc::{Code, Failure, Identity, Patience, Peers, Revoked, Terms};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch::{self, Receiver};
 use wire::identity::{ClusterId, NodeId};
 use wire::join::JoinAnswer;
 use wire::resource::{ClusterAuthority, Member, Presence, key};
@@ -50,6 +57,8 @@ const CLUSTER_CHARACTERS: usize = 16;
 const AMONG_OTHERS: Timing = Timing { heartbeat_ms: 250, election_ms_min: 1_250, election_ms_max: 2_500 };
 /// How often a member looks whether its certificate is to be renewed and its addresses have changed.
 const TEND: Duration = Duration::from_secs(10);
+/// And again after a failure, as nobody led just then.
+const TEND_AGAIN: Duration = Duration::from_millis(500);
 const BIND_PATIENCE: Duration = Duration::from_secs(2);
 const BIND_PAUSE: Duration = Duration::from_millis(20);
 const RENEWED_WITHIN: Duration = Duration::from_secs(5);
@@ -165,17 +174,40 @@ impl Cluster {
             certificate_pem: made.certificate_pem().to_owned(),
             key_pem: made.key_pem(),
         };
-        // Another caller, or an earlier try that did not get further, may have made one already.
-        let txn = Txn::new().when(Compare::mod_revision(key::AUTHORITY, 0)).put_json(key::AUTHORITY, &kept);
+        let key = self.home.key().map_err(internal)?;
+        // Whoever joins is told of its founder: the two are written down together. Another caller, or an earlier try that did
+        // not get further, may have done so already.
+        let founder = self.record(None, key.node(), None);
+        let txn = Txn::new().when(Compare::mod_revision(key::AUTHORITY, 0));
+        let txn = txn.put_json(key::AUTHORITY, &kept).put_json(key::member(&self.me), &founder);
         ground.space.commit(txn).await.map_err(internal)?;
         let (authority, kept) = entry::authority(&ground.space).await?;
-        let key = self.home.key().map_err(internal)?;
         let request = key.request().map_err(internal)?;
         let certificate =
             authority.enrol(&kept.cluster, &request, Some(key.node()), entry::now_s()).map_err(internal)?;
         self.home.keep(&certificate.pem(), &kept.certificate_pem).map_err(internal)?;
         tracing::info!(cluster = %kept.cluster, node = %key.node(), "this machine is the first of a cluster");
         Ok(Standing { key, certificate, roots_pem: kept.certificate_pem })
+    }
+
+    /// This machine as a member, known before or not.
+    fn record(&self, before: Option<Member>, node: NodeId, fsync_p99_us: Option<u64>) -> Member {
+        let (addresses, hostname) = (addresses::reachable(self.listen), self.hostname.clone());
+        match before {
+            Some(before) => Member { addresses, hostname, fsync_p99_us, ..before },
+            None => Member {
+                id: self.me.clone(),
+                node,
+                number: entry::number(&self.me),
+                hostname,
+                addresses,
+                zone: None,
+                role: None,
+                joined_ms: world::clock::unix_ms(),
+                fsync_p99_us,
+                revoked: false,
+            },
+        }
     }
 
     async fn be_present(self: &Arc<Self>, standing: Standing, ground: &Ground) -> Result<(), BootError> {
@@ -189,7 +221,7 @@ impl Cluster {
         met.iter().for_each(|member| peers.set_addresses(member.node, &member.addresses));
         let circle = Circle::new(identity.node());
         circle.know(met.iter().filter(|member| !member.revoked));
-        let (tell, heard) = tokio::sync::watch::channel(Heard::default());
+        let (tell, heard) = watch::channel(Heard::default());
         let talk = Talk {
             me: identity.node(),
             socket,
@@ -202,6 +234,7 @@ impl Cluster {
         self.line.lead(Some(peers.clone()));
         let Ground { group, space, soft, view, boxes } = ground.clone();
         let cluster: ClusterId = standing.certificate.cluster.clone();
+        let lessor = Arc::<Lessor>::default();
         let desk = Desk {
             me: self.me.clone(),
             cluster,
@@ -211,11 +244,13 @@ impl Cluster {
             view: view.clone(),
             boxes: Arc::clone(&boxes),
             circle: Arc::clone(&circle),
+            lessor: Arc::clone(&lessor),
         };
         let server =
             rpc::Server::serve(listener, identity.clone(), revoked.clone(), Arc::new(desk), patience, &self.meter)
                 .map_err(listen)?;
         boxes.look_elsewhere(Some(Others::new(&self.me, peers.clone(), view.clone())));
+        let (mut tasks, voters) = self.take_part(ground, &peers, lessor);
         let keeper = keeper::Keeper {
             me: self.me.clone(),
             group,
@@ -223,21 +258,60 @@ impl Cluster {
             view: view.clone(),
             peers: peers.clone(),
             gossip: heard,
+            voters,
             meter: self.meter.clone(),
             home: self.home.clone(),
         };
         let acquaintance =
             Acquaintance { cluster: Arc::clone(self), peers: peers.clone(), circle, revoked, soft, view: view.clone() };
-        let tending = Tending { cluster: Arc::clone(self), identity, standing, peers, space, view };
-        let tasks = vec![
+        let tending = Tending { cluster: Arc::clone(self), identity, standing, peers, space, view, fsync_p99_us: None };
+        tasks.extend([
             world::task::spawn("gossip", gossip::talk(talk, tell)),
             world::task::spawn("gossip keys", exchange),
             world::task::spawn("cluster keeper", keeper::run(keeper)),
             world::task::spawn("cluster acquaintance", acquaintance.keep()),
             world::task::spawn("cluster membership", tending.keep()),
-        ];
+        ]);
         *self.present() = Some(Present { server, tasks });
         Ok(())
+    }
+
+    /// Decides about roles while this machine leads, and takes up its own. Says who is to vote.
+    fn take_part(
+        &self,
+        ground: &Ground,
+        peers: &Peers,
+        lessor: Arc<Lessor>,
+    ) -> (Vec<Task>, Receiver<Option<BTreeSet<u64>>>) {
+        let Ground { group, space, view, .. } = ground.clone();
+        let (voters, votes) = watch::channel(None);
+        let roles = Roles {
+            group: group.clone(),
+            space: space.clone(),
+            view: view.clone(),
+            lessor: Arc::clone(&lessor),
+            meter: self.meter.clone(),
+            voters,
+        };
+        let ((hold, held), (stop, stopped)) = (watch::channel(None), watch::channel(0));
+        let acting = acting::Acting { me: self.me.clone(), view: view.clone(), held, stopped: stop };
+        let holder = Holder {
+            me: self.me.clone(),
+            group,
+            space,
+            view,
+            peers: peers.clone(),
+            lessor,
+            meter: self.meter.clone(),
+            held: hold,
+            stopped,
+        };
+        let tasks = vec![
+            world::task::spawn("cluster roles", roles.assign()),
+            world::task::spawn("gateway lease", holder.hold()),
+            world::task::spawn("acting gateway", acting.act()),
+        ];
+        (tasks, votes)
     }
 
     /// The sockets peers reach this machine at. A process whose place this one takes may be about to let go of them.
@@ -377,13 +451,18 @@ struct Tending {
     peers: Peers,
     space: Space,
     view: View,
+    /// How fast its disk is, once that is known.
+    fsync_p99_us: Option<u64>,
 }
 
 impl Tending {
     async fn keep(mut self) {
+        self.fsync_p99_us = self.measure_disk().await;
         loop {
             if let Err(error) = self.be_known().await {
                 tracing::debug!(%error, "this machine's record cannot be brought up to date yet");
+                tokio::time::sleep(TEND_AGAIN).await;
+                continue;
             }
             if entry::now_s() >= self.standing.certificate.renew_at_s()
                 && let Err(error) = self.renew().await
@@ -394,11 +473,33 @@ impl Tending {
         }
     }
 
+    /// As fast as its writes are, this machine may vote or not.
+    async fn measure_disk(&self) -> Option<u64> {
+        let folder = self.cluster.home.folder().to_owned();
+        match tokio::task::spawn_blocking(move || disk::fsync_p99_us(&folder)).await {
+            Ok(Ok(p99_us)) => {
+                let seconds = Duration::from_micros(p99_us).as_secs_f64();
+                let help = "99 of 100 writes were on the disk within this time when the node began.";
+                self.cluster.meter.gauge("bramble_cluster_fsync_p99_seconds", help, &[]).set(seconds);
+                Some(p99_us)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "how fast this machine's disk writes cannot be measured: it gets no vote");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     async fn be_known(&self) -> Result<(), control::SpaceError> {
-        let Cluster { me, hostname, listen, .. } = &*self.cluster;
-        let addresses = addresses::reachable(*listen);
+        let me = &self.cluster.me;
         let known = self.view.borrow().members.get(me).cloned();
-        let is_right = |member: &Member| member.addresses == addresses && member.hostname == *hostname;
+        let record = |before| self.cluster.record(before, self.identity.node(), self.fsync_p99_us);
+        let is_right = |known: &Member| {
+            let now = record(Some(known.clone()));
+            let is_as_fast = is_as_fast(known.fsync_p99_us, now.fsync_p99_us);
+            (&known.addresses, &known.hostname, is_as_fast) == (&now.addresses, &now.hostname, true)
+        };
         if known.as_ref().is_some_and(is_right) {
             return Ok(());
         }
@@ -406,20 +507,7 @@ impl Tending {
         let stored = self.space.get(&at).await?;
         let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
         let before: Option<Member> = stored.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-        let member = match before {
-            Some(before) => Member { addresses, hostname: hostname.clone(), ..before },
-            None => Member {
-                id: me.clone(),
-                node: self.identity.node(),
-                number: entry::number(me),
-                hostname: hostname.clone(),
-                addresses,
-                zone: None,
-                role: None,
-                joined_ms: world::clock::unix_ms(),
-                revoked: false,
-            },
-        };
+        let member = record(before);
         let txn = Txn::new().when(Compare::mod_revision(&at, revision)).put_json(&at, &member);
         self.space.commit(txn).await.map(drop)
     }
@@ -448,6 +536,12 @@ impl Tending {
         }
         Ok(())
     }
+}
+
+/// Whether a disk that was so fast still is, as far as votes go. What it takes a little longer or shorter is not written down.
+fn is_as_fast(before: Option<u64>, now: Option<u64>) -> bool {
+    let may_vote = |p99_us: Option<u64>| p99_us.is_some_and(|p99_us| p99_us <= membership::roles::FSYNC_P99_US_MAX);
+    before.is_some() == now.is_some() && may_vote(before) == may_vote(now)
 }
 
 fn internal(error: impl std::error::Error) -> Failure {

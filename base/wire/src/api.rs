@@ -188,6 +188,9 @@ pub struct NodeDetail {
     pub instances: u32,
     #[serde(default)]
     pub presence: Presence,
+    /// What it does for the cluster besides being there: `gateway`, `monitor`, `assigner`, `worker`, `voter`.
+    #[serde(default)]
+    pub roles: Vec<String>,
 }
 
 /// How busy a machine is.
@@ -497,6 +500,46 @@ impl Default for JoinTokenWanted {
     fn default() -> JoinTokenWanted {
         JoinTokenWanted { role: None, zone: None, ttl_s: 3_600, many: false }
     }
+}
+
+/// How many of each role a cluster has at least, as far as there are machines. What is left out stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolesWanted {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitors: Option<u32>,
+    /// Pairs of assigners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<u32>,
+    /// Processes that run work, one for each core of a machine; 4294967295 is as many as there can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
+    /// Monitors and assigners run no work where there are machines enough for both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apart: Option<bool>,
+    /// How many machines vote at most; odd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voters_max: Option<u32>,
+}
+
+/// Who has which role, as the machine that answers knows it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RolesDetail {
+    pub wanted: RolesWanted,
+    /// Who decides.
+    pub leader: Option<String>,
+    pub machines: Vec<MachineRoles>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MachineRoles {
+    pub node: String,
+    pub hostname: String,
+    pub roles: Vec<String>,
+    /// A sentence for each, or for having none.
+    pub why: Vec<String>,
+    /// 99 of 100 writes were on its disk within this time.
+    pub fsync_p99_us: Option<u64>,
 }
 
 /// What lets a machine in. Whoever has it can join.

@@ -4,7 +4,7 @@ use crate::identity::{ClusterId, NodeId};
 use crate::spec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Keys of the durable space. Names never hold a `/`.
 pub mod key {
@@ -57,6 +57,12 @@ pub mod key {
     }
     /// [`super::ClusterAuthority`].
     pub const AUTHORITY: &str = "cluster/authority";
+    /// Who has which role.
+    pub const ROLES: &str = "cluster/roles";
+    /// How many of each role there are to be at least.
+    pub const ROLES_WANTED: &str = "cluster/roles-wanted";
+    /// [`super::Floating`].
+    pub const FLOATING: &str = "cluster/floating";
     pub const MEMBERS: &str = "member/";
     /// [`super::Fence`].
     pub fn fence(instance: &str) -> String {
@@ -323,9 +329,29 @@ pub struct Member {
     pub zone: Option<String>,
     pub role: Option<String>,
     pub joined_ms: u64,
+    /// 99 of 100 writes were on its disk within this time; `None` until that was measured.
+    #[serde(default)]
+    pub fsync_p99_us: Option<u64>,
     /// It was removed: its certificates count no more.
     #[serde(default)]
     pub revoked: bool,
+}
+
+/// Addresses that are always the gateway's, whichever machine that is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Floating {
+    pub addresses: Vec<FloatingAddress>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloatingAddress {
+    pub ip: IpAddr,
+    /// How many bits of it are the network's.
+    pub prefix: u8,
+    /// `None`: whichever has an address of the same network.
+    #[serde(default)]
+    pub interface: Option<String>,
 }
 
 /// The authority that signs what the machines of a cluster are known by.

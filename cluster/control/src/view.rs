@@ -5,12 +5,14 @@
 //! its parts are shared, so that a new one costs a few pointers.
 
 use crate::{Soft, Space, Watch, WatchError};
+use membership::roles::{Assignment, Spec};
 use scheduler::{Machine, Pressure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use wire::resource::{
-    Address, Fence, Instance, Load, Member, Node, Presence, Rollout, StackHead, StackRevision, Status, Verdict,
+    Address, Fence, Floating, Instance, Load, Member, Node, Presence, Rollout, StackHead, StackRevision, Status,
+    Verdict,
 };
 use wire::spec::Service;
 
@@ -31,6 +33,12 @@ pub struct Snapshot {
     pub machines: BTreeMap<String, Machine>,
     /// Those that have joined, by id; none on a machine that is on its own.
     pub members: BTreeMap<String, Member>,
+    /// Who has which role, and where in the space's history that was written.
+    pub roles: Arc<Assignment>,
+    pub roles_revision: u64,
+    /// How many of each role there are to be.
+    pub roles_wanted: Spec,
+    pub floating: Floating,
     /// Instances that are sure to run no longer.
     pub fenced: BTreeSet<String>,
     /// Those of whom that was asked, done or not.
@@ -175,6 +183,12 @@ impl Snapshot {
                 put(&mut self.verdicts, id.to_owned(), at, value.map(json));
                 self.merge_machine(id);
             }
+            ["cluster", "roles"] => {
+                self.roles_revision = revision;
+                read_one(&mut self.roles, at, value);
+            }
+            ["cluster", "roles-wanted"] => read_one(&mut self.roles_wanted, at, value),
+            ["cluster", "floating"] => read_one(&mut self.floating, at, value),
             ["fence", id] => {
                 put(&mut self.fences, id.to_owned(), at, value.map(json));
                 match self.fences.get(id) {
@@ -264,6 +278,13 @@ impl Snapshot {
 
 fn json<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(value)
+}
+
+fn read_one<T: Default + serde::de::DeserializeOwned>(into: &mut T, at: &str, value: Option<&[u8]>) {
+    match value.map(json).unwrap_or_else(|| Ok(T::default())) {
+        Ok(value) => *into = value,
+        Err(error) => tracing::error!(key = at, %error, "a record cannot be read"),
+    }
 }
 
 fn put<K: Ord, T>(map: &mut BTreeMap<K, T>, key: K, at: &str, value: Option<Result<T, serde_json::Error>>) {

@@ -128,6 +128,8 @@ pub struct Overview {
     pub term: u64,
     pub voters: BTreeSet<u64>,
     pub learners: BTreeSet<u64>,
+    /// How much of the log each other member has, as far as it has told; only the leader knows.
+    pub matched: BTreeMap<u64, u64>,
     pub last_index: Option<u64>,
     pub applied_index: Option<u64>,
     /// Entries up to here are in a checkpoint and gone from the log.
@@ -339,6 +341,12 @@ impl Group {
             term: metrics.current_term,
             voters: metrics.membership_config.voter_ids().collect(),
             learners: metrics.membership_config.membership().learner_ids().collect(),
+            matched: metrics
+                .replication
+                .iter()
+                .flatten()
+                .filter_map(|(node, matched)| Some((*node, matched.as_ref()?.index)))
+                .collect(),
             last_index: metrics.last_log_index,
             applied_index: metrics.last_applied.map(|applied| applied.index),
             purged_index: metrics.purged.map(|purged| purged.index),

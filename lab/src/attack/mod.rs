@@ -64,7 +64,8 @@ struct Size {
     attackers: usize,
 }
 
-const FULL: Size = Size { before_s: 10, during_s: 30, attackers: usize::MAX };
+/// Attacks go on for minutes and hours: the moment in which attackers come is told besides, and is not half of what counts.
+const FULL: Size = Size { before_s: 10, during_s: 60, attackers: usize::MAX };
 const SHORT: Size = Size { before_s: 1, during_s: 3, attackers: 300 };
 
 pub fn knows(name: &str) -> bool {

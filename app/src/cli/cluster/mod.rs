@@ -1,6 +1,7 @@
 //! `bramble cluster …`.
 
 mod force;
+mod roles;
 mod token;
 
 use super::failure::Failure;
@@ -12,6 +13,8 @@ use std::process::ExitCode;
 pub enum Verb {
     /// Print what lets another machine join: `bramble join TOKEN` there
     Token(token::Arguments),
+    /// Who has which role, and why; with options, how many of each there are to be at least
+    Roles(roles::Arguments),
     /// Have this machine decide alone, when those that voted with it are lost for good
     ForceLeader(force::Arguments),
 }
@@ -19,6 +22,7 @@ pub enum Verb {
 pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Token(arguments) => token::run(remote, arguments).await,
+        Verb::Roles(arguments) => roles::run(remote, arguments).await,
         Verb::ForceLeader(arguments) => force::run(arguments).await,
     }
 }

@@ -82,9 +82,10 @@ async fn ls(remote: &Remote) -> Result<ExitCode, Failure> {
         let cpu = format!("{} of {cores}", if is_known { busy } else { "-".to_owned() });
         let memory = format!("{} of {total}", if is_known { shown::size(used) } else { "-".to_owned() });
         let (instances, state) = (one.instances.to_string(), state(&one));
-        vec![one.node.id, one.node.hostname, state, instances, cpu, memory, shown::age(one.node.started_ms)]
+        let roles = if one.roles.is_empty() { "-".to_owned() } else { one.roles.join(", ") };
+        vec![one.node.id, one.node.hostname, state, roles, instances, cpu, memory, shown::age(one.node.started_ms)]
     });
-    shown::table(&["NODE", "HOST", "STATE", "INSTANCES", "CPU", "MEMORY", "UP"], rows.collect());
+    shown::table(&["NODE", "HOST", "STATE", "ROLES", "INSTANCES", "CPU", "MEMORY", "UP"], rows.collect());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -119,6 +120,9 @@ async fn show(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failur
     );
     for (name, value) in &node.labels {
         println!("label   {name}={value}");
+    }
+    for role in &one.roles {
+        println!("role    {role}");
     }
     for limit in &node.limits {
         println!("limit   {limit}");

@@ -20,6 +20,9 @@ export interface Live<T> {
   refresh(): void;
 }
 
+/** What of a cluster's state a machine's line is made of. */
+export const isOfNodes = (key: string) => /^(node|load|verdict|cluster)\//.test(key);
+
 export interface Options {
   /** Which changed keys concern this answer; without it the watch is not listened to. */
   keys?: (key: string) => boolean;

@@ -230,10 +230,16 @@ export interface Load {
   memory_reserved_bytes: number;
 }
 
+/** Up, or since when it has not been heard of. */
+export type Presence = "up" | { silent: { since_ms: number } } | { down: { since_ms: number } };
+
 export interface NodeDetail {
   node: Node;
   load: Load;
   instances: number;
+  presence: Presence;
+  /** What it does for the cluster besides being there. */
+  roles: string[];
 }
 
 export interface Image {

@@ -5,10 +5,12 @@
 
 use super::spec::{Id, Role};
 use super::step::{Change, Refused, Step};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who has which role. One value in control, replaced as a whole.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Assignment {
     /// Rises with every change; the epoch of every role given by that change.
     pub revision: u64,
@@ -26,7 +28,8 @@ pub struct Assignment {
 }
 
 /// A role a machine was given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Given {
     /// The revision that gave it. Whoever names an earlier one acts by what is over.
     pub epoch: u64,
@@ -34,14 +37,15 @@ pub struct Given {
 }
 
 /// Two assigners that share their work; one while the other is lost, or on a cluster of one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pair {
     /// One or two.
     pub members: BTreeMap<Id, Given>,
 }
 
 /// The one machine that may be the active gateway, while its lease runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gateway {
     pub holder: Id,
     pub epoch: u64,

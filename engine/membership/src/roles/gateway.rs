@@ -36,15 +36,22 @@ pub(super) fn grant(view: &View<'_>) -> Option<Decision> {
     }
 }
 
-/// A machine that people asked to be the gateway becomes it, when all is quiet.
+/// A machine that people asked to be the gateway becomes it, when all is quiet, and else one that does not lead.
 pub(super) fn tidy(view: &View<'_>) -> Option<Decision> {
     let last = view.assignment.gateway.as_ref()?;
     let quiet = lease(view) == Lease::Held && !last.hand_over && view.stays(&last.holder);
     let heir = heir(view, None)?;
-    let better =
-        asked(view, heir) && !asked(view, &last.holder) && view.machine(heir).is_some_and(|it| !it.considerate);
-    let why = || format!("{heir} was asked to be the gateway when it joined");
-    (quiet && better).then(|| Decision::new(Change::HandOver, why()))
+    if !quiet || asked(view, &last.holder) || view.machine(heir).is_none_or(|it| it.considerate) {
+        return None;
+    }
+    let why = if asked(view, heir) {
+        format!("{heir} was asked to be the gateway when it joined")
+    } else if leads(view, &last.holder) && !leads(view, heir) && view.open(heir) {
+        format!("{} leads: were it lost as the gateway too, an election would have to come first", last.holder)
+    } else {
+        return None;
+    };
+    Some(Decision::new(Change::HandOver, why))
 }
 
 pub(super) fn waits(view: &View<'_>) -> Option<String> {
@@ -69,17 +76,22 @@ fn lease(view: &View<'_>) -> Lease {
     if told_of == present { view.input.lease } else { Lease::Held }
 }
 
-/// The best to be the gateway: asked for it, else one who orchestrates, for it knows the machines already.
+/// The best to be the gateway: asked for it, else one who orchestrates, for it knows the machines already, and does not
+/// lead, so that the two are not lost together.
 fn heir<'a>(view: &View<'a>, except: Option<&Id>) -> Option<&'a Id> {
     let others = || view.staying.iter().copied().filter(|id| except != Some(*id));
     let rank = |id: &&'a Id| {
         let machine = view.machine(id);
         let considerate = machine.is_some_and(|machine| machine.considerate);
         let load = machine.map_or(0, |machine| machine.load_per_mille / 100);
-        (!asked(view, id), considerate, !view.assignment.orchestrates(id), load, *id)
+        (!asked(view, id), considerate, leads(view, id), !view.assignment.orchestrates(id), load, *id)
     };
     let open = others().filter(|id| view.open(id)).min_by_key(rank);
     open.or_else(|| others().min_by_key(rank))
+}
+
+fn leads(view: &View<'_>, id: &str) -> bool {
+    view.machine(id).is_some_and(|machine| machine.leads)
 }
 
 fn asked(view: &View<'_>, id: &str) -> bool {

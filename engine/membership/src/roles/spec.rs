@@ -1,6 +1,8 @@
 //! What is wanted of a cluster, and what is known of its machines. Plain data.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// A machine's name: its key, never its address.
@@ -11,7 +13,8 @@ pub type Id = Arc<str>;
 pub const FSYNC_P99_US_MAX: u64 = 50_000;
 
 /// The least number of each role, as far as there are machines. One gateway is active in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Spec {
     pub monitors: usize,
     /// Assigners come as two buddies, on two machines.
@@ -50,6 +53,8 @@ pub struct Machine {
     pub asked: Option<Role>,
     /// Its copy of control's log has all that is committed, or nearly. Says nothing of one that has no copy.
     pub caught_up: bool,
+    /// It leads the control group: were it the gateway too, its loss would take an election before another is the gateway.
+    pub leads: bool,
 }
 
 impl Default for Machine {
@@ -65,6 +70,7 @@ impl Default for Machine {
             considerate: false,
             asked: None,
             caught_up: false,
+            leads: false,
         }
     }
 }
@@ -109,6 +115,16 @@ pub enum Role {
     Monitor,
     Assigner,
     Worker,
+}
+
+impl FromStr for Role {
+    type Err = ();
+
+    /// As join tokens say it.
+    fn from_str(text: &str) -> Result<Role, ()> {
+        let all = [Role::Gateway, Role::Monitor, Role::Assigner, Role::Worker];
+        all.into_iter().find(|role| role.to_string() == text).ok_or(())
+    }
 }
 
 impl fmt::Display for Role {

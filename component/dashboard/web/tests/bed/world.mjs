@@ -209,6 +209,8 @@ function node(id, hostname, role, now, labels, load, instances) {
       psi_cpu: 0, psi_memory: 0, psi_io: 0, cpu_reserved_millis: 300, memory_reserved_bytes: 192 * MIB, ...load,
     },
     instances,
+    presence: "up",
+    roles: id === "n1" ? ["gateway", "monitor", "voter"] : ["worker"],
   };
 }
 

@@ -64,6 +64,26 @@ fn a_gateway_that_lets_its_lease_run_out_is_passed_over_though_it_seems_up() {
 }
 
 #[test]
+fn the_gateway_is_another_than_who_leads() {
+    let mut cluster = Quiet::of(2, Spec::default());
+    cluster.machine(1).leads = true;
+    cluster.settle();
+    assert_eq!(cluster.assignment.gateway.as_ref().map(|gateway| &gateway.holder), Some(&id(2)));
+    cluster.machine(1).leads = false;
+    cluster.machine(2).leads = true;
+    let done = cluster.settle();
+    assert_eq!(done, ["ask the gateway to hand over", "make m1 the gateway, epoch 2"]);
+    assert_eq!(cluster.settle(), Vec::<String>::new());
+    cluster.down(1);
+    cluster.settle();
+    assert_eq!(
+        cluster.assignment.gateway.as_ref().map(|gateway| &gateway.holder),
+        Some(&id(2)),
+        "nobody else is there"
+    );
+}
+
+#[test]
 fn who_was_asked_to_be_the_gateway_becomes_it_once_the_other_has_stopped() {
     let mut cluster = seven();
     cluster.machine(7).asked = Some(Role::Gateway);

@@ -185,6 +185,7 @@ struct Known {
     draining: Set,
     caught_up: Set,
     leads: bool,
+    leader: u8,
     lease: Lease,
     settled: bool,
     roles: Roles,
@@ -408,6 +409,7 @@ impl Model {
             draining: world.draining,
             caught_up: world.caught_up & world.roles.learners,
             leads: world.leads,
+            leader: world.leader,
             lease: world.lease,
             settled: world.settled,
             roles: world.roles,
@@ -444,6 +446,7 @@ impl Model {
             zone: self.zones.get(usize::from(number) % self.zones.len().max(1)).map(|zone| Arc::from(*zone)),
             durable: !has(self.slow, number),
             caught_up: has(known.caught_up, number),
+            leads: number == known.leader,
             ..Machine::default()
         };
         self.ids.iter().zip(0..).map(|(id, number)| (Arc::clone(id), machine(number))).collect()
