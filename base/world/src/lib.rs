@@ -8,4 +8,6 @@ pub mod disk;
 pub mod memory;
 pub mod net;
 pub mod random;
+pub mod simulated;
 pub mod task;
+pub mod worker;

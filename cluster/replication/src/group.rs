@@ -181,8 +181,8 @@ impl Group {
         network: Arc<dyn Network>,
     ) -> Result<Self, OpenError> {
         let (disk, directory, log_options) = (Arc::clone(&options.disk), options.directory.clone(), options.log);
-        let opened = tokio::task::spawn_blocking(move || Log::open(disk, &directory, log_options)).await;
-        let (log, recovery) = opened.map_err(|error| OpenError::Raft(error.to_string()))??;
+        let opened = world::task::blocking(move || Log::open(disk, &directory, log_options)).await;
+        let (log, recovery) = opened.ok_or_else(|| OpenError::Raft("reading the log panicked".to_owned()))??;
         if let Some((path, offset, bytes)) = &recovery.torn {
             tracing::info!(path = %path.display(), offset, bytes, "cut off a write that was never acknowledged");
         }
@@ -361,12 +361,12 @@ impl Group {
         }
         self.inner.tasks.lock().expect("taking the tasks never panics").clear();
         let (lane, store) = (Arc::clone(&self.inner.lane), self.inner.store.clone());
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = world::task::blocking(move || {
             store.save();
             lane.close();
         });
-        if let Err(error) = closed.await {
-            tracing::warn!(%error, "the last checkpoint was not written");
+        if closed.await.is_none() {
+            tracing::warn!("the last checkpoint was not written");
         }
     }
 

@@ -16,6 +16,7 @@ mod machine_store;
 mod message;
 mod meters;
 mod network;
+mod runtime;
 mod switchboard;
 mod types;
 

@@ -157,12 +157,12 @@ impl RaftStateMachine<Types> for MachineStore {
     ) -> Result<(), StorageError> {
         let mark = Mark { version: MARK_VERSION, applied: meta.last_log_id, membership: meta.last_membership.clone() };
         let (machine, encoded) = (Arc::clone(&self.machine), mark.encode());
-        let restored = tokio::task::spawn_blocking(move || machine.restore(&encoded, snapshot.get_ref())).await;
+        let restored = world::task::blocking(move || machine.restore(&encoded, snapshot.get_ref())).await;
         let failed = |error: AnyError| StorageIoError::write_snapshot(Some(meta.signature()), error);
         match restored {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(failed(AnyError::new(&error)).into()),
-            Err(error) => return Err(failed(AnyError::new(&error)).into()),
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(failed(AnyError::new(&error)).into()),
+            None => return Err(failed(AnyError::error("restoring it panicked")).into()),
         }
         let mut position = self.position();
         *position = Position { mark: mark.clone(), saved: mark, commands: 0, bytes: 0 };
@@ -189,8 +189,8 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
         if let Some((checkpoint, mark)) = self.taken.take() {
             let store = self.store.clone();
-            let written = tokio::task::spawn_blocking(move || store.written(checkpoint, &mark)).await;
-            written.map_err(|error| StorageIoError::write_state_machine(AnyError::new(&error)))?;
+            let written = world::task::blocking(move || store.written(checkpoint, &mark)).await;
+            written.ok_or_else(|| StorageIoError::write_state_machine(AnyError::error("the checkpoint panicked")))?;
         }
         // After a failed write this is the checkpoint before, which openraft recognises and purges nothing for.
         let saved = self.store.position().saved.clone();

@@ -1,5 +1,6 @@
 //! The types openraft is instantiated with, under short names. Plain data.
 
+use crate::runtime::Runtime;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::Cursor;
@@ -36,6 +37,7 @@ openraft::declare_raft_types!(
         // Where a member is found is the network's knowledge: identity is a key, never an address.
         Node = openraft::EmptyNode,
         SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type Entry = openraft::Entry<Types>;
