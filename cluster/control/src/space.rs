@@ -210,8 +210,8 @@ impl Space {
 
     /// Waits until this member has applied `revision`, so that whoever was acknowledged also reads it here.
     async fn seen(&self, revision: u64) {
-        let mut progress = self.inner.keyspace.board().subscribe();
-        let caught_up = progress.wait_for(|progress| progress.revision >= revision || progress.closed);
+        let progress = self.inner.keyspace.board().listen();
+        let caught_up = progress.until(|progress| progress.revision >= revision || progress.closed);
         if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
             tracing::warn!(revision, "acknowledged by the leader but not applied here yet");
         }

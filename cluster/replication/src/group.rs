@@ -478,9 +478,8 @@ impl Proposer for Group {
             let read = |bytes: &[u8]| read_answer::<Result<Option<u64>, ProposeError>>(bytes).map(|(index, _)| index);
             self.in_time(async {
                 let index = self.at_leader(&Message::ReadIndex, || self.read_index_here(), read).await?;
-                let wait = self.inner.raft.wait(Some(PROPOSE_WITHIN));
-                let applied = wait.applied_index_at_least(index, "read index");
-                applied.await.map(|_| ()).map_err(|_| ProposeError::NoLeader)
+                self.inner.store.applied().until(|applied| *applied >= index).await;
+                Ok(())
             })
             .await
         })

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use storage::replicated::{Checkpoint, Machine};
 use tokio::sync::Notify;
 use wire::diagnostic::chain;
+use world::bell::{Bell, Listener};
 
 /// Commands after which a checkpoint is due: replaying as many takes milliseconds.
 const CHECKPOINT_COMMANDS: u64 = 2_000;
@@ -55,12 +56,27 @@ pub(crate) struct MachineStore {
     position: Arc<Mutex<Position>>,
     /// Rung when a checkpoint is due.
     due: Arc<Notify>,
+    /// The index of the last entry applied.
+    applied: Arc<Bell<Option<u64>>>,
 }
 
 impl MachineStore {
     pub(crate) fn new(machine: Arc<dyn Machine>, saved: Mark) -> Self {
+        let applied = Arc::new(Bell::new(saved.applied.map(|applied| applied.index)));
         let position = Position { mark: saved.clone(), saved, commands: 0, bytes: 0 };
-        Self { machine, position: Arc::new(Mutex::new(position)), due: Arc::new(Notify::new()) }
+        Self { machine, position: Arc::new(Mutex::new(position)), due: Arc::new(Notify::new()), applied }
+    }
+
+    /// Tells of the last entry applied.
+    pub(crate) fn applied(&self) -> Listener<Option<u64>> {
+        self.applied.listen()
+    }
+
+    fn tell_applied(&self, mark: &Mark) {
+        self.applied.change(|applied| {
+            *applied = mark.applied.map(|applied| applied.index);
+            true
+        });
     }
 
     pub(crate) fn due(&self) -> Arc<Notify> {
@@ -139,6 +155,8 @@ impl RaftStateMachine<Types> for MachineStore {
                 self.due.notify_one();
             }
         }
+        let mark = self.position().mark.clone();
+        self.tell_applied(&mark);
         Ok(replies)
     }
 
@@ -165,7 +183,9 @@ impl RaftStateMachine<Types> for MachineStore {
             None => return Err(failed(AnyError::error("restoring it panicked")).into()),
         }
         let mut position = self.position();
-        *position = Position { mark: mark.clone(), saved: mark, commands: 0, bytes: 0 };
+        *position = Position { mark: mark.clone(), saved: mark.clone(), commands: 0, bytes: 0 };
+        drop(position);
+        self.tell_applied(&mark);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use world::random::Dice;
 use world::simulated::Host;
 
 /// Small, so that segments begin and end all the time.
-const SEGMENT_BYTES: u64 = 128 * 1024;
+const SEGMENT_BYTES: u64 = 256 * 1024;
 /// 2026-01-01, where every machine's clock begins.
 const WALL_MS: u64 = 1_767_225_600_000;
 /// How often a machine whose power goes while it starts is started again.
