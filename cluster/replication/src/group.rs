@@ -237,7 +237,7 @@ impl Group {
         if !self.is_only_voter() {
             return Ok(());
         }
-        // It restores its own leadership if it had one; otherwise it need not wait for anybody's heartbeat.
+        // It need not wait for anybody's heartbeat.
         if self.leading().is_none() {
             raft.trigger().elect().await.map_err(|error| failed(error.to_string()))?;
         }

@@ -72,9 +72,10 @@ impl MachineStore {
         self.applied.listen()
     }
 
-    fn tell_applied(&self, mark: &Mark) {
+    fn tell_applied(&self) {
+        let index = self.position().mark.applied.map(|applied| applied.index);
         self.applied.change(|applied| {
-            *applied = mark.applied.map(|applied| applied.index);
+            *applied = index;
             true
         });
     }
@@ -155,8 +156,7 @@ impl RaftStateMachine<Types> for MachineStore {
                 self.due.notify_one();
             }
         }
-        let mark = self.position().mark.clone();
-        self.tell_applied(&mark);
+        self.tell_applied();
         Ok(replies)
     }
 
@@ -183,9 +183,9 @@ impl RaftStateMachine<Types> for MachineStore {
             None => return Err(failed(AnyError::error("restoring it panicked")).into()),
         }
         let mut position = self.position();
-        *position = Position { mark: mark.clone(), saved: mark.clone(), commands: 0, bytes: 0 };
+        *position = Position { mark: mark.clone(), saved: mark, commands: 0, bytes: 0 };
         drop(position);
-        self.tell_applied(&mark);
+        self.tell_applied();
         Ok(())
     }
 
