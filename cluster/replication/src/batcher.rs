@@ -4,7 +4,7 @@
 //! of commands a second, and a lone command waits for nobody.
 
 use crate::lane::Lane;
-use crate::types::{Commands, Raft, RaftError};
+use crate::types::{Commands, Logged, Raft, RaftError};
 use openraft::error::ClientWriteError;
 use std::sync::Arc;
 use storage::replicated::ProposeError;
@@ -71,13 +71,20 @@ async fn commit(raft: &Raft, lane: &Lane, batch: Vec<Waiting>, bytes: usize) {
     }
     let (commands, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|waiting| (waiting.command, waiting.answer)).unzip();
-    let written = raft.client_write(Commands(Arc::new(commands))).await;
+    let (began, logged) = (world::clock::monotonic(), Logged::default());
+    let written = raft.client_write(Commands(Arc::new(commands), logged.clone())).await;
     let refused = match written {
         Ok(response) => {
             for (answer, reply) in answers.into_iter().zip(response.data.0) {
                 drop(answer.send(Ok(reply)));
             }
             return;
+        }
+        // openraft says so too when another leader's entries took the place of this one, which a third leader may still have: who
+        // proposes again would have it happen twice.
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) if logged.get() => {
+            let waited = world::clock::monotonic() - began;
+            Refused::Failed(ProposeError::Unanswered { waited_ms: waited.as_millis() as u64 })
         }
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Refused::NotLeader(forward.leader_id),
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => stopped(error.to_string()),

@@ -9,7 +9,7 @@ use crate::entry;
 use crate::lane::Lane;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{AnyError, LogState, OptionalSend, RaftLogReader};
+use openraft::{AnyError, EntryPayload, LogState, OptionalSend, RaftLogReader};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -176,6 +176,9 @@ impl RaftLogStorage<Types> for LogStore {
             let mut memory = self.memory();
             for entry in entries {
                 let bytes = entry::encode(&entry);
+                if let EntryPayload::Normal(commands) = &entry.payload {
+                    commands.1.set();
+                }
                 memory.push(entry, bytes.len());
                 batch.entries.push(bytes);
             }
