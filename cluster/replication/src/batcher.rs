@@ -5,6 +5,7 @@
 
 use crate::lane::Lane;
 use crate::types::{Commands, Logged, Raft, RaftError};
+use openraft::ServerState;
 use openraft::error::ClientWriteError;
 use std::sync::Arc;
 use storage::replicated::ProposeError;
@@ -30,6 +31,8 @@ pub(crate) enum Refused {
 
 pub(crate) struct Waiting {
     pub(crate) command: Vec<u8>,
+    /// The leadership it is meant for, if not any.
+    pub(crate) term: Option<u64>,
     pub(crate) answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
 }
 
@@ -64,14 +67,33 @@ pub(crate) async fn run(raft: Raft, lane: Arc<Lane>, mut arriving: mpsc::Receive
     }
 }
 
+/// The term in which this member leads.
+pub(crate) fn leading(raft: &Raft) -> Option<u64> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow();
+    (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
+}
+
 async fn commit(raft: &Raft, lane: &Lane, batch: Vec<Waiting>, bytes: usize) {
     let needed = bytes + batch.len() * COMMAND_BYTES + ENTRY_BYTES;
     if !lane.admits(needed as u64).await {
         return refuse(batch, || Refused::Failed(ProposeError::DiskFull));
     }
+    // openraft takes messages in order: whatever ends a leadership that there is now comes before its next.
+    let term = leading(raft);
+    let (batch, late): (Vec<_>, Vec<_>) =
+        batch.into_iter().partition(|waiting| waiting.term.is_none() || waiting.term == term);
+    refuse(late, || Refused::NotLeader(None));
+    if batch.is_empty() {
+        return;
+    }
     let (commands, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|waiting| (waiting.command, waiting.answer)).unzip();
     let (began, logged) = (world::clock::monotonic(), Logged::default());
+    let waited = || {
+        let waited_ms = (world::clock::monotonic() - began).as_millis() as u64;
+        Refused::Failed(ProposeError::Unanswered { waited_ms })
+    };
     let written = raft.client_write(Commands(Arc::new(commands), logged.clone())).await;
     let refused = match written {
         Ok(response) => {
@@ -82,10 +104,7 @@ async fn commit(raft: &Raft, lane: &Lane, batch: Vec<Waiting>, bytes: usize) {
         }
         // openraft says so too when another leader's entries took the place of this one, which a third leader may still have: who
         // proposes again would have it happen twice.
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) if logged.get() => {
-            let waited = world::clock::monotonic() - began;
-            Refused::Failed(ProposeError::Unanswered { waited_ms: waited.as_millis() as u64 })
-        }
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) if logged.get() => waited(),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Refused::NotLeader(forward.leader_id),
         Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => stopped(error.to_string()),
         Err(RaftError::Fatal(error)) => stopped(error.to_string()),

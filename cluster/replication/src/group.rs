@@ -9,7 +9,7 @@ use crate::message::{Message, answer, read_answer};
 use crate::network::{Network, Peers, SendError};
 use crate::types::{Raft, RaftError};
 use openraft::error::{CheckIsLeaderError, ClientWriteError};
-use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
@@ -262,11 +262,8 @@ impl Group {
             Some(Message::Append(request)) => answer(&raft.append_entries(request).await, &[]),
             Some(Message::Vote(request)) => answer(&raft.vote(request).await, &[]),
             Some(Message::Snapshot(request)) => answer(&raft.install_snapshot(request).await, &[]),
-            Some(Message::Propose(command)) => to_answer(self.propose_here(command).await.map_err(no_leader)),
-            Some(Message::Ask(question)) => to_answer(match self.leading() {
-                Some(_) => Ok(self.inner.machine.answer(&question)),
-                None => Err(ProposeError::NoLeader),
-            }),
+            Some(Message::Propose(command)) => to_answer(self.propose_here(command, None).await.map_err(no_leader)),
+            Some(Message::Ask(question)) => to_answer(self.answer_here(&question).await.map_err(no_leader)),
             Some(Message::ReadIndex) => answer(&self.read_index_here().await.map_err(no_leader), &[]),
         }
     }
@@ -376,18 +373,26 @@ impl Group {
         voters == [self.inner.node]
     }
 
-    /// Has the command committed if this member leads.
-    async fn propose_here(&self, command: Vec<u8>) -> Result<Vec<u8>, Refused> {
+    /// Has the command committed if this member leads, in `term` if one is given.
+    async fn propose_here(&self, command: Vec<u8>, term: Option<u64>) -> Result<Vec<u8>, Refused> {
         if self.inner.lane.is_full() {
             return Err(Refused::Failed(ProposeError::DiskFull));
         }
         let (answer, answered) = oneshot::channel();
-        let sent = self.inner.commands.try_send(WaitingCommand { command, answer });
+        let sent = self.inner.commands.try_send(WaitingCommand { command, term, answer });
         if sent.is_err() {
             return Err(Refused::Failed(ProposeError::Busy { waiting: WAITING_MAX }));
         }
         let ended = ProposeError::Stopped { reason: "it was closed".to_owned() };
         answered.await.unwrap_or(Err(Refused::Failed(ended)))
+    }
+
+    /// The machine's answer, if this member still leads: who leads on without knowing that others have elected another would say
+    /// what nobody holds to.
+    async fn answer_here(&self, question: &[u8]) -> Result<Vec<u8>, Refused> {
+        let index = self.read_index_here().await?;
+        self.inner.store.applied().until(|applied| *applied >= index).await;
+        Ok(self.inner.machine.answer(question))
     }
 
     async fn read_index_here(&self) -> Result<Option<u64>, Refused> {
@@ -457,15 +462,18 @@ impl Proposer for Group {
     fn propose(&self, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
         Box::pin(async move {
             let message = Message::Propose(command.clone());
-            self.in_time(self.at_leader(&message, || self.propose_here(command.clone()), from_answer)).await
+            self.in_time(self.at_leader(&message, || self.propose_here(command.clone(), None), from_answer)).await
         })
+    }
+
+    fn propose_leading(&self, term: u64, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        Box::pin(self.in_time(async move { self.propose_here(command, Some(term)).await.map_err(no_leader) }))
     }
 
     fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
         Box::pin(async move {
             let message = Message::Ask(question.clone());
-            let here = || async { Ok(self.inner.machine.answer(&question)) };
-            self.in_time(self.at_leader(&message, here, from_answer)).await
+            self.in_time(self.at_leader(&message, || self.answer_here(&question), from_answer)).await
         })
     }
 
@@ -486,9 +494,7 @@ impl Proposer for Group {
     }
 
     fn leading(&self) -> Option<u64> {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow();
-        (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
+        batcher::leading(&self.inner.raft)
     }
 }
 
