@@ -76,7 +76,12 @@ pub struct Options {
     pub start: Start,
     pub timing: Timing,
     pub log: storage::log::Options,
+    /// Commands after which a checkpoint is due.
+    pub checkpoint_commands: u64,
 }
+
+/// Replaying as many takes milliseconds.
+pub const CHECKPOINT_COMMANDS: u64 = 2_000;
 
 impl Options {
     /// The first machine of a group, on this machine's disk.
@@ -88,6 +93,7 @@ impl Options {
             start: Start::Found,
             timing: Timing::default(),
             log: storage::log::Options::default(),
+            checkpoint_commands: CHECKPOINT_COMMANDS,
         }
     }
 }
@@ -200,7 +206,7 @@ impl Group {
         }
         let logs =
             LogStore::new(Arc::clone(&lane), reader, note).map_err(|error| OpenError::Raft(error.to_string()))?;
-        let store = MachineStore::new(Arc::clone(&machine), saved);
+        let store = MachineStore::new(Arc::clone(&machine), saved, options.checkpoint_commands);
         let config = Arc::new(config(options.timing)?);
         let raft = Raft::new(options.node, config, Peers(Arc::clone(&network)), logs, store.clone())
             .await

@@ -14,9 +14,7 @@ use tokio::sync::Notify;
 use wire::diagnostic::chain;
 use world::bell::{Bell, Listener};
 
-/// Commands after which a checkpoint is due: replaying as many takes milliseconds.
-const CHECKPOINT_COMMANDS: u64 = 2_000;
-/// And bytes: two of the log's segments.
+/// Bytes of commands after which a checkpoint is due: two of the log's segments.
 const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How far a machine is. Version 1, the first; there is no predecessor.
@@ -56,15 +54,17 @@ pub(crate) struct MachineStore {
     position: Arc<Mutex<Position>>,
     /// Rung when a checkpoint is due.
     due: Arc<Notify>,
+    /// After this many commands one is due.
+    due_commands: u64,
     /// The index of the last entry applied.
     applied: Arc<Bell<Option<u64>>>,
 }
 
 impl MachineStore {
-    pub(crate) fn new(machine: Arc<dyn Machine>, saved: Mark) -> Self {
+    pub(crate) fn new(machine: Arc<dyn Machine>, saved: Mark, due_commands: u64) -> Self {
         let applied = Arc::new(Bell::new(saved.applied.map(|applied| applied.index)));
         let position = Position { mark: saved.clone(), saved, commands: 0, bytes: 0 };
-        Self { machine, position: Arc::new(Mutex::new(position)), due: Arc::new(Notify::new()), applied }
+        Self { machine, position: Arc::new(Mutex::new(position)), due: Arc::new(Notify::new()), due_commands, applied }
     }
 
     /// Tells of the last entry applied.
@@ -152,7 +152,7 @@ impl RaftStateMachine<Types> for MachineStore {
             }
             position.commands += commands as u64;
             position.bytes += bytes as u64;
-            if position.commands >= CHECKPOINT_COMMANDS || position.bytes >= CHECKPOINT_BYTES {
+            if position.commands >= self.due_commands || position.bytes >= CHECKPOINT_BYTES {
                 self.due.notify_one();
             }
         }

@@ -70,5 +70,6 @@ pub(crate) type Vote = openraft::Vote<u64>;
 pub(crate) type StorageError = openraft::StorageError<u64>;
 pub(crate) type StorageIoError = openraft::StorageIOError<u64>;
 pub(crate) type StoredMembership = openraft::StoredMembership<u64, openraft::EmptyNode>;
+pub(crate) type Metrics = openraft::RaftMetrics<u64, openraft::EmptyNode>;
 pub(crate) type Raft = openraft::Raft<Types>;
 pub(crate) type RaftError<E = openraft::error::Infallible> = openraft::error::RaftError<u64, E>;

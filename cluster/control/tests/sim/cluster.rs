@@ -205,7 +205,7 @@ async fn open(
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let keyspace = Keyspace::open(Arc::clone(&disk), Path::new("/control/state")).map_err(|error| chain(&error))?;
     let log = storage::log::Options { segment_bytes: SEGMENT_BYTES };
-    let options = Options { disk, directory: "/control/log".into(), node, start, timing, log };
+    let options = Options { disk, node, start, timing, log, ..Options::alone(Path::new("/control/log")) };
     let opened = Group::open(options, keyspace.clone(), net.line(node)).await;
     let group = opened.map_err(|error| chain(&error))?;
     let space = Space::start(keyspace, Arc::new(group.clone()));
