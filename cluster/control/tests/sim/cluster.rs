@@ -1,5 +1,6 @@
 //! Machines of a simulated cluster: the real log, group, key space and space on a disk, a clock and a network that can be broken.
 
+use crate::careless::{self, Careless};
 use crate::network::Net;
 use crate::record::Record;
 use control::{Keyspace, Space, WatchError};
@@ -10,12 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use storage::replicated::Proposer;
 use wire::diagnostic::chain;
-use world::disk::{Disk, Simulated};
+use world::disk::Simulated;
 use world::random::Dice;
 use world::simulated::Host;
 
 /// Small, so that segments begin and end all the time.
 const SEGMENT_BYTES: u64 = 256 * 1024;
+/// And so few that snapshots are sent to whoever was away for a while.
+const CHECKPOINT_COMMANDS: u64 = 150;
 /// 2026-01-01, where every machine's clock begins.
 const WALL_MS: u64 = 1_767_225_600_000;
 /// How often a machine whose power goes while it starts is started again.
@@ -36,6 +39,7 @@ pub(crate) struct Cluster {
     pub(crate) record: Record,
     dice: Arc<Dice>,
     timing: Timing,
+    careless: Option<Careless>,
     state: Arc<Mutex<State>>,
 }
 
@@ -49,10 +53,11 @@ struct State {
 }
 
 impl Cluster {
-    pub(crate) fn new(dice: Dice, record: Record) -> Self {
+    pub(crate) fn new(dice: Dice, record: Record, careless: Option<Careless>) -> Self {
         let state = State { next: 1, ..State::default() };
         let net = Net::new(dice.others());
-        Self { net, record, dice: Arc::new(dice), timing: Timing::default(), state: Arc::new(Mutex::new(state)) }
+        let timing = Timing::default();
+        Self { net, record, dice: Arc::new(dice), timing, careless, state: Arc::new(Mutex::new(state)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -158,7 +163,7 @@ impl Cluster {
             if loses_power {
                 disk.lose_power_after(self.dice.roll() % 40);
             }
-            let opened = host.spawn(open(node, start, disk.clone(), self.timing, self.net.clone())).await;
+            let opened = host.spawn(self.clone().open(node, start, disk.clone())).await;
             match opened.expect("nobody kills a machine that starts") {
                 Ok((group, space)) => {
                     disk.lose_power_after(u64::MAX);
@@ -179,6 +184,20 @@ impl Cluster {
         self.record.violated(format!("machine {node} did not start in {STARTS} times"));
     }
 
+    async fn open(self, node: u64, start: Start, disk: Simulated) -> Result<(Group, Space), String> {
+        let disk = careless::disk(disk, self.careless);
+        let opened = Keyspace::open(Arc::clone(&disk), Path::new("/control/state"));
+        let keyspace = opened.map_err(|error| chain(&error))?;
+        let log = storage::log::Options { segment_bytes: SEGMENT_BYTES };
+        let log_at = Options::alone(Path::new("/control/log"));
+        let timing = self.timing;
+        let options = Options { disk, node, start, timing, log, checkpoint_commands: CHECKPOINT_COMMANDS, ..log_at };
+        let opened = Group::open(options, keyspace.clone(), self.net.line(node)).await;
+        let group = opened.map_err(|error| chain(&error))?;
+        let space = Space::start(keyspace, Arc::new(careless::Member(group.clone(), self.careless)));
+        Ok((group, space))
+    }
+
     /// Ends every fault: lines are mended, who is down is up.
     pub(crate) async fn heal(&self) {
         self.net.mend_all();
@@ -193,23 +212,6 @@ impl Cluster {
             }
         }
     }
-}
-
-async fn open(
-    node: u64,
-    start: Start,
-    disk: Simulated,
-    timing: Timing,
-    net: Net,
-) -> Result<(Group, Space), String> {
-    let disk: Arc<dyn Disk> = Arc::new(disk);
-    let keyspace = Keyspace::open(Arc::clone(&disk), Path::new("/control/state")).map_err(|error| chain(&error))?;
-    let log = storage::log::Options { segment_bytes: SEGMENT_BYTES };
-    let options = Options { disk, node, start, timing, log, ..Options::alone(Path::new("/control/log")) };
-    let opened = Group::open(options, keyspace.clone(), net.line(node)).await;
-    let group = opened.map_err(|error| chain(&error))?;
-    let space = Space::start(keyspace, Arc::new(group.clone()));
-    Ok((group, space))
 }
 
 /// Follows all that a machine says happens, from where it stood when it was last up.

@@ -6,15 +6,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod careless;
 mod clients;
 mod cluster;
 mod faults;
+mod known;
 mod linear;
 mod network;
 mod record;
 mod run;
 mod verdict;
 
+use careless::Careless;
 use run::{Plan, explore, run};
 
 /// Simulated minutes of each of the tests below: together they are more than an hour.
@@ -52,7 +55,7 @@ fn five_busy_machines_stay_linearizable() {
 
 #[test]
 fn fifty_power_cuts_of_all_machines_at_once_lose_nothing() {
-    explore("fifty_power_cuts", Plan { blackouts: 50, clients: 16, think_ms: 20, ..Plan::of(3, 0) });
+    explore("fifty_power_cuts", Plan { blackouts: 50, clients: 8, think_ms: 150, ..Plan::of(3, 0) });
 }
 
 #[test]
@@ -62,6 +65,22 @@ fn the_same_seed_makes_the_same_bytes() {
         let (first, again, other) = (run(plan, 11), run(plan, 11), run(plan, 12));
         assert_eq!((first.trace, first.calls), (again.trace, again.calls), "{machines} machines");
         assert_ne!(first.trace, other.trace);
+    }
+}
+
+#[test]
+fn careless_members_are_found_out() {
+    let short = Plan::of(3, 5);
+    for (careless, plan) in [
+        (Careless::Reads, short),
+        (Careless::PassesOn, short),
+        (Careless::Syncs, Plan { blackouts: 5, ..short }),
+    ] {
+        let plan = Plan { careless: Some(careless), ..plan };
+        let seeds = 1..=12;
+        let found = seeds.clone().find(|seed| !run(plan, *seed).violations.is_empty());
+        println!("{careless:?}: found by seed {found:?}");
+        assert!(found.is_some(), "{careless:?} is not found by seeds {seeds:?}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! One run: a cluster, its clients and its faults from one seed, and the verdict.
 
+use crate::careless::Careless;
 use crate::clients::Load;
 use crate::cluster::Cluster;
 use crate::record::Record;
@@ -20,16 +21,18 @@ pub(crate) struct Plan {
     pub(crate) think_ms: u64,
     /// Instead of all kinds of faults: that many power cuts of all machines at once.
     pub(crate) blackouts: usize,
+    pub(crate) careless: Option<Careless>,
 }
 
 impl Plan {
     pub(crate) fn of(machines: u64, minutes: u64) -> Self {
-        Self { machines, minutes, clients: 6, think_ms: 500, blackouts: 0 }
+        Self { machines, minutes, clients: 6, think_ms: 500, blackouts: 0, careless: None }
     }
 }
 
 /// What came out.
 #[derive(Debug)]
+#[expect(dead_code, reason = "some of it is only shown")]
 pub(crate) struct Report {
     pub(crate) trace: u64,
     pub(crate) calls: usize,
@@ -91,7 +94,7 @@ async fn simulate(plan: Plan, seed: u64) -> Report {
     let began = tokio::time::Instant::now();
     let dice = Dice::seeded(seed);
     let record = Record::new(told("BRAMBLE_SIM_TELL").is_some());
-    let cluster = Cluster::new(dice.others(), record.clone());
+    let cluster = Cluster::new(dice.others(), record.clone(), plan.careless);
     cluster.found(plan.machines).await;
     let load = Load {
         cluster: cluster.clone(),
