@@ -32,21 +32,20 @@ pub(crate) fn key(family: usize, key: usize) -> String {
 
 /// Why a call has no answer.
 struct Failed {
-    /// It may have happened, or happen yet.
+    /// It may have happened, or happen yet. What a space says never happened is taken at its word, and checked.
     maybe: bool,
     why: String,
 }
 
 impl From<SpaceError> for Failed {
     fn from(error: SpaceError) -> Self {
-        let maybe = match &error {
-            SpaceError::Unavailable(ProposeError::NoLeader | ProposeError::Busy { .. } | ProposeError::DiskFull) => {
-                false
-            }
-            SpaceError::DiskFull | SpaceError::LeaseNotFound { .. } => false,
-            _ => true,
-        };
-        Self { maybe, why: error.to_string() }
+        let never = matches!(
+            &error,
+            SpaceError::Unavailable(ProposeError::NoLeader | ProposeError::Busy { .. } | ProposeError::DiskFull)
+                | SpaceError::DiskFull
+                | SpaceError::LeaseNotFound { .. }
+        );
+        Self { maybe: !never, why: error.to_string() }
     }
 }
 

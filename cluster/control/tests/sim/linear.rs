@@ -212,18 +212,12 @@ mod tests {
 
     #[test]
     fn a_stale_read_is_found() {
-        let history = [
-            call(put(0, 1), 0, 1, true, &[]),
-            call(put(0, 2), 2, 3, true, &[]),
-            call(get(0), 4, 5, true, &[Some(1)]),
-        ];
+        let history =
+            [call(put(0, 1), 0, 1, true, &[]), call(put(0, 2), 2, 3, true, &[]), call(get(0), 4, 5, true, &[Some(1)])];
         assert_eq!(check(&history), Err(2));
         // Two reads of one write under way: the second must not see less than the first.
-        let back = [
-            call(put(0, 1), 0, 9, true, &[]),
-            call(get(0), 1, 2, true, &[Some(1)]),
-            call(get(0), 3, 4, true, &[None]),
-        ];
+        let back =
+            [call(put(0, 1), 0, 9, true, &[]), call(get(0), 1, 2, true, &[Some(1)]), call(get(0), 3, 4, true, &[None])];
         assert!(check(&back).is_err());
     }
 
@@ -316,7 +310,8 @@ mod tests {
                         _ => get(0),
                     };
                     let (called, took) = (number * 4 + dice.roll() % 8, 1 + dice.roll() % 16);
-                    let read = if operation == get(0) { vec![Some(dice.roll() % 3).filter(|read| *read > 0)] } else { vec![] };
+                    let read =
+                        if operation == get(0) { vec![Some(dice.roll() % 3).filter(|read| *read > 0)] } else { vec![] };
                     let succeeded = operation.compares.is_empty() || dice.roll() % 2 == 0;
                     let outcome = Outcome { succeeded, read };
                     Call { operation, called, answered: (dice.roll() % 5 > 0).then_some((called + took, outcome)) }

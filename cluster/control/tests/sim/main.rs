@@ -71,11 +71,9 @@ fn the_same_seed_makes_the_same_bytes() {
 #[test]
 fn careless_members_are_found_out() {
     let short = Plan::of(3, 5);
-    for (careless, plan) in [
-        (Careless::Reads, short),
-        (Careless::PassesOn, short),
-        (Careless::Syncs, Plan { blackouts: 5, ..short }),
-    ] {
+    for (careless, plan) in
+        [(Careless::Reads, short), (Careless::PassesOn, short), (Careless::Syncs, Plan { blackouts: 5, ..short })]
+    {
         let plan = Plan { careless: Some(careless), ..plan };
         let seeds = 1..=12;
         let found = seeds.clone().find(|seed| !run(plan, *seed).violations.is_empty());

@@ -39,7 +39,7 @@ pub(crate) struct Recorded {
     pub(crate) trace: u64,
     followed: BTreeMap<u64, u64>,
     order: u64,
-    lines: Option<Vec<String>>,
+    tells: bool,
 }
 
 /// Clones are the same record.
@@ -53,8 +53,7 @@ impl Record {
     /// `tells`: every line is printed as well.
     pub(crate) fn new(tells: bool) -> Self {
         // FNV-1a's beginning.
-        let recorded =
-            Recorded { trace: 0xcbf2_9ce4_8422_2325, lines: tells.then(Vec::new), ..Recorded::default() };
+        let recorded = Recorded { trace: 0xcbf2_9ce4_8422_2325, tells, ..Recorded::default() };
         Self { started: tokio::time::Instant::now(), state: Arc::new(Mutex::new(recorded)) }
     }
 
@@ -71,9 +70,8 @@ impl Record {
         for byte in line.bytes().chain([b'\n']) {
             recorded.trace = (recorded.trace ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
-        if let Some(lines) = &mut recorded.lines {
+        if recorded.tells {
             println!("{line}");
-            lines.push(line);
         }
     }
 

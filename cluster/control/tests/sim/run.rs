@@ -39,6 +39,8 @@ pub(crate) struct Report {
     pub(crate) answered: usize,
     pub(crate) revisions: usize,
     pub(crate) renewals: usize,
+    /// Watches that were told that what they missed is gone.
+    pub(crate) skipped: u64,
     pub(crate) messages: u64,
     pub(crate) simulated: Duration,
     pub(crate) faults: std::collections::BTreeMap<&'static str, u64>,
@@ -96,12 +98,8 @@ async fn simulate(plan: Plan, seed: u64) -> Report {
     let record = Record::new(told("BRAMBLE_SIM_TELL").is_some());
     let cluster = Cluster::new(dice.others(), record.clone(), plan.careless);
     cluster.found(plan.machines).await;
-    let load = Load {
-        cluster: cluster.clone(),
-        think_ms: plan.think_ms,
-        values: Arc::default(),
-        ended: Arc::default(),
-    };
+    let load =
+        Load { cluster: cluster.clone(), think_ms: plan.think_ms, values: Arc::default(), ended: Arc::default() };
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..plan.clients {
         clients.spawn(load.clone().client(number, dice.others()));
@@ -109,8 +107,7 @@ async fn simulate(plan: Plan, seed: u64) -> Report {
     for number in 0..2 {
         clients.spawn(load.clone().holder(number, dice.others()));
     }
-    let broken = faults_of(plan, load.clone(), dice.others());
-    broken.await;
+    faults_of(plan, load.clone(), dice.others()).await;
     load.ended.store(true, std::sync::atomic::Ordering::Relaxed);
     while clients.join_next().await.is_some() {}
     cluster.heal().await;
@@ -125,6 +122,7 @@ async fn simulate(plan: Plan, seed: u64) -> Report {
         answered: recorded.calls.iter().filter(|told| told.call.answered.is_some()).count(),
         revisions: recorded.changes.len(),
         renewals: recorded.renewals.len(),
+        skipped: recorded.skipped,
         messages: cluster.net.messages(),
         simulated: began.elapsed(),
         faults: recorded.faults.clone(),
@@ -166,7 +164,8 @@ async fn agreed(cluster: &Cluster) -> Vec<(u64, Listing)> {
             }
         }
         let all = listings.len() == led.voters.len() + led.learners.len();
-        let held = listings.iter().any(|(_, listing)| listing.entries.iter().any(|entry| entry.key.starts_with("held/")));
+        let held =
+            listings.iter().any(|(_, listing)| listing.entries.iter().any(|entry| entry.key.starts_with("held/")));
         let told = listings.iter().all(|(node, listing)| cluster.record.followed(*node) >= listing.revision);
         let settled = listings.windows(2).all(|pair| pair[0].1.revision == pair[1].1.revision);
         if all && !held && told && settled {

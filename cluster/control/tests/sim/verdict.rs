@@ -73,7 +73,9 @@ fn acknowledged(recorded: &Recorded) -> Vec<String> {
             linear::Act::Delete(_) | linear::Act::Get(_) => None,
         });
         let there = recorded.changes.get(&revision).map(|(_, changes)| changes);
-        let has = |value: &Vec<u8>| there.is_some_and(|changes| changes.iter().any(|change| change.1.as_ref() == Some(value)));
+        let has = |value: &Vec<u8>| {
+            there.is_some_and(|changes| changes.iter().any(|change| change.1.as_ref() == Some(value)))
+        };
         !puts.collect::<Vec<_>>().iter().all(has)
     });
     lost.map(|told| format!("acknowledged at revision {:?} and lost: {}", told.revision, told.said)).collect()
@@ -94,7 +96,10 @@ fn unexplained(recorded: &Recorded, family: usize, all_known: bool) -> Option<St
     let told = recorded.calls.iter().filter(|told| told.family == family).filter(counts).collect::<Vec<_>>();
     let calls = told.iter().map(|told| told.call.clone()).collect::<Vec<_>>();
     let number = linear::check(&calls).err()?;
-    Some(format!("not linearizable in family {family}: {}, answered {:?}", told[number].said, told[number].call.answered))
+    Some(format!(
+        "not linearizable in family {family}: {}, answered {:?}",
+        told[number].said, told[number].call.answered
+    ))
 }
 
 /// A leased key is there until its time after the last renewal, counted from when whoever renewed began to ask.

@@ -117,5 +117,13 @@ pub(crate) async fn member(
 
 pub(crate) fn options(disk: Arc<dyn Disk>, directory: &Path, node: u64, start: Start) -> Options {
     let log = storage::log::Options { segment_bytes: 256 * 1024 };
-    Options { disk, directory: directory.to_owned(), node, start, timing: TIMING, log, checkpoint_commands: CHECKPOINT_COMMANDS }
+    Options {
+        disk,
+        directory: directory.to_owned(),
+        node,
+        start,
+        timing: TIMING,
+        log,
+        checkpoint_commands: CHECKPOINT_COMMANDS,
+    }
 }
