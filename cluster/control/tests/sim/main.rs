@@ -25,7 +25,7 @@ const MINUTES: u64 = 11;
 
 #[test]
 fn three_machines_stay_linearizable_while_they_are_broken() {
-    explore("three_machines_stay", Plan::of(3, MINUTES));
+    explore("three_machines_stay_linearizable_while", Plan::of(3, MINUTES));
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn three_busy_machines_stay_linearizable() {
 
 #[test]
 fn five_machines_stay_linearizable_while_they_are_broken() {
-    explore("five_machines_stay", Plan::of(5, MINUTES));
+    explore("five_machines_stay_linearizable_while", Plan::of(5, MINUTES));
 }
 
 #[test]
