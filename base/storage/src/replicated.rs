@@ -62,7 +62,12 @@ pub trait Proposer: Send + Sync + 'static {
     /// the leader is asked. Dropped while it waits, the command may or may not be applied.
     fn propose(&self, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>>;
 
-    /// Has the leader's machine answer `question` from memory.
+    /// As [`Proposer::propose`], but only while this member leads in `term`, and never passed on: for what a leader decides by
+    /// what it alone knows. Another that leads by then may know better.
+    fn propose_leading(&self, term: u64, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>>;
+
+    /// Has the leader's machine answer `question` from memory. It was still the leader, and its machine up to date, at some time
+    /// after the call.
     fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>>;
 
     /// Returns once this member's machine has applied everything that was acknowledged before the call.

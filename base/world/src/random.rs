@@ -1,5 +1,6 @@
 //! Randomness from the kernel: ids, tokens, jitter.
 
+use crate::simulated;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Letters and digits without those a person confuses (Crockford's base 32, lower case).
@@ -10,6 +11,12 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// # Panics
 /// When the kernel has no randomness: nothing may go on without it, since ids and tokens would repeat.
 pub fn fill(out: &mut [u8]) {
+    if let Some(host) = simulated::current() {
+        for bytes in out.chunks_mut(8) {
+            bytes.copy_from_slice(&host.dice().roll().to_le_bytes()[..bytes.len()]);
+        }
+        return;
+    }
     getrandom::fill(out).expect("the kernel hands out random bytes");
 }
 
@@ -21,6 +28,7 @@ pub fn number() -> u64 {
 }
 
 /// Even numbers without a system call (splitmix64), for ids and choices that need not be secret.
+#[derive(Debug)]
 pub struct Dice(AtomicU64);
 
 impl Dice {

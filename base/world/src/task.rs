@@ -1,5 +1,6 @@
 //! Tasks: each has a name and an owner. Dropping the owner's [`Task`] cancels the work at its next await.
 
+use crate::simulated;
 use std::future::Future;
 use tokio::task::JoinHandle;
 
@@ -13,9 +14,27 @@ pub struct Task<T = ()> {
 
 /// Starts `work` under `name` on the current runtime.
 pub fn spawn<T: Send + 'static>(name: &'static str, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    Task { name, handle: Some(start(work)) }
+}
+
+/// Starts `work` for a library that keeps its tasks in its own way; everybody else spawns.
+pub fn start<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
-    let handle = tokio::spawn(work);
-    Task { name, handle: Some(handle) }
+    match simulated::current() {
+        None => tokio::spawn(work),
+        Some(host) => host.spawn(work),
+    }
+}
+
+/// Does what blocks where it keeps nobody waiting. `None` when it panicked. Dropped while it waits, the work may end all the same.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match simulated::current() {
+        None => tokio::task::spawn_blocking(work).await.ok(),
+        Some(host) => {
+            host.block().await;
+            Some(work())
+        }
+    }
 }
 
 impl<T> Task<T> {

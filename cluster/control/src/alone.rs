@@ -28,6 +28,10 @@ impl Proposer for Alone {
         })
     }
 
+    fn propose_leading(&self, _term: u64, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        self.propose(command)
+    }
+
     fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
         Box::pin(async move { Ok(self.keyspace.answer(&question)) })
     }

@@ -3,7 +3,7 @@
 
 use crate::state::{Limits, State};
 use std::sync::{RwLock, RwLockReadGuard};
-use tokio::sync::watch;
+use world::bell::{Bell, Listener};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 pub(crate) struct Board {
     state: RwLock<State>,
-    progress: watch::Sender<Progress>,
+    progress: Bell<Progress>,
 }
 
 impl Board {
@@ -23,7 +23,7 @@ impl Board {
     }
 
     pub(crate) fn holding(state: State) -> Self {
-        let progress = watch::Sender::new(Progress { revision: state.revision, closed: false });
+        let progress = Bell::new(Progress { revision: state.revision, closed: false });
         Self { state: RwLock::new(state), progress }
     }
 
@@ -38,7 +38,7 @@ impl Board {
             let result = change(&mut state);
             (result, state.revision)
         };
-        self.progress.send_if_modified(|progress| {
+        self.progress.change(|progress| {
             let moved = progress.revision < revision;
             progress.revision = progress.revision.max(revision);
             moved
@@ -46,16 +46,19 @@ impl Board {
         result
     }
 
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
+    pub(crate) fn listen(&self) -> Listener<Progress> {
+        self.progress.listen()
     }
 
     /// Watches and others that wait for a revision.
     pub(crate) fn watches(&self) -> usize {
-        self.progress.receiver_count()
+        self.progress.listeners()
     }
 
     pub(crate) fn close(&self) {
-        self.progress.send_modify(|progress| progress.closed = true);
+        self.progress.change(|progress| {
+            progress.closed = true;
+            true
+        });
     }
 }

@@ -119,7 +119,9 @@ impl Machine for Keyspace {
         if let Some(id) = lease {
             let ttl_ms = self.board.read().leases.get(&id).map(|lease| lease.ttl_ms);
             match ttl_ms {
-                Some(ttl_ms) => self.deadlines().renew(id, ttl_ms, world::clock::monotonic()),
+                Some(ttl_ms) => {
+                    self.deadlines().renew(id, ttl_ms, world::clock::monotonic());
+                }
                 None => self.deadlines().forget(id),
             }
             self.leases_changed.notify_one();
@@ -132,10 +134,10 @@ impl Machine for Keyspace {
             Err(_) => Answer::Malformed,
             Ok(Question::Renew { id }) => {
                 let ttl_ms = self.board.read().leases.get(&id).map(|lease| lease.ttl_ms);
-                match ttl_ms {
+                let renewed = |ttl_ms: &u64| self.deadlines().renew(id, *ttl_ms, world::clock::monotonic());
+                match ttl_ms.filter(renewed) {
                     None => Answer::LeaseNotFound { id },
                     Some(ttl_ms) => {
-                        self.deadlines().renew(id, ttl_ms, world::clock::monotonic());
                         self.leases_changed.notify_one();
                         Answer::Renewed { ttl_ms }
                     }

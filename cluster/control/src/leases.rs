@@ -14,6 +14,8 @@ pub(crate) struct Deadlines {
     term: Option<u64>,
     ends: BTreeMap<u64, Instant>,
     order: BTreeSet<(Instant, u64)>,
+    /// Leases whose revocation is on its way, where nobody can call it back.
+    ending: BTreeSet<u64>,
 }
 
 impl Deadlines {
@@ -25,20 +27,35 @@ impl Deadlines {
         self.term = term;
         self.ends.clear();
         self.order.clear();
+        self.ending.clear();
         for (id, ttl_ms) in leases {
             self.renew(id, ttl_ms, now);
         }
     }
 
-    /// Sets the end of a lease, known or not, to `ttl_ms` from `now`.
-    pub(crate) fn renew(&mut self, id: u64, ttl_ms: u64, now: Instant) {
+    /// Sets the end of a lease, known or not, to `ttl_ms` from `now`; false when it is being ended.
+    pub(crate) fn renew(&mut self, id: u64, ttl_ms: u64, now: Instant) -> bool {
+        if self.ending.contains(&id) {
+            return false;
+        }
         self.forget(id);
         let end = now + Duration::from_millis(ttl_ms);
         self.ends.insert(id, end);
         self.order.insert((end, id));
+        true
+    }
+
+    /// Takes it down that a lease is being ended, if it is still over; from then on it cannot be renewed.
+    pub(crate) fn end(&mut self, id: u64, now: Instant) -> bool {
+        let is_over = self.ends.get(&id).is_some_and(|end| *end <= now);
+        if is_over {
+            self.ending.insert(id);
+        }
+        is_over
     }
 
     pub(crate) fn forget(&mut self, id: u64) {
+        self.ending.remove(&id);
         if let Some(end) = self.ends.remove(&id) {
             self.order.remove(&(end, id));
         }

@@ -176,7 +176,7 @@ impl Space {
     /// # Errors
     /// [`SpaceError::LeaseNotFound`], or as [`Space::commit`].
     pub async fn revoke(&self, id: u64) -> Result<(), SpaceError> {
-        let revision = self.inner.revoke(id).await?;
+        let revision = revoked(&self.inner.propose(&Command::Revoke { id }).await?)?;
         self.seen(revision).await;
         Ok(())
     }
@@ -210,8 +210,8 @@ impl Space {
 
     /// Waits until this member has applied `revision`, so that whoever was acknowledged also reads it here.
     async fn seen(&self, revision: u64) {
-        let mut progress = self.inner.keyspace.board().subscribe();
-        let caught_up = progress.wait_for(|progress| progress.revision >= revision || progress.closed);
+        let progress = self.inner.keyspace.board().listen();
+        let caught_up = progress.until(|progress| progress.revision >= revision || progress.closed);
         if tokio::time::timeout(CATCH_UP, caught_up).await.is_err() {
             tracing::warn!(revision, "acknowledged by the leader but not applied here yet");
         }
@@ -229,30 +229,38 @@ impl Inner {
         Reply::decode(&reply).map_err(|malformed| SpaceError::Protocol(malformed.0))
     }
 
-    async fn revoke(&self, id: u64) -> Result<u64, SpaceError> {
-        match self.propose(&Command::Revoke { id }).await? {
-            Reply::Leased { revision } => Ok(revision),
-            Reply::Refused(refusal) => Err(refused(refusal)),
-            Reply::Committed(_) => Err(SpaceError::Protocol("a transaction's reply to a revocation")),
-        }
+    /// Ends a lease that is over as far as this leadership knows.
+    async fn end(&self, id: u64, term: u64) -> Result<u64, SpaceError> {
+        let reply = self.proposer.propose_leading(term, Command::Revoke { id }.encode()).await?;
+        revoked(&Reply::decode(&reply).map_err(|malformed| SpaceError::Protocol(malformed.0))?)
     }
 
     async fn expire(&self, now: Instant) -> Result<usize, SpaceError> {
         let term = self.proposer.leading();
         self.keyspace.lead(term, now);
-        if term.is_none() {
-            return Ok(0);
-        }
+        let Some(term) = term else { return Ok(0) };
         let due = self.keyspace.deadlines().due(now);
         let mut ended = 0;
         for id in due {
-            match self.revoke(id).await {
+            // It may have been renewed while others were ended.
+            if !self.keyspace.deadlines().end(id, now) {
+                continue;
+            }
+            match self.end(id, term).await {
                 Ok(_) => ended += 1,
                 Err(SpaceError::LeaseNotFound { .. }) => self.keyspace.deadlines().forget(id),
                 Err(error) => return Err(error),
             }
         }
         Ok(ended)
+    }
+}
+
+fn revoked(reply: &Reply) -> Result<u64, SpaceError> {
+    match reply {
+        Reply::Leased { revision } => Ok(*revision),
+        Reply::Refused(refusal) => Err(refused(*refusal)),
+        Reply::Committed(_) => Err(SpaceError::Protocol("a transaction's reply to a revocation")),
     }
 }
 

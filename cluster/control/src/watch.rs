@@ -7,7 +7,7 @@
 use crate::board::{Board, Progress};
 use crate::{Event, WatchError};
 use std::sync::Arc;
-use tokio::sync::watch;
+use world::bell::Listener;
 
 /// One answer of [`Watch::next`] holds about this many events; a transaction's are never parted.
 const BATCH_EVENTS: usize = 256;
@@ -16,7 +16,7 @@ const BATCH_EVENTS: usize = 256;
 #[derive(Debug)]
 pub struct Watch {
     board: Arc<Board>,
-    progress: watch::Receiver<Progress>,
+    progress: Listener<Progress>,
     prefix: String,
     /// Everything before this revision has been handed out.
     from_revision: u64,
@@ -27,7 +27,7 @@ impl Watch {
     /// `from_revision` 0 means: what comes from now on.
     pub(crate) fn new(board: &Arc<Board>, prefix: &str, from_revision: u64) -> Self {
         let from_revision = if from_revision == 0 { board.read().revision + 1 } else { from_revision };
-        let progress = board.subscribe();
+        let progress = board.listen();
         Self { board: Arc::clone(board), progress, prefix: prefix.to_owned(), from_revision, started: false }
     }
 
@@ -39,7 +39,7 @@ impl Watch {
     /// [`WatchError`]; the watch is then over: list again and watch from there.
     pub async fn next(&mut self) -> Result<Vec<Event>, WatchError> {
         loop {
-            let progress = *self.progress.borrow_and_update();
+            let progress = self.progress.value();
             if progress.closed {
                 return Err(WatchError::Closed);
             }
@@ -55,8 +55,7 @@ impl Watch {
                     }
                 }
             }
-            // The sender lives in the board, which this watch holds: an error cannot happen, and would be an end.
-            self.progress.changed().await.map_err(|_| WatchError::Closed)?;
+            self.progress.until(|now| *now != progress).await;
         }
     }
 

@@ -4,9 +4,11 @@
 //! of commands a second, and a lone command waits for nobody.
 
 use crate::lane::Lane;
-use crate::types::{Commands, Raft, RaftError};
+use crate::types::{Commands, Logged, Metrics, Raft, RaftError};
+use openraft::ServerState;
 use openraft::error::ClientWriteError;
 use std::sync::Arc;
+use std::time::Duration;
 use storage::replicated::ProposeError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,6 +18,8 @@ pub(crate) const WAITING_MAX: usize = 4096;
 const BATCH_COMMANDS: usize = 512;
 /// Bytes of one entry, unless a single command is larger.
 const BATCH_BYTES: usize = 1024 * 1024;
+/// How long after the end of a leadership its entries' proposers are told what became of them.
+const SAID_WITHIN: Duration = Duration::from_secs(1);
 /// What an entry adds to its commands, at most: its own header, each command's length, the log's frame.
 const ENTRY_BYTES: usize = 256;
 const COMMAND_BYTES: usize = 4;
@@ -30,6 +34,8 @@ pub(crate) enum Refused {
 
 pub(crate) struct Waiting {
     pub(crate) command: Vec<u8>,
+    /// The leadership it is meant for, if not any.
+    pub(crate) term: Option<u64>,
     pub(crate) answer: oneshot::Sender<Result<Vec<u8>, Refused>>,
 }
 
@@ -64,24 +70,54 @@ pub(crate) async fn run(raft: Raft, lane: Arc<Lane>, mut arriving: mpsc::Receive
     }
 }
 
+/// The term in which this member leads.
+pub(crate) fn leading(raft: &Raft) -> Option<u64> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow();
+    (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
+}
+
 async fn commit(raft: &Raft, lane: &Lane, batch: Vec<Waiting>, bytes: usize) {
     let needed = bytes + batch.len() * COMMAND_BYTES + ENTRY_BYTES;
     if !lane.admits(needed as u64).await {
         return refuse(batch, || Refused::Failed(ProposeError::DiskFull));
     }
+    // openraft takes messages in order: whatever ends a leadership that there is now comes before its next.
+    let term = leading(raft);
+    let (batch, late): (Vec<_>, Vec<_>) =
+        batch.into_iter().partition(|waiting| waiting.term.is_none() || waiting.term == term);
+    refuse(late, || Refused::NotLeader(None));
+    if batch.is_empty() {
+        return;
+    }
     let (commands, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|waiting| (waiting.command, waiting.answer)).unzip();
-    let written = raft.client_write(Commands(Arc::new(commands))).await;
+    let (began, logged) = (world::clock::monotonic(), Logged::default());
+    let waited = || {
+        let waited_ms = (world::clock::monotonic() - began).as_millis() as u64;
+        Refused::Failed(ProposeError::Unanswered { waited_ms })
+    };
+    let written = tokio::select! {
+        biased;
+        written = raft.client_write(Commands(Arc::new(commands), logged.clone())) => Some(written),
+        () = over(raft, term) => None,
+    };
     let refused = match written {
-        Ok(response) => {
+        Some(Ok(response)) => {
             for (answer, reply) in answers.into_iter().zip(response.data.0) {
                 drop(answer.send(Ok(reply)));
             }
             return;
         }
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => Refused::NotLeader(forward.leader_id),
-        Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error))) => stopped(error.to_string()),
-        Err(RaftError::Fatal(error)) => stopped(error.to_string()),
+        // openraft says so too when another leader's entries took the place of this one, which a third leader may still have: who
+        // proposes again would have it happen twice.
+        Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) if logged.get() => waited(),
+        Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+            Refused::NotLeader(forward.leader_id)
+        }
+        Some(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(error)))) => stopped(error.to_string()),
+        Some(Err(RaftError::Fatal(error))) => stopped(error.to_string()),
+        None => waited(),
     };
     for answer in answers {
         drop(answer.send(Err(match &refused {
@@ -89,6 +125,16 @@ async fn commit(raft: &Raft, lane: &Lane, batch: Vec<Waiting>, bytes: usize) {
             Refused::Failed(error) => Refused::Failed(error.clone()),
         })));
     }
+}
+
+/// Waits until the leadership of `term` is over, and then as long as openraft may take to say what became of its entries. Of one
+/// that was stepped over by another leader's snapshot it never says anything: whoever waited on would wait for ever.
+async fn over(raft: &Raft, term: Option<u64>) {
+    let mut metrics = raft.metrics();
+    let leads = |metrics: &Metrics| metrics.state == ServerState::Leader && Some(metrics.current_term) == term;
+    // An error says that the group is gone, which is an end too.
+    drop(metrics.wait_for(|metrics| !leads(metrics)).await);
+    tokio::time::sleep(SAID_WITHIN).await;
 }
 
 fn stopped(reason: String) -> Refused {

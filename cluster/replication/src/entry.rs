@@ -3,7 +3,7 @@
 //! `version u8 | kind u8 | term u64 | leader u64 | index u64 | content`: 0 blank; 1 commands: count u32, then each
 //! with its length u32; 2 membership as JSON. This is version 1, the first; there is no predecessor.
 
-use crate::types::{Commands, Entry, LogId};
+use crate::types::{Commands, Entry, LogId, Logged};
 use openraft::{CommittedLeaderId, EntryPayload};
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Entry> {
     let log_id = LogId::new(CommittedLeaderId::new(number(2)?, number(10)?), number(18)?);
     let payload = match header[1] {
         0 => EntryPayload::Blank,
-        1 => EntryPayload::Normal(Commands(Arc::new(commands(content)?))),
+        1 => EntryPayload::Normal(Commands(Arc::new(commands(content)?), Logged::default())),
         2 => EntryPayload::Membership(serde_json::from_slice(content).ok()?),
         _ => return None,
     };

@@ -9,7 +9,7 @@ use crate::message::{Message, answer, read_answer};
 use crate::network::{Network, Peers, SendError};
 use crate::types::{Raft, RaftError};
 use openraft::error::{CheckIsLeaderError, ClientWriteError};
-use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
@@ -76,7 +76,12 @@ pub struct Options {
     pub start: Start,
     pub timing: Timing,
     pub log: storage::log::Options,
+    /// Commands after which a checkpoint is due.
+    pub checkpoint_commands: u64,
 }
+
+/// Replaying as many takes milliseconds.
+pub const CHECKPOINT_COMMANDS: u64 = 2_000;
 
 impl Options {
     /// The first machine of a group, on this machine's disk.
@@ -88,6 +93,7 @@ impl Options {
             start: Start::Found,
             timing: Timing::default(),
             log: storage::log::Options::default(),
+            checkpoint_commands: CHECKPOINT_COMMANDS,
         }
     }
 }
@@ -183,8 +189,8 @@ impl Group {
         network: Arc<dyn Network>,
     ) -> Result<Self, OpenError> {
         let (disk, directory, log_options) = (Arc::clone(&options.disk), options.directory.clone(), options.log);
-        let opened = tokio::task::spawn_blocking(move || Log::open(disk, &directory, log_options)).await;
-        let (log, recovery) = opened.map_err(|error| OpenError::Raft(error.to_string()))??;
+        let opened = world::task::blocking(move || Log::open(disk, &directory, log_options)).await;
+        let (log, recovery) = opened.ok_or_else(|| OpenError::Raft("reading the log panicked".to_owned()))??;
         if let Some((path, offset, bytes)) = &recovery.torn {
             tracing::info!(path = %path.display(), offset, bytes, "cut off a write that was never acknowledged");
         }
@@ -202,7 +208,7 @@ impl Group {
         }
         let logs =
             LogStore::new(Arc::clone(&lane), reader, note).map_err(|error| OpenError::Raft(error.to_string()))?;
-        let store = MachineStore::new(Arc::clone(&machine), saved);
+        let store = MachineStore::new(Arc::clone(&machine), saved, options.checkpoint_commands);
         let config = Arc::new(config(options.timing)?);
         let raft = Raft::new(options.node, config, Peers(Arc::clone(&network)), logs, store.clone())
             .await
@@ -239,7 +245,7 @@ impl Group {
         if !self.is_only_voter() {
             return Ok(());
         }
-        // It restores its own leadership if it had one; otherwise it need not wait for anybody's heartbeat.
+        // It need not wait for anybody's heartbeat.
         if self.leading().is_none() {
             raft.trigger().elect().await.map_err(|error| failed(error.to_string()))?;
         }
@@ -264,11 +270,8 @@ impl Group {
             Some(Message::Append(request)) => answer(&raft.append_entries(request).await, &[]),
             Some(Message::Vote(request)) => answer(&raft.vote(request).await, &[]),
             Some(Message::Snapshot(request)) => answer(&raft.install_snapshot(request).await, &[]),
-            Some(Message::Propose(command)) => to_answer(self.propose_here(command).await.map_err(no_leader)),
-            Some(Message::Ask(question)) => to_answer(match self.leading() {
-                Some(_) => Ok(self.inner.machine.answer(&question)),
-                None => Err(ProposeError::NoLeader),
-            }),
+            Some(Message::Propose(command)) => to_answer(self.propose_here(command, None).await.map_err(no_leader)),
+            Some(Message::Ask(question)) => to_answer(self.answer_here(&question).await.map_err(no_leader)),
             Some(Message::ReadIndex) => answer(&self.read_index_here().await.map_err(no_leader), &[]),
         }
     }
@@ -369,12 +372,12 @@ impl Group {
         }
         self.inner.tasks.lock().expect("taking the tasks never panics").clear();
         let (lane, store) = (Arc::clone(&self.inner.lane), self.inner.store.clone());
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = world::task::blocking(move || {
             store.save();
             lane.close();
         });
-        if let Err(error) = closed.await {
-            tracing::warn!(%error, "the last checkpoint was not written");
+        if closed.await.is_none() {
+            tracing::warn!("the last checkpoint was not written");
         }
     }
 
@@ -384,18 +387,26 @@ impl Group {
         voters == [self.inner.node]
     }
 
-    /// Has the command committed if this member leads.
-    async fn propose_here(&self, command: Vec<u8>) -> Result<Vec<u8>, Refused> {
+    /// Has the command committed if this member leads, in `term` if one is given.
+    async fn propose_here(&self, command: Vec<u8>, term: Option<u64>) -> Result<Vec<u8>, Refused> {
         if self.inner.lane.is_full() {
             return Err(Refused::Failed(ProposeError::DiskFull));
         }
         let (answer, answered) = oneshot::channel();
-        let sent = self.inner.commands.try_send(WaitingCommand { command, answer });
+        let sent = self.inner.commands.try_send(WaitingCommand { command, term, answer });
         if sent.is_err() {
             return Err(Refused::Failed(ProposeError::Busy { waiting: WAITING_MAX }));
         }
         let ended = ProposeError::Stopped { reason: "it was closed".to_owned() };
         answered.await.unwrap_or(Err(Refused::Failed(ended)))
+    }
+
+    /// The machine's answer, if this member still leads: who leads on without knowing that others have elected another would say
+    /// what nobody holds to.
+    async fn answer_here(&self, question: &[u8]) -> Result<Vec<u8>, Refused> {
+        let index = self.read_index_here().await?;
+        self.inner.store.applied().until(|applied| *applied >= index).await;
+        Ok(self.inner.machine.answer(question))
     }
 
     async fn read_index_here(&self) -> Result<Option<u64>, Refused> {
@@ -465,15 +476,18 @@ impl Proposer for Group {
     fn propose(&self, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
         Box::pin(async move {
             let message = Message::Propose(command.clone());
-            self.in_time(self.at_leader(&message, || self.propose_here(command.clone()), from_answer)).await
+            self.in_time(self.at_leader(&message, || self.propose_here(command.clone(), None), from_answer)).await
         })
+    }
+
+    fn propose_leading(&self, term: u64, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        Box::pin(self.in_time(async move { self.propose_here(command, Some(term)).await.map_err(no_leader) }))
     }
 
     fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
         Box::pin(async move {
             let message = Message::Ask(question.clone());
-            let here = || async { Ok(self.inner.machine.answer(&question)) };
-            self.in_time(self.at_leader(&message, here, from_answer)).await
+            self.in_time(self.at_leader(&message, || self.answer_here(&question), from_answer)).await
         })
     }
 
@@ -486,18 +500,15 @@ impl Proposer for Group {
             let read = |bytes: &[u8]| read_answer::<Result<Option<u64>, ProposeError>>(bytes).map(|(index, _)| index);
             self.in_time(async {
                 let index = self.at_leader(&Message::ReadIndex, || self.read_index_here(), read).await?;
-                let wait = self.inner.raft.wait(Some(PROPOSE_WITHIN));
-                let applied = wait.applied_index_at_least(index, "read index");
-                applied.await.map(|_| ()).map_err(|_| ProposeError::NoLeader)
+                self.inner.store.applied().until(|applied| *applied >= index).await;
+                Ok(())
             })
             .await
         })
     }
 
     fn leading(&self) -> Option<u64> {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow();
-        (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
+        batcher::leading(&self.inner.raft)
     }
 }
 

@@ -3,13 +3,14 @@
 //! A full disk does not fail a write here: it waits until there is room, since a failed write would end the group.
 //! Whoever proposes asks [`Lane::admits`] first, so that this is the exception. Ends when it is closed or dropped.
 
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use storage::log::{Batch, Log, LogError};
 use wire::diagnostic::chain;
+use world::worker::Worker;
 
 /// Room kept for what the group itself has to write: votes, memberships, the first entry of a term.
 const KEPT_BYTES: u64 = 64 * 1024;
@@ -35,31 +36,32 @@ struct Shared {
     slowest_us: AtomicU64,
 }
 
-#[derive(Debug)]
 pub(crate) struct Lane {
-    requests: Sender<Request>,
+    worker: Worker<Request>,
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("shared", &self.shared).finish_non_exhaustive()
+    }
 }
 
 impl Lane {
-    pub(crate) fn start(log: Log) -> std::io::Result<Self> {
-        // Not bounded by itself: the group has one write under way, its callers are bounded.
-        let (requests, received) = channel();
+    pub(crate) fn start(mut log: Log) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         shared.room_bytes.store(log.room_bytes(), Ordering::Release);
-        let thread = std::thread::Builder::new().name("replication.log".to_owned()).spawn({
+        // Not bounded by itself: the group has one write under way, its callers are bounded.
+        let worker = Worker::start("replication.log", {
             let shared = Arc::clone(&shared);
-            move || run(log, &received, &shared)
+            move |request| handle(&mut log, request, &shared)
         })?;
-        Ok(Self { requests, shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self { worker, shared })
     }
 
     /// Has `batch` written; `done` is called on the lane's thread once it is durable, or never will be.
     pub(crate) fn write(&self, batch: Batch, done: Done) {
-        if let Err(unsent) = self.requests.send(Request::Write(batch, done))
-            && let Request::Write(_, done) = unsent.0
-        {
+        if let Err(Request::Write(_, done)) = self.worker.send(Request::Write(batch, done)) {
             done(Err(LogError::Broken));
         }
     }
@@ -80,7 +82,7 @@ impl Lane {
             return false;
         }
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let asked = self.requests.send(Request::Prepare(answer));
+        let asked = self.worker.send(Request::Prepare(answer));
         asked.is_ok() && answered.await.is_ok() && self.has_room(bytes)
     }
 
@@ -101,9 +103,7 @@ impl Lane {
     /// From now on a write that finds the disk full fails, the one that waits for room included.
     pub(crate) fn give_up(&self) {
         self.shared.closing.store(true, Ordering::Release);
-        if let Some(thread) = &*self.thread.lock().expect("looking at a handle never panics") {
-            thread.thread().unpark();
-        }
+        self.worker.wake();
     }
 
     /// Time spent in them, and in the slowest.
@@ -115,9 +115,8 @@ impl Lane {
     /// Ends the thread and waits for it. Blocks at most for one sync.
     pub(crate) fn close(&self) {
         self.give_up();
-        drop(self.requests.send(Request::Close));
-        let thread = self.thread.lock().expect("taking a handle never panics").take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        drop(self.worker.send(Request::Close));
+        if !self.worker.join() {
             tracing::error!("the log's thread panicked");
         }
     }
@@ -129,33 +128,32 @@ impl Drop for Lane {
     }
 }
 
-fn run(mut log: Log, requests: &Receiver<Request>, shared: &Shared) {
-    while let Ok(request) = requests.recv() {
-        match request {
-            Request::Write(batch, done) => {
-                let start = world::clock::monotonic();
-                let result = write(&mut log, &batch, shared);
-                let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-                shared.writing_us.fetch_add(took_us, Ordering::Relaxed);
-                shared.slowest_us.fetch_max(took_us, Ordering::Relaxed);
-                shared.writes.fetch_add(1, Ordering::Relaxed);
-                shared.room_bytes.store(log.room_bytes(), Ordering::Release);
-                if let Err(error) = &result {
-                    tracing::error!(error = chain(error), hint = error.hint(), "the log cannot be written");
-                }
-                done(result);
+fn handle(log: &mut Log, request: Request, shared: &Shared) -> ControlFlow<()> {
+    match request {
+        Request::Write(batch, done) => {
+            let start = world::clock::monotonic();
+            let result = write(log, &batch, shared);
+            let took_us = u64::try_from((world::clock::monotonic() - start).as_micros()).unwrap_or(u64::MAX);
+            shared.writing_us.fetch_add(took_us, Ordering::Relaxed);
+            shared.slowest_us.fetch_max(took_us, Ordering::Relaxed);
+            shared.writes.fetch_add(1, Ordering::Relaxed);
+            shared.room_bytes.store(log.room_bytes(), Ordering::Release);
+            if let Err(error) = &result {
+                tracing::error!(error = chain(error), hint = error.hint(), "the log cannot be written");
             }
-            Request::Prepare(done) => {
-                log.prepare();
-                shared.room_bytes.store(log.room_bytes(), Ordering::Release);
-                // Whoever asked may have stopped waiting.
-                if done.send(()).is_err() {
-                    tracing::trace!("nobody waits for room any more");
-                }
-            }
-            Request::Close => return,
+            done(result);
         }
+        Request::Prepare(done) => {
+            log.prepare();
+            shared.room_bytes.store(log.room_bytes(), Ordering::Release);
+            // Whoever asked may have stopped waiting.
+            if done.send(()).is_err() {
+                tracing::trace!("nobody waits for room any more");
+            }
+        }
+        Request::Close => return ControlFlow::Break(()),
     }
+    ControlFlow::Continue(())
 }
 
 fn write(log: &mut Log, batch: &Batch, shared: &Shared) -> Result<(), LogError> {

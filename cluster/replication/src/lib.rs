@@ -16,9 +16,10 @@ mod machine_store;
 mod message;
 mod meters;
 mod network;
+mod runtime;
 mod switchboard;
 mod types;
 
-pub use group::{Group, MembersError, OpenError, Options, Overview, Start, Timing};
+pub use group::{CHECKPOINT_COMMANDS, Group, MembersError, OpenError, Options, Overview, Start, Timing};
 pub use network::{Network, Nowhere, SendError};
 pub use switchboard::Switchboard;

@@ -9,7 +9,7 @@ use crate::entry;
 use crate::lane::Lane;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{AnyError, LogState, OptionalSend, RaftLogReader};
+use openraft::{AnyError, EntryPayload, LogState, OptionalSend, RaftLogReader};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -156,8 +156,14 @@ impl RaftLogStorage<Types> for LogStore {
         Ok(())
     }
 
+    /// Asked once, at the start. openraft takes a member up as the leader that it was, as far as its checkpoint goes: what it had
+    /// acknowledged after that it would not read until something new is written. So a lead ends with the process: to its voter it
+    /// is a vote it gave, and it has to be elected again, in a new term, whose first entry commits all before.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        Ok(self.memory().note.vote)
+        let memory = self.memory();
+        let own = |vote: &Vote| vote.leader_id().voted_for() == Some(memory.note.node);
+        let given = |vote: Vote| if own(&vote) { Vote::new(vote.leader_id().term, memory.note.node) } else { vote };
+        Ok(memory.note.vote.map(given))
     }
 
     async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), StorageError>
@@ -170,6 +176,9 @@ impl RaftLogStorage<Types> for LogStore {
             let mut memory = self.memory();
             for entry in entries {
                 let bytes = entry::encode(&entry);
+                if let EntryPayload::Normal(commands) = &entry.payload {
+                    commands.1.set();
+                }
                 memory.push(entry, bytes.len());
                 batch.entries.push(bytes);
             }

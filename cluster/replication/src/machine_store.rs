@@ -12,10 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use storage::replicated::{Checkpoint, Machine};
 use tokio::sync::Notify;
 use wire::diagnostic::chain;
+use world::bell::{Bell, Listener};
 
-/// Commands after which a checkpoint is due: replaying as many takes milliseconds.
-const CHECKPOINT_COMMANDS: u64 = 2_000;
-/// And bytes: two of the log's segments.
+/// Bytes of commands after which a checkpoint is due: two of the log's segments.
 const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How far a machine is. Version 1, the first; there is no predecessor.
@@ -55,12 +54,30 @@ pub(crate) struct MachineStore {
     position: Arc<Mutex<Position>>,
     /// Rung when a checkpoint is due.
     due: Arc<Notify>,
+    /// After this many commands one is due.
+    due_commands: u64,
+    /// The index of the last entry applied.
+    applied: Arc<Bell<Option<u64>>>,
 }
 
 impl MachineStore {
-    pub(crate) fn new(machine: Arc<dyn Machine>, saved: Mark) -> Self {
+    pub(crate) fn new(machine: Arc<dyn Machine>, saved: Mark, due_commands: u64) -> Self {
+        let applied = Arc::new(Bell::new(saved.applied.map(|applied| applied.index)));
         let position = Position { mark: saved.clone(), saved, commands: 0, bytes: 0 };
-        Self { machine, position: Arc::new(Mutex::new(position)), due: Arc::new(Notify::new()) }
+        Self { machine, position: Arc::new(Mutex::new(position)), due: Arc::new(Notify::new()), due_commands, applied }
+    }
+
+    /// Tells of the last entry applied.
+    pub(crate) fn applied(&self) -> Listener<Option<u64>> {
+        self.applied.listen()
+    }
+
+    fn tell_applied(&self) {
+        let index = self.position().mark.applied.map(|applied| applied.index);
+        self.applied.change(|applied| {
+            *applied = index;
+            true
+        });
     }
 
     pub(crate) fn due(&self) -> Arc<Notify> {
@@ -135,10 +152,11 @@ impl RaftStateMachine<Types> for MachineStore {
             }
             position.commands += commands as u64;
             position.bytes += bytes as u64;
-            if position.commands >= CHECKPOINT_COMMANDS || position.bytes >= CHECKPOINT_BYTES {
+            if position.commands >= self.due_commands || position.bytes >= CHECKPOINT_BYTES {
                 self.due.notify_one();
             }
         }
+        self.tell_applied();
         Ok(replies)
     }
 
@@ -157,15 +175,17 @@ impl RaftStateMachine<Types> for MachineStore {
     ) -> Result<(), StorageError> {
         let mark = Mark { version: MARK_VERSION, applied: meta.last_log_id, membership: meta.last_membership.clone() };
         let (machine, encoded) = (Arc::clone(&self.machine), mark.encode());
-        let restored = tokio::task::spawn_blocking(move || machine.restore(&encoded, snapshot.get_ref())).await;
+        let restored = world::task::blocking(move || machine.restore(&encoded, snapshot.get_ref())).await;
         let failed = |error: AnyError| StorageIoError::write_snapshot(Some(meta.signature()), error);
         match restored {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(failed(AnyError::new(&error)).into()),
-            Err(error) => return Err(failed(AnyError::new(&error)).into()),
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(failed(AnyError::new(&error)).into()),
+            None => return Err(failed(AnyError::error("restoring it panicked")).into()),
         }
         let mut position = self.position();
         *position = Position { mark: mark.clone(), saved: mark, commands: 0, bytes: 0 };
+        drop(position);
+        self.tell_applied();
         Ok(())
     }
 
@@ -189,8 +209,8 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
         if let Some((checkpoint, mark)) = self.taken.take() {
             let store = self.store.clone();
-            let written = tokio::task::spawn_blocking(move || store.written(checkpoint, &mark)).await;
-            written.map_err(|error| StorageIoError::write_state_machine(AnyError::new(&error)))?;
+            let written = world::task::blocking(move || store.written(checkpoint, &mark)).await;
+            written.ok_or_else(|| StorageIoError::write_state_machine(AnyError::error("the checkpoint panicked")))?;
         }
         // After a failed write this is the checkpoint before, which openraft recognises and purges nothing for.
         let saved = self.store.position().saved.clone();

@@ -46,12 +46,29 @@ struct Content {
     /// How the length changed since the last sync, each as (least, greatest) a power cut may leave: a truncation is
     /// one step of the file system, a growing write gets there sector by sector.
     lengths: Vec<(usize, usize)>,
+    /// Where `now` may differ from `durable`, so that a sync costs what was written and not the whole file.
+    unsynced: Vec<(usize, usize)>,
     reserved_bytes: u64,
 }
 
 impl Content {
     fn taken_bytes(&self) -> u64 {
         self.reserved_bytes.max(self.now.len() as u64)
+    }
+
+    fn resize(&mut self, length: usize) {
+        let before = self.now.len();
+        self.unsynced.push((before.min(length), before.max(length)));
+        self.now.resize(length, 0);
+    }
+
+    fn sync(&mut self) {
+        self.durable.resize(self.now.len(), 0);
+        for (start, end) in self.unsynced.drain(..) {
+            let (start, end) = (start.min(self.now.len()), end.min(self.now.len()));
+            self.durable[start..end].copy_from_slice(&self.now[start..end]);
+        }
+        self.lengths.clear();
     }
 }
 
@@ -84,6 +101,16 @@ impl Simulated {
     /// part or whole.
     pub fn power_cut(&self) {
         self.state().power_cut();
+    }
+
+    /// Ends the process that uses the disk: its handles are dead and its locks are gone, but the power stays on, and with it what
+    /// was written and not synced. After [`Simulated::lose_power_after`] came true it is [`Simulated::power_cut`] that is meant.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.boot += 1;
+        state.powered = true;
+        state.operations_left = None;
+        state.locks.clear();
     }
 
     /// Lets `operations` more changing operations succeed; from then on every one fails, as for a machine whose power
@@ -243,6 +270,7 @@ impl State {
             content.durable = left;
         }
         content.lengths.clear();
+        content.unsynced.clear();
         self.contents.insert(id, content);
     }
 
@@ -378,8 +406,9 @@ impl File for SimulatedFile {
             let start = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
             if content.now.len() < start + written.len() {
                 content.lengths.push((content.now.len(), start + written.len()));
-                content.now.resize(start + written.len(), 0);
+                content.resize(start + written.len());
             }
+            content.unsynced.push((start, start + written.len()));
             content.now[start..start + written.len()].copy_from_slice(written);
             if written.len() < bytes.len() { Err(full()) } else { Ok(()) }
         })
@@ -394,7 +423,7 @@ impl File for SimulatedFile {
             let content = state.contents.entry(id).or_default();
             let length = usize::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
             content.lengths.push((length, length));
-            content.now.resize(length, 0);
+            content.resize(length);
             Ok(())
         })
     }
@@ -419,8 +448,7 @@ impl File for SimulatedFile {
         self.with(true, |state| {
             state.syncs += 1;
             let content = state.contents.entry(id).or_default();
-            content.durable.clone_from(&content.now);
-            content.lengths.clear();
+            content.sync();
             Ok(())
         })
     }

@@ -55,6 +55,10 @@ impl Proposer for Journal {
         })
     }
 
+    fn propose_leading(&self, _term: u64, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        self.propose(command)
+    }
+
     fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
         Box::pin(async move { Ok(self.keyspace.answer(&question)) })
     }
@@ -246,6 +250,10 @@ impl Proposer for Unpurged {
             self.0.log.lock().unwrap().write(&batch).unwrap();
             Ok(self.0.keyspace.apply(1, &command))
         })
+    }
+
+    fn propose_leading(&self, _term: u64, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
+        self.propose(command)
     }
 
     fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {

@@ -18,8 +18,7 @@ pub(crate) struct Machine {
 impl Machine {
     async fn open(disk: Arc<dyn Disk>, directory: &Path, node: u64, start: Start, network: Arc<dyn Network>) -> Self {
         let keyspace = Keyspace::open(Arc::clone(&disk), &directory.join("state")).unwrap();
-        let options =
-            Options { disk, directory: directory.join("log"), node, start, timing: TIMING, log: Default::default() };
+        let options = Options { disk, node, start, timing: TIMING, ..Options::alone(&directory.join("log")) };
         let group = Group::open(options, keyspace.clone(), network).await.unwrap();
         Self { space: Space::start(keyspace, Arc::new(group.clone())), group }
     }

@@ -1,6 +1,6 @@
 //! A machine for tests: it writes down every command it is given.
 
-use replication::{Group, Network, OpenError, Options, Start, Timing};
+use replication::{CHECKPOINT_COMMANDS, Group, Network, OpenError, Options, Start, Timing};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use storage::kv::{Change, Kv, KvError, Sync, Table};
@@ -117,5 +117,13 @@ pub(crate) async fn member(
 
 pub(crate) fn options(disk: Arc<dyn Disk>, directory: &Path, node: u64, start: Start) -> Options {
     let log = storage::log::Options { segment_bytes: 256 * 1024 };
-    Options { disk, directory: directory.to_owned(), node, start, timing: TIMING, log }
+    Options {
+        disk,
+        directory: directory.to_owned(),
+        node,
+        start,
+        timing: TIMING,
+        log,
+        checkpoint_commands: CHECKPOINT_COMMANDS,
+    }
 }
