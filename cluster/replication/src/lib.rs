@@ -19,6 +19,7 @@ mod network;
 mod switchboard;
 mod types;
 
+pub use forced::{RestoreError, restore};
 pub use group::{Group, MembersError, OpenError, Options, Overview, Start, Timing};
 pub use network::{Network, Nowhere, SendError};
 pub use switchboard::Switchboard;
