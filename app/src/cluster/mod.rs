@@ -14,6 +14,7 @@ pub mod join;
 mod keeper;
 mod line;
 mod reports;
+pub mod restore;
 mod seal;
 
 use crate::boot::BootError;

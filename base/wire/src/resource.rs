@@ -57,7 +57,10 @@ pub mod key {
     }
     /// [`super::ClusterAuthority`].
     pub const AUTHORITY: &str = "cluster/authority";
+    /// [`super::LastBackup`].
+    pub const LAST_BACKUP: &str = "cluster/backup";
     pub const MEMBERS: &str = "member/";
+    pub const TOKENS: &str = "token/";
     /// [`super::Fence`].
     pub fn fence(instance: &str) -> String {
         format!("fence/{instance}")
@@ -216,8 +219,26 @@ pub struct Node {
     pub ports_taken: Vec<u16>,
     /// It has an owner who comes first.
     pub considerate: Option<Considerate>,
+    /// Cores that compute wrong.
+    pub faults: Vec<CoreFault>,
     /// What its clocks on the wall show, east of Greenwich.
     pub utc_offset_minutes: i32,
+}
+
+/// A core that computes wrong, as its machine found out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CoreFault {
+    /// As the kernel counts them.
+    pub core: u32,
+    /// The kind of work: `sha256`, `float`, `memory`, …
+    pub test: String,
+    /// What is known to be right, or the part of it that differs.
+    pub expected: String,
+    pub got: String,
+    /// Another core gave a wrong answer too: then it is the memory, or what all cores share.
+    pub elsewhere: bool,
+    pub found_ms: u64,
 }
 
 /// What a machine's owner asks of the cluster.
@@ -326,6 +347,16 @@ pub struct Member {
     /// It was removed: its certificates count no more.
     #[serde(default)]
     pub revoked: bool,
+}
+
+/// When the state of record was last written to a file, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBackup {
+    pub at_ms: u64,
+    /// What was in it.
+    pub revision: u64,
+    /// Who wrote it.
+    pub machine: String,
 }
 
 /// The authority that signs what the machines of a cluster are known by.

@@ -1,6 +1,8 @@
 //! `bramble cluster …`.
 
+mod backup;
 mod force;
+mod restore;
 mod token;
 
 use super::failure::Failure;
@@ -12,6 +14,10 @@ use std::process::ExitCode;
 pub enum Verb {
     /// Print what lets another machine join: `bramble join TOKEN` there
     Token(token::Arguments),
+    /// Write what the cluster has agreed on to one file: stacks, members, secrets; not volumes
+    Backup(backup::Arguments),
+    /// Make this machine, while its node does not run, the first of a cluster with the state of a backup
+    Restore(restore::Arguments),
     /// Have this machine decide alone, when those that voted with it are lost for good
     ForceLeader(force::Arguments),
 }
@@ -19,6 +25,8 @@ pub enum Verb {
 pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Token(arguments) => token::run(remote, arguments).await,
+        Verb::Backup(arguments) => backup::run(remote, arguments).await,
+        Verb::Restore(arguments) => restore::run(remote, &arguments),
         Verb::ForceLeader(arguments) => force::run(arguments).await,
     }
 }
