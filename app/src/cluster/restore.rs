@@ -6,6 +6,7 @@
 
 use super::home::{Home, HomeError};
 use super::{addresses, entry, hostname};
+use crate::state;
 use control::backup::{BackupError, Contents, Restored};
 use control::{Keyspace, Txn};
 use pki::Authority;
@@ -151,8 +152,7 @@ fn record<E: std::error::Error + Send + Sync + 'static>(what: &str) -> impl FnOn
 /// The state and the log of a group of one, as `state::open` finds them.
 fn write(folder: &Path, number: u64, restored: &Restored) -> Result<(), RestoreError> {
     let options = Options { node: number, ..Options::alone(&folder.join("log")) };
-    let state = folder.join("state");
-    std::fs::create_dir_all(&state).map_err(|source| RestoreError::Folder { path: state.clone(), source })?;
+    let state = state::own_folder(folder, "state").map_err(|error| RestoreError::State(Box::new(error)))?;
     let keyspace = Keyspace::open(Arc::clone(&options.disk), &state);
     let keyspace: Arc<dyn Machine> = keyspace.map_err(|error| RestoreError::State(Box::new(error)))?;
     let (snapshot, term) = (restored.snapshot(), restored.contents().head.term);

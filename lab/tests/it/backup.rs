@@ -93,6 +93,8 @@ fn a_cluster_that_lost_all_machines_begins_anew_from_a_backup() {
     let mode = std::fs::metadata(&file).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "nothing unfinished is left");
+    let mode = std::fs::metadata(first.data().join("control")).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "the authority's key is in there");
     let told = restore(&file, &["--check"]);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("shop") && told.contains(&id(&first)) && told.contains(&id(&second)), "{told}");
@@ -104,6 +106,12 @@ fn a_cluster_that_lost_all_machines_begins_anew_from_a_backup() {
     let anew = folder.path().join("data");
     refusals(&first, &file, folder.path());
     first.cut_power();
+    // Nobody leads: what this machine knows is better than nothing, when that is asked for.
+    let another = folder.path().join("stale.backup").display().to_string();
+    let unled = second.refused(&["cluster", "backup", &another]);
+    assert!(unled.contains("B0302") && !Path::new(&another).exists(), "{unled}");
+    let stale = second.json(&["cluster", "backup", &another, "--stale"]);
+    assert!(stale["stacks"].as_array().is_some_and(|stacks| stacks.contains(&"late".into())), "{stale}");
     second.cut_power();
     let of_first = first.data().display().to_string();
     refused(&file, &["--yes", "--data", &of_first], &["B0803", "has the state of a machine already", "move"]);
@@ -167,6 +175,9 @@ fn refusals(running: &Node, file: &Path, folder: &Path) {
     assert!(!Path::new(&fresh).exists(), "nothing was made");
     let data = running.data().display().to_string();
     refused(file, &["--yes", "--data", &data], &["B0803", "another bramble uses", "stop it first"]);
+    let passed_on = running.cli(&["cluster", "backup", "-"]);
+    with(&passed_on.stdout);
+    assert!(passed_on.status.success() && restore(&damaged, &["--check"]).status.success());
     let nowhere = running.refused(&["cluster", "backup", "/nowhere/at/all"]);
     assert!(nowhere.contains("B0804"), "{nowhere}");
 }

@@ -218,6 +218,19 @@ async fn who_never_had_the_state_takes_no_lead() {
     assert!(refused.is_err_and(|error| error.to_string().contains("nothing to go on with")));
 }
 
+/// Long beside an election on a busy machine.
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// Waits until it is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WITHIN, waiting).await.unwrap();
+}
+
 /// Writes `snapshot` as the state of a new group of `node` alone.
 fn restored(disk: &Simulated, node: u64, snapshot: &[u8], term: u64, now_ms: u64) -> Result<(), RestoreError> {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -255,21 +268,20 @@ async fn a_group_begins_anew_from_a_kept_state_and_those_of_before_are_supersede
     assert_eq!(anew.group.overview().voters, BTreeSet::from([9]));
     anew.group.propose(b"three".to_vec()).await.unwrap();
     let _ = tokio::time::timeout(Duration::from_secs(1), anew.group.add_learner(2)).await;
-    while !of_before.group.overview().is_superseded {
-        tokio::task::yield_now().await;
-    }
+    until(|| of_before.group.overview().is_superseded).await;
     assert!(!anew.group.overview().is_superseded);
     board.disconnect(2);
     of_before.group.close().await;
     // With nothing it is welcome, and gets what nobody ever proposed to this group.
     let empty = member(&Simulated::new(20), 2, Start::Join, board.line(2)).await.unwrap();
     board.connect(2, empty.group.clone());
-    while anew.group.add_learner(2).await.is_err() {
-        tokio::task::yield_now().await;
-    }
-    while empty.book.pages().len() < 3 {
-        tokio::task::yield_now().await;
-    }
+    let added = async {
+        while anew.group.add_learner(2).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WITHIN, added).await.unwrap();
+    until(|| empty.book.pages().len() == 3).await;
     assert_eq!(empty.book.pages(), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
     // What was written is there after the next start as well.
     board.disconnect(9);
