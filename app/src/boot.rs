@@ -72,6 +72,8 @@ pub enum BootError {
     Runtime(std::io::Error),
     #[error("listen on {address} for other machines: {source}")]
     Peers { address: SocketAddr, source: std::io::Error },
+    #[error("a restore in {path} was cut off: what is there is no machine yet")]
+    Unfinished { path: String },
     #[error("read what this machine keeps of its cluster")]
     Home(#[from] HomeError),
     #[error("join the cluster")]
@@ -83,7 +85,7 @@ pub enum BootError {
 }
 
 impl BootError {
-    fn hint(&self) -> String {
+    pub fn hint(&self) -> String {
         match self {
             BootError::Config(error) => error.hint().to_owned(),
             BootError::Data { .. } => "name a folder you may write to with --data DIR".to_owned(),
@@ -91,6 +93,7 @@ impl BootError {
             BootError::Listen { .. } => "another program may hold it: choose another with --api ADDR".to_owned(),
             BootError::Space(error) => error.hint().to_owned(),
             BootError::Peers { .. } => "another program may hold it: choose another with --peers ADDR".to_owned(),
+            BootError::Unfinished { .. } => "run `bramble cluster restore` again, with the same file".to_owned(),
             BootError::Home(_) => {
                 "restore the folder `cluster` of the data folder, or have the machine join anew with another".to_owned()
             }
@@ -124,6 +127,9 @@ fn become_member(args: &JoinArgs) -> Result<(), BootError> {
     let (node, path) = data_of(&args.up)?;
     let failed = |source| BootError::Data { path: path.clone(), source };
     let lock = lock(&node.data, &path)?;
+    if cluster::restore::is_unfinished(&node.data) {
+        return Err(BootError::Unfinished { path });
+    }
     let id = kept_word(&node.data.join(NODE_ID), 12).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(BootError::Runtime)?;
     let joining = cluster::join::join(&node.data, &id, node.peers, &args.token);
@@ -159,6 +165,9 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
         Some(inherited) => Start::Over(inherited),
         None => Start::Fresh(lock(&node.data, &path)?),
     };
+    if cluster::restore::is_unfinished(&node.data) {
+        return Err(BootError::Unfinished { path });
+    }
     // Before the runtime: a process with threads cannot be forked.
     let spawner = Spawner::start().map_err(BootError::Spawner)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -177,11 +186,29 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
 fn data_of(args: &UpArgs) -> Result<(Node, String), BootError> {
     let node = config::node(args)?;
     let path = node.data.display().to_string();
-    let failed = |source| BootError::Data { path: path.clone(), source };
-    std::fs::create_dir_all(&node.data).map_err(failed)?;
-    std::fs::set_permissions(&node.data, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
-    let data = node.data.canonicalize().map_err(failed)?;
+    let data = made(&node.data, &path)?;
     Ok((Node { data, ..node }, path))
+}
+
+/// The data folder, made if it is not there.
+fn made(data: &Path, path: &str) -> Result<PathBuf, BootError> {
+    let failed = |source| BootError::Data { path: path.to_owned(), source };
+    std::fs::create_dir_all(data).map_err(failed)?;
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o711)).map_err(failed)?;
+    data.canonicalize().map_err(failed)
+}
+
+/// A data folder for a command that changes it: no node runs there for as long as the file is open.
+pub fn hold(data: &Path) -> Result<(PathBuf, File), BootError> {
+    let path = data.display().to_string();
+    let data = made(data, &path)?;
+    let lock = lock(&data, &path)?;
+    Ok((data, lock))
+}
+
+/// What the machine with this data folder is called.
+pub fn machine(data: &Path) -> Result<String, BootError> {
+    kept_word(&data.join(NODE_ID), 12).map_err(|source| BootError::Data { path: data.display().to_string(), source })
 }
 
 fn processors() -> usize {

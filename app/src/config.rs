@@ -49,6 +49,8 @@ pub struct Node {
     pub access_log: AccessLog,
     /// For how long something is wrong at most before an alert fires.
     pub alerts_after_ms: Option<u64>,
+    /// Names cores that are to be wrong, in builds for tests.
+    pub selftest_lab: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
     pub mirrors: BTreeMap<String, String>,
     pub credentials: BTreeMap<String, Credentials>,
@@ -136,6 +138,11 @@ pub fn data_folder(given: Option<&Path>) -> Result<PathBuf, ConfigError> {
     data(given)
 }
 
+/// Where other machines reach the one that a command is about.
+pub fn peers(given: &str) -> Result<SocketAddr, ConfigError> {
+    address("--peers", given)
+}
+
 /// What `tracing` shows: `BRAMBLE_LOG` in tracing's own syntax.
 pub fn log_filter() -> String {
     variable("BRAMBLE_LOG").unwrap_or_else(|| "info,openraft=warn,openraft::replication=off,foyer=warn".to_owned())
@@ -165,6 +172,10 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         cache_memory_bytes: size("--cache-memory", &args.cache_memory, CACHE_MEMORY_BYTES_MIN)?,
         cache_disk_bytes: size("--cache-disk", &args.cache_disk, CACHE_DISK_BYTES_MIN)?,
         alerts_after_ms: args.alerts_after.map(|seconds| seconds * 1_000),
+        #[cfg(debug_assertions)]
+        selftest_lab: args.selftest_lab.clone(),
+        #[cfg(not(debug_assertions))]
+        selftest_lab: None,
         labels: args.label.iter().map(|given| pair("--label", given)).collect::<Result<_, _>>()?,
         mirrors: args.mirror.iter().map(|given| pair("--mirror", given)).collect::<Result<_, _>>()?,
         credentials: credentials(),

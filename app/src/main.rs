@@ -9,6 +9,7 @@ mod config;
 mod handover;
 mod roles;
 mod seen;
+mod selftest;
 mod serve;
 mod state;
 

@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Ground, entry, hostname};
 use crate::config::{self, Node};
 use crate::handover::Previous;
 use crate::seen;
+use crate::selftest;
 use crate::serve;
 use crate::state;
 use containers::{Agent, Boxes, Hooks};
@@ -186,6 +187,8 @@ impl Roles {
         let series = vec![
             seen::services(meter, view.clone()),
             seen::machines(meter, view.clone()),
+            seen::backups(meter, view.clone()),
+            seen::cores(meter, view.clone()),
             seen::certificates(meter, certificates.clone()),
             space.measure(meter),
             group.measure(meter, "control"),
@@ -194,6 +197,7 @@ impl Roles {
             world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
             world::task::spawn("serve", serve),
             world::task::spawn("tell-load", tell_load),
+            world::task::spawn("selftest", selftest::keep(examined(lasting, &opened))),
             world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry))),
         ];
         tasks.extend(keeping);
@@ -263,6 +267,18 @@ fn keep_certificates(lasting: &Lasting, view: &View) -> Result<(Vec<Task>, watch
     }
     tasks.push(world::task::spawn("certificates", keeper.run(view.clone())));
     Ok((tasks, certificates))
+}
+
+/// What the test of this machine's cores needs.
+fn examined(lasting: &Lasting, opened: &Opened) -> selftest::Parts {
+    selftest::Parts {
+        me: lasting.id.clone(),
+        space: opened.space.clone(),
+        view: opened.view.clone(),
+        telemetry: Arc::clone(&lasting.telemetry),
+        meter: lasting.meter.clone(),
+        lab: lasting.node.selftest_lab.clone(),
+    }
 }
 
 /// The API at its socket.

@@ -42,6 +42,40 @@ pub fn machines(meter: &Meter, view: View) -> Registration {
     })
 }
 
+/// How old the last backup of the state of record is; nothing if there never was one.
+pub fn backups(meter: &Meter, view: View) -> Registration {
+    meter.collector(move |samples| {
+        let last = view.borrow().last_backup.clone();
+        if let Some(last) = last {
+            let age_s = world::clock::unix_ms().saturating_sub(last.at_ms) as f64 / 1_000.0;
+            let help = "Since the state of record was last written to a file, whole.";
+            samples.gauge("bramble_cluster_backup_age_seconds", help, &[], age_s);
+        }
+    })
+}
+
+/// Cores that compute wrong, on every machine that is there.
+pub fn cores(meter: &Meter, view: View) -> Registration {
+    meter.collector(move |samples| {
+        let snapshot = view.borrow().clone();
+        for machine in snapshot.machines.values() {
+            let node = &machine.node;
+            for fault in &node.faults {
+                let core = fault.core.to_string();
+                let labels = [
+                    ("machine", node.id.as_str()),
+                    ("host", node.hostname.as_str()),
+                    ("core", core.as_str()),
+                    ("test", fault.test.as_str()),
+                    ("expected", fault.expected.as_str()),
+                    ("got", fault.got.as_str()),
+                ];
+                samples.gauge("bramble_selftest_core_wrong", "Whether a core computes wrong.", &labels, 1.0);
+            }
+        }
+    })
+}
+
 /// How long each certificate is good for, and how many files are none.
 pub fn certificates(meter: &Meter, shown: watch::Receiver<Shown>) -> Registration {
     meter.collector(move |samples| {

@@ -2,6 +2,8 @@
 
 use control::{Keyspace, Space};
 use replication::{Group, Network, Options, Start, Timing};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::disk::{Disk, Real};
@@ -27,6 +29,19 @@ impl StateError {
     }
 }
 
+/// A folder of the state of record. The cluster's key and every secret are in it: nobody else reads there.
+pub fn own_folder(control: &Path, name: &str) -> Result<PathBuf, StateError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        |source| StateError::Folder { path, source }
+    };
+    let path = control.join(name);
+    std::fs::create_dir_all(&path).map_err(failed(&path))?;
+    // Others may pass through the data folder: boxes' users have their files there.
+    std::fs::set_permissions(control, Permissions::from_mode(0o700)).map_err(failed(control))?;
+    Ok(path)
+}
+
 /// Opens what is there, or begins as `start` says. `number` is this machine's in the group, the same for ever.
 pub async fn open(
     data: &Path,
@@ -36,11 +51,8 @@ pub async fn open(
     network: Arc<dyn Network>,
 ) -> Result<(Space, Group), StateError> {
     let disk: Arc<dyn Disk> = Arc::new(Real);
-    let folder = |name: &str| {
-        let path = data.join("control").join(name);
-        std::fs::create_dir_all(&path).map(|()| path.clone()).map_err(|source| StateError::Folder { path, source })
-    };
-    let (state, log) = (folder("state")?, folder("log")?);
+    let control = data.join("control");
+    let (state, log) = (own_folder(&control, "state")?, own_folder(&control, "log")?);
     let opened = tokio::task::spawn_blocking(move || Keyspace::open(disk, &state)).await;
     let keyspace = opened
         .map_err(|error| StateError::Keyspace(Box::new(error)))?

@@ -99,6 +99,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/nodes/{id}", get(nodes::show).put(nodes::change).delete(nodes::remove))
         .route("/v1/cluster/tokens", post(cluster::token))
         .route("/v1/cluster/roles", get(cluster::roles).put(cluster::want_roles))
+        .route("/v1/cluster/backup", get(cluster::backup))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/test", post(routes::test))
         .route("/v1/gateway/endpoints", get(endpoints::list))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 50] = [
+const OPERATIONS: [Operation; 51] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -49,6 +49,13 @@ const OPERATIONS: [Operation; 50] = [
     Operation("post", "/v1/cluster/tokens", "What lets a machine join.", "JoinTokenWanted", "JoinToken"),
     Operation("get", "/v1/cluster/roles", "Who has which role, and why.", "", "RolesDetail"),
     Operation("put", "/v1/cluster/roles", "How many of each role there are to be at least.", "RolesWanted", ""),
+    Operation(
+        "get",
+        "/v1/cluster/backup",
+        "The state of record as a file, secrets among it; ?stale=true without asking who leads.",
+        "",
+        "bytes",
+    ),
     Operation("get", "/v1/routes", "What the gateway serves by host and path.", "", "RouteState[]"),
     Operation("post", "/v1/routes/test", "Where a request would go, and why.", "RouteQuestion", "RouteAnswer"),
     Operation("get", "/v1/gateway/endpoints", "Instances behind served ports, who is left out.", "", "ServedPort[]"),
@@ -115,6 +122,7 @@ fn describe() -> Value {
 fn content(name: &str) -> Value {
     match name {
         "" => json!({}),
+        "bytes" => json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}),
         "text" => json!({"text/plain": {"schema": {"type": "string"}}}),
         _ => {
             let (title, many) = name.strip_suffix("[]").map_or((name, false), |title| (title, true));

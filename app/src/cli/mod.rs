@@ -65,7 +65,7 @@ pub enum Command {
     /// Machines
     #[command(subcommand)]
     Node(node::Verb),
-    /// The cluster: letting machines in
+    /// The cluster: letting machines in, its state as a file
     #[command(subcommand)]
     Cluster(cluster::Verb),
     /// Images
@@ -133,6 +133,10 @@ pub struct UpArgs {
     /// Let alerts fire after so many seconds at most, to try whether they are heard [default: as long as each says]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub alerts_after: Option<u64>,
+    /// A file that names cores which are to answer the self-test wrong, for the lab
+    #[cfg(debug_assertions)]
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub selftest_lab: Option<PathBuf>,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,

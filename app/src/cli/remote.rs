@@ -119,6 +119,24 @@ impl Remote {
         }
     }
 
+    /// A body piece by piece, as large as it is. An end before its end is an error.
+    pub(crate) async fn bytes(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<(), Failure> {
+        let mut response = self.send(Method::GET, path, None::<&()>, None).await?;
+        loop {
+            let piece = tokio::time::timeout(ANSWER_DEADLINE, response.chunk()).await;
+            let piece = piece.map_err(|_| Failure::local(format!("read {path}: nothing came for 30 s")))?;
+            let piece = piece.map_err(|error| Failure::local(format!("read {path}: {}", chain(&error))))?;
+            let Some(piece) = piece else { return Ok(()) };
+            each(&piece).map_err(|error| {
+                Failure::local(format!("write what came: {error}")).hint("is there room on the disk?")
+            })?;
+        }
+    }
+
     async fn send(
         &self,
         method: Method,

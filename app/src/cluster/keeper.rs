@@ -42,8 +42,16 @@ pub struct Keeper {
     pub home: Home,
 }
 
-/// When each machine was last heard of, by whom leads.
-type Heard = BTreeMap<String, Instant>;
+/// What whoever leads knows of each machine.
+type Heard = BTreeMap<String, Word>;
+
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    /// When it was last heard of.
+    at: Instant,
+    /// It was, and does not only have the benefit of the doubt.
+    is_sure: bool,
+}
 
 /// Runs until it is dropped, anywhere. Who votes is changed beside the watching: it may have to wait for a majority.
 pub async fn run(keeper: Keeper) {
@@ -125,7 +133,7 @@ impl Keeper {
         heard.retain(|id, _| members.iter().any(|member| member.id == *id));
         let began = world::clock::monotonic();
         for member in members.iter().filter(|member| gossip.alive.contains(&member.node)) {
-            heard.insert(member.id.clone(), began);
+            heard.insert(member.id.clone(), Word { at: began, is_sure: true });
         }
         let (me, peers) = (&self.me, &self.peers);
         let mut asked: FuturesUnordered<_> = members
@@ -138,17 +146,17 @@ impl Keeper {
             .collect();
         while let Some((member, answered)) = asked.next().await {
             if answered {
-                heard.insert(member.id.clone(), world::clock::monotonic());
+                heard.insert(member.id.clone(), Word { at: world::clock::monotonic(), is_sure: true });
             } else if gossip.silent.contains(&member.node)
                 && let Some(longer_ago) = began.checked_sub(SILENT_MAX * 2)
             {
-                heard.insert(member.id.clone(), longer_ago);
+                heard.insert(member.id.clone(), Word { at: longer_ago, is_sure: true });
             }
         }
         for member in members {
-            heard.entry(member.id.clone()).or_insert(began);
+            heard.entry(member.id.clone()).or_insert(Word { at: began, is_sure: false });
         }
-        heard.insert(self.me.clone(), world::clock::monotonic());
+        heard.insert(self.me.clone(), Word { at: world::clock::monotonic(), is_sure: true });
     }
 
     /// Writes down who is down, and who is back. How many are newly down.
@@ -158,7 +166,7 @@ impl Keeper {
         let mut txn = Txn::new();
         let (mut changed, mut lost) = (false, 0);
         for member in members {
-            let silent = heard.get(&member.id).map_or(Duration::ZERO, |at| now.saturating_duration_since(*at));
+            let silent = heard.get(&member.id).map_or(Duration::ZERO, |word| now.saturating_duration_since(word.at));
             let was_down = matches!(snapshot.presence(&member.id), Presence::Down { .. });
             let is_down = silent > SILENT_MAX;
             if is_down == was_down {
@@ -188,7 +196,7 @@ impl Keeper {
     async fn let_in(&self, members: &[Member], heard: &Heard) {
         let overview = self.group.overview();
         let in_group = |number: &u64| overview.voters.contains(number) || overview.learners.contains(number);
-        let is_new = |member: &&Member| !in_group(&member.number) && is_there(member, heard);
+        let is_new = |member: &&Member| !in_group(&member.number) && is_heard(member, heard);
         if let Some(new) = members.iter().find(is_new) {
             match tokio::time::timeout(CATCH_UP, self.group.add_learner(new.number)).await {
                 Ok(Ok(())) => tracing::info!(machine = new.id, "follows the state of record"),
@@ -219,7 +227,8 @@ impl Keeper {
     }
 }
 
-fn is_there(member: &Member, heard: &Heard) -> bool {
+/// Whether it was heard of itself, and not long ago.
+fn is_heard(member: &Member, heard: &Heard) -> bool {
     let now = world::clock::monotonic();
-    heard.get(&member.id).is_some_and(|at| now.saturating_duration_since(*at) <= SILENT_MAX)
+    heard.get(&member.id).is_some_and(|word| word.is_sure && now.saturating_duration_since(word.at) <= SILENT_MAX)
 }

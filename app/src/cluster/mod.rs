@@ -17,6 +17,7 @@ mod keeper;
 mod lease;
 mod line;
 mod reports;
+pub mod restore;
 pub mod roles;
 mod seal;
 

@@ -63,7 +63,10 @@ pub mod key {
     pub const ROLES_WANTED: &str = "cluster/roles-wanted";
     /// [`super::Floating`].
     pub const FLOATING: &str = "cluster/floating";
+    /// [`super::LastBackup`].
+    pub const LAST_BACKUP: &str = "cluster/backup";
     pub const MEMBERS: &str = "member/";
+    pub const TOKENS: &str = "token/";
     /// [`super::Fence`].
     pub fn fence(instance: &str) -> String {
         format!("fence/{instance}")
@@ -222,8 +225,26 @@ pub struct Node {
     pub ports_taken: Vec<u16>,
     /// It has an owner who comes first.
     pub considerate: Option<Considerate>,
+    /// Cores that compute wrong.
+    pub faults: Vec<CoreFault>,
     /// What its clocks on the wall show, east of Greenwich.
     pub utc_offset_minutes: i32,
+}
+
+/// A core that computes wrong, as its machine found out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CoreFault {
+    /// As the kernel counts them.
+    pub core: u32,
+    /// The kind of work: `sha256`, `float`, `memory`, …
+    pub test: String,
+    /// What is known to be right, or the part of it that differs.
+    pub expected: String,
+    pub got: String,
+    /// Another core gave a wrong answer too: then it is the memory, or what all cores share.
+    pub elsewhere: bool,
+    pub found_ms: u64,
 }
 
 /// What a machine's owner asks of the cluster.
@@ -352,6 +373,16 @@ pub struct FloatingAddress {
     /// `None`: whichever has an address of the same network.
     #[serde(default)]
     pub interface: Option<String>,
+}
+
+/// When the state of record was last written to a file, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastBackup {
+    pub at_ms: u64,
+    /// What was in it.
+    pub revision: u64,
+    /// Who wrote it.
+    pub machine: String,
 }
 
 /// The authority that signs what the machines of a cluster are known by.

@@ -41,6 +41,10 @@ impl Writer {
         self.number(value.unwrap_or(0));
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) fn finish(self) -> Vec<u8> {
         self.bytes
     }
@@ -100,6 +104,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn lease(&mut self) -> Result<Option<u64>, Malformed> {
         Ok(Some(self.number()?).filter(|id| *id != 0))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     pub(crate) fn end(self) -> Result<(), Malformed> {

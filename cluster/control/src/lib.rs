@@ -6,6 +6,7 @@
 //! nor what a stack is made of at run time.
 
 mod alone;
+pub mod backup;
 mod board;
 mod codec;
 mod command;

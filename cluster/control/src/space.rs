@@ -58,7 +58,11 @@ impl Space {
 
     /// A space in memory, for tests: same semantics, nothing is kept. Must be called on a tokio runtime.
     pub fn ephemeral() -> Self {
-        let keyspace = Keyspace::ephemeral();
+        Self::unreplicated(Keyspace::ephemeral())
+    }
+
+    /// The space over a key space that no group replicates, for tests and for looking at one. As [`Space::ephemeral`].
+    pub fn unreplicated(keyspace: Arc<Keyspace>) -> Self {
         Self::start(Arc::clone(&keyspace), Arc::new(Alone::new(keyspace)))
     }
 
@@ -264,7 +268,7 @@ fn revoked(reply: &Reply) -> Result<u64, SpaceError> {
     }
 }
 
-fn refused(refusal: Refusal) -> SpaceError {
+pub(crate) fn refused(refusal: Refusal) -> SpaceError {
     match refusal {
         Refusal::LeaseNotFound { id } => SpaceError::LeaseNotFound { id },
         Refusal::LeaseExists { .. } => SpaceError::Protocol("a lease exists already"),

@@ -33,7 +33,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    fn entry(&self, key: &str) -> Entry {
+    pub(crate) fn entry(&self, key: &str) -> Entry {
         Entry {
             key: key.to_owned(),
             value: Arc::clone(&self.value),

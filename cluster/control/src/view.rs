@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use wire::resource::{
-    Address, Fence, Floating, Instance, Load, Member, Node, Presence, Rollout, StackHead, StackRevision, Status,
-    Verdict,
+    Address, Fence, Floating, Instance, LastBackup, Load, Member, Node, Presence, Rollout, StackHead, StackRevision,
+    Status, Verdict,
 };
 use wire::spec::Service;
 
@@ -43,6 +43,7 @@ pub struct Snapshot {
     pub fenced: BTreeSet<String>,
     /// Those of whom that was asked, done or not.
     pub fences: BTreeMap<String, Fence>,
+    pub last_backup: Option<LastBackup>,
     verdicts: BTreeMap<String, Verdict>,
     loads: BTreeMap<String, Load>,
     declared: BTreeMap<String, Node>,
@@ -175,6 +176,7 @@ impl Snapshot {
             }
             ["instance", id] => put(&mut self.instances, id.to_owned(), at, value.map(json)),
             ["member", id] => put(&mut self.members, id.to_owned(), at, value.map(json)),
+            ["cluster", "backup"] => self.last_backup = value.and_then(|value| json(value).ok()),
             ["node", id] => {
                 put(&mut self.declared, id.to_owned(), at, value.map(json));
                 self.merge_machine(id);
@@ -242,6 +244,7 @@ impl Snapshot {
             node.labels.extend(declared.labels.clone());
             node.drained |= declared.drained;
             node.cordoned |= declared.cordoned;
+            node.faults.clone_from(&declared.faults);
             if !declared.zone.is_empty() {
                 node.zone.clone_from(&declared.zone);
             }

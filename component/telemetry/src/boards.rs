@@ -57,6 +57,11 @@ const BOARDS: &[Board] = &[
             panel("Load", Unit::Count, &[line("bramble_node_load1", "one minute")]),
             panel("Waiting", Unit::Share, &[line("bramble_node_psi", "{kind}")]),
             panel(
+                "Cores that compute wrong",
+                Unit::Count,
+                &[line("bramble_selftest_core_wrong", "{host}, core {core}: {test}")],
+            ),
+            panel(
                 "Memory",
                 Unit::Bytes,
                 &[

@@ -3,6 +3,7 @@
 mod acme;
 mod alerts;
 mod attacks;
+mod backup;
 mod bad_input;
 mod cache;
 mod cluster;
@@ -18,6 +19,7 @@ mod protection;
 mod requests;
 mod rolling;
 mod routes;
+mod selftest;
 mod surviving;
 mod tls;
 mod together;

@@ -1,6 +1,8 @@
 //! `bramble cluster …`.
 
+mod backup;
 mod force;
+mod restore;
 mod roles;
 mod token;
 
@@ -15,6 +17,10 @@ pub enum Verb {
     Token(token::Arguments),
     /// Who has which role, and why; with options, how many of each there are to be at least
     Roles(roles::Arguments),
+    /// Write what the cluster has agreed on to one file: stacks, members, secrets; not volumes
+    Backup(backup::Arguments),
+    /// Make this machine, while its node does not run, the first of a cluster with the state of a backup
+    Restore(restore::Arguments),
     /// Have this machine decide alone, when those that voted with it are lost for good
     ForceLeader(force::Arguments),
 }
@@ -23,6 +29,8 @@ pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure
     match verb {
         Verb::Token(arguments) => token::run(remote, arguments).await,
         Verb::Roles(arguments) => roles::run(remote, arguments).await,
+        Verb::Backup(arguments) => backup::run(remote, arguments).await,
+        Verb::Restore(arguments) => restore::run(remote, &arguments),
         Verb::ForceLeader(arguments) => force::run(arguments).await,
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use std::process::ExitCode;
 use wire::api::{Availability, NodeDetail, NodeWanted};
-use wire::resource::Presence;
+use wire::resource::{CoreFault, Presence};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -94,6 +94,10 @@ fn state(one: &NodeDetail) -> String {
     match one.presence {
         Presence::Down { since_ms } => format!("down for {}", shown::age(since_ms)),
         Presence::Silent { .. } => "silent".to_owned(),
+        Presence::Up if one.node.drained && !one.node.faults.is_empty() => {
+            let cores: Vec<String> = one.node.faults.iter().map(|fault| fault.core.to_string()).collect();
+            format!("drained: core {} is wrong", cores.join(", "))
+        }
         Presence::Up if one.node.drained => "drained".to_owned(),
         Presence::Up if one.node.cordoned => "cordoned".to_owned(),
         Presence::Up => "up".to_owned(),
@@ -118,6 +122,11 @@ async fn show(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failur
         load.psi_memory * 100.0,
         load.psi_io * 100.0
     );
+    for fault in &node.faults {
+        let CoreFault { core, test, expected, got, found_ms, elsewhere } = fault;
+        let others = if *elsewhere { "; other cores too: is it the memory?" } else { "" };
+        println!("wrong   core {core}, {test}: {got} instead of {expected}, {} ago{others}", shown::age(*found_ms));
+    }
     for (name, value) in &node.labels {
         println!("label   {name}={value}");
     }

@@ -1,11 +1,13 @@
 //! Three members in one process.
 
-use crate::book::{Member, member};
-use replication::{Start, Switchboard};
+use crate::book::{Book, Member, member, options};
+use replication::{RestoreError, Start, Switchboard, restore};
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
-use storage::replicated::Proposer;
-use world::disk::Simulated;
+use storage::replicated::{Machine, Proposer};
+use world::disk::{Disk, Simulated};
 
 struct Cluster {
     board: Switchboard,
@@ -214,4 +216,85 @@ async fn who_never_had_the_state_takes_no_lead() {
     let board = Switchboard::new();
     let refused = member(&Simulated::new(1), 1, Start::Force, board.line(1)).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("nothing to go on with")));
+}
+
+/// Long beside an election on a busy machine.
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// Waits until it is so.
+async fn until(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WITHIN, waiting).await.unwrap();
+}
+
+/// Writes `snapshot` as the state of a new group of `node` alone.
+fn restored(disk: &Simulated, node: u64, snapshot: &[u8], term: u64, now_ms: u64) -> Result<(), RestoreError> {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let machine: Arc<dyn Machine> = Book::open(Arc::clone(&shared), "/member/state.redb").unwrap();
+    restore(options(shared, Path::new("/member/log"), node, Start::Found), &machine, snapshot, term, now_ms)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_begins_anew_from_a_kept_state_and_those_of_before_are_superseded() {
+    let cluster = Cluster::of_three().await;
+    for page in [b"one", b"two"] {
+        cluster.members[0].group.propose(page.to_vec()).await.unwrap();
+    }
+    let (snapshot, term) = (cluster.members[0].book.snapshot(), cluster.members[0].group.overview().term);
+    cluster.members[0].group.propose(b"lost".to_vec()).await.unwrap();
+    // As often as people force leads: the state that was kept knows nothing of it.
+    let disks: Vec<Simulated> = cluster.members.iter().map(|member| member.disk.clone()).collect();
+    cluster.close().await;
+    let board = Switchboard::new();
+    let mut of_before = None;
+    for _ in 0..3 {
+        let forced = member(&disks[1], 2, Start::Force, board.line(2)).await.unwrap();
+        forced.group.close().await;
+        of_before = Some(forced.disk);
+    }
+    let of_before = member(&of_before.unwrap(), 2, Start::Join, board.line(2)).await.unwrap();
+    board.connect(2, of_before.group.clone());
+
+    let disk = Simulated::new(9);
+    restored(&disk, 9, &snapshot, term, 1_800_000_000_000).unwrap();
+    assert!(matches!(restored(&disk, 9, &snapshot, term, 0), Err(RestoreError::Occupied { .. })));
+    let anew = member(&disk, 9, Start::Found, board.line(9)).await.unwrap();
+    board.connect(9, anew.group.clone());
+    assert_eq!(anew.book.pages(), [b"one", b"two"]);
+    assert_eq!(anew.group.overview().voters, BTreeSet::from([9]));
+    anew.group.propose(b"three".to_vec()).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(1), anew.group.add_learner(2)).await;
+    until(|| of_before.group.overview().is_superseded).await;
+    assert!(!anew.group.overview().is_superseded);
+    board.disconnect(2);
+    of_before.group.close().await;
+    // With nothing it is welcome, and gets what nobody ever proposed to this group.
+    let empty = member(&Simulated::new(20), 2, Start::Join, board.line(2)).await.unwrap();
+    board.connect(2, empty.group.clone());
+    let added = async {
+        while anew.group.add_learner(2).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WITHIN, added).await.unwrap();
+    until(|| empty.book.pages().len() == 3).await;
+    assert_eq!(empty.book.pages(), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
+    // What was written is there after the next start as well.
+    board.disconnect(9);
+    anew.group.close().await;
+    let again = member(&disk, 9, Start::Join, board.line(9)).await.unwrap();
+    assert_eq!(again.book.pages().len(), 3);
+    Cluster { board, members: vec![again, empty] }.close().await;
+}
+
+#[test]
+fn a_term_that_no_group_had_is_refused() {
+    let refused = restored(&Simulated::new(1), 1, &[], u64::MAX, 0);
+    assert!(matches!(refused, Err(RestoreError::Term { term: u64::MAX })));
+    let refused = restored(&Simulated::new(1), 1, &[], 1, u64::MAX);
+    assert!(matches!(refused, Err(RestoreError::Term { term: 1 })), "a clock of another age");
 }

@@ -23,6 +23,7 @@ pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     rules.extend(cache());
     rules.extend(control());
     rules.extend(cluster());
+    rules.extend(cores());
     rules.extend(own(memory_budget_bytes));
     rules
 }
@@ -357,6 +358,20 @@ fn cluster() -> Vec<Rule> {
             unit: Unit::Count,
         },
     ]
+}
+
+/// The machines' cores, which tell nobody themselves.
+fn cores() -> Vec<Rule> {
+    vec![Rule {
+        name: "core_wrong",
+        summary: "core {core} of machine {machine} ({host}) computes wrong: of {test} it made {got} instead of {expected}; \
+                  nothing is placed there any more; have its processor and memory looked at, then `bramble node activate` it",
+        expression: Expression::Latest { of: Select::all("bramble_selftest_core_wrong"), within_ms: RECENT_MS },
+        by: &["machine", "host", "core", "test", "expected", "got"],
+        holds: Holds::AtLeast(1.0),
+        for_ms: 0,
+        unit: Unit::Count,
+    }]
 }
 
 /// What Bramble itself does.

@@ -191,6 +191,20 @@ fn a_gateway_with_nearly_all_connections_open() {
 }
 
 #[test]
+fn a_core_that_computes_wrong_is_named_with_its_answer() {
+    let mut bed = Bed::built_in();
+    let labels =
+        [("machine", "m1"), ("host", "pi"), ("core", "1"), ("test", "float"), ("expected", "2f"), ("got", "2e")];
+    bed.set("bramble_selftest_core_wrong", &labels, 1.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+core_wrong(1,2f,2e,pi,m1,float)"]);
+    // Nobody tells of it any more.
+    bed.meter.forget("machine", "m1");
+    bed.pass(30_000);
+    assert_eq!(bed.changed(), ["-core_wrong(1,2f,2e,pi,m1,float)"]);
+}
+
+#[test]
 fn a_machine_that_is_down_and_machines_that_are_refused() {
     let mut bed = Bed::built_in();
     let up = |bed: &mut Bed, value| bed.set("bramble_cluster_machine_up", &[("machine", "m1"), ("host", "pi")], value);
