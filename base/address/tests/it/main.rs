@@ -70,6 +70,8 @@ fn a_frozen_or_killed_holder_loses_it_to_the_kernel_and_never_two_have_it() {
         }
         seen.never_both();
         assert_eq!(net.neighbour(2, address).as_deref(), Some(net.mac(1).as_str()), "{address}");
+        second.tell("release");
+        second.says("gone");
     }
 }
 
