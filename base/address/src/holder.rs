@@ -270,16 +270,18 @@ impl Keeper {
     }
 
     fn hold(&mut self, until: Instant, take: Take<Instant>) {
-        let (now, now_ms) = (world::clock::monotonic(), now_ms());
-        let at_ms = |at: Instant| {
-            let left = at.saturating_duration_since(now).as_millis();
-            now_ms.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
-        };
+        // This program may be frozen between two looks at clocks: what is held ends too early then, what is waited for too late.
+        let before_ms = now_ms();
+        let now = world::clock::monotonic();
+        let after_ms = now_ms();
+        let left_ms = |at: Instant| u64::try_from(at.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX);
         let take = match take {
             Take::AtOnce => Take::AtOnce,
-            Take::WhenQuiet { gone_at } => Take::WhenQuiet { gone_at: at_ms(gone_at) },
+            Take::WhenQuiet { gone_at } => {
+                Take::WhenQuiet { gone_at: after_ms.saturating_add(left_ms(gone_at)).saturating_add(1) }
+            }
         };
-        let effects = self.tenure.hold(now_ms, at_ms(until), take);
+        let effects = self.tenure.hold(after_ms, before_ms.saturating_add(left_ms(until)), take);
         self.log(effects);
     }
 

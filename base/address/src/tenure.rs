@@ -29,6 +29,9 @@ const DEFEND_EVERY_MS: u64 = 1_000;
 /// The kernel is asked again only for so much more: whoever renews does it by larger steps.
 const RENEW_LEAST_MS: u64 = 100;
 
+/// Asking the kernel may take so long before it is asked for less: what is left of [`KERNEL_LATE_MS`].
+const SET_LATE_MS: u64 = 40;
+
 /// After the kernel refused.
 const RETRY_MS: u64 = 200;
 
@@ -177,9 +180,10 @@ impl Tenure {
         if !done {
             self.effects.push(Effect::Tell(Event::Failed));
             self.state = State::Refused { retry_ms: now_ms + RETRY_MS };
-        } else if now_ms + u64::from(seconds) * 1_000 > successor_from_ms(wanted.until_ms) {
+        } else if now_ms + u64::from(seconds) * 1_000 > wanted.until_ms + SET_LATE_MS {
             // Frozen between reckoning the seconds and their beginning: the kernel would keep what is another's by then.
-            self.let_go(Event::Expired);
+            let held = *held;
+            self.set(now_ms, wanted.until_ms, Some(held));
         } else if !std::mem::replace(&mut held.told, true) {
             self.effects.push(Effect::Tell(Event::Taken { after_ms: now_ms.saturating_sub(wanted.since_ms) }));
         }

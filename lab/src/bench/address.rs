@@ -16,7 +16,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -278,14 +278,9 @@ impl Lessor {
 
     fn go_on(&mut self, now: Instant) {
         let mut released = false;
-        loop {
-            match self.machines[self.to].lines.try_recv() {
-                Ok(line) => {
-                    self.heard = now;
-                    released |= line == "gone";
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(line) = self.machines[self.to].lines.try_recv() {
+            self.heard = now;
+            released |= line == "gone";
         }
         let lost = self.to == 0 && now.saturating_duration_since(self.heard) > SILENCE;
         if self.to == 0 && (released || lost) {

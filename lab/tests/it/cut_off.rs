@@ -3,7 +3,6 @@
 use crate::cluster::{all_answer, known, machines, web};
 use lab::machines::Verb;
 use lab::{Machines, Node, wait};
-use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -20,9 +19,8 @@ fn id(node: &Node) -> String {
 /// What `by` says of how a machine is: `up`, `down` and what there is besides.
 fn presence(by: &Node, id: &str) -> String {
     let nodes = by.json(&["node", "ls"]);
-    let nodes = nodes.as_array().expect("a list").iter();
-    let of = nodes.filter(|one| one["node"]["id"] == id).map(|one| one["presence"].clone());
-    of.last().map(|presence| presence.as_str().map_or_else(|| presence.to_string(), str::to_owned)).unwrap_or_default()
+    let of = nodes.as_array().expect("a list").iter().find(|one| one["node"]["id"] == id);
+    of.map(|one| one["presence"].to_string()).unwrap_or_default()
 }
 
 fn is_down(by: &Node, id: &str) -> bool {
@@ -56,13 +54,29 @@ fn comes_back(cluster: &Machines, number: usize, lost: &str) {
     let first = cluster.node(1);
     wait::until("it is up again", 40, || presence(first, lost).contains("up").then_some(()));
     let node = cluster.node(number);
-    wait::until("ten are there and no more, as both see it", 60, || {
-        let wanted = |node: &Node| {
-            let instances = node.instances();
-            instances.iter().filter(|one: &&Value| one["instance"]["wanted"] == "running").count()
-        };
-        (wanted(first) == 10 && wanted(node) == 10 && machines(node).len() == 10).then_some(())
-    });
+    // What is wanted, and where what is ready runs: ten, and the same ten for both.
+    let sees = |node: &Node| {
+        let instances = node.instances();
+        let mut seen: Vec<String> = instances
+            .iter()
+            .map(|one| format!("{} {} {}", one["instance"]["id"], one["instance"]["wanted"], one["status"]["ready"]))
+            .collect();
+        seen.sort();
+        seen
+    };
+    let wanted = |seen: &[String]| seen.iter().filter(|one| one.ends_with("\"running\" true")).count();
+    let deadline = world::clock::monotonic() + Duration::from_secs(60);
+    loop {
+        let (by_first, by_itself) = (sees(first), sees(node));
+        if wanted(&by_first) == 10
+            && by_first.iter().filter(|one| one.contains("\"running\"")).count() == 10
+            && by_first == by_itself
+        {
+            break;
+        }
+        assert!(world::clock::monotonic() < deadline, "{by_first:#?}\n{by_itself:#?}\n{}", node.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
     all_answer(node, 10);
 }
 

@@ -67,7 +67,11 @@ fn nothing_is_taken_with_less_than_a_second_left_and_nothing_is_kept_for_longer_
 fn a_program_that_was_frozen_while_it_asked_the_kernel_takes_back_what_it_asked() {
     let mut tenure = Tenure::default();
     assert_eq!(tenure.hold(0, 2_100, Take::AtOnce), [Effect::Set { seconds: 2 }]);
-    assert_eq!(tenure.was_set(1_000, true), [Effect::Remove, Effect::Tell(Event::Expired)]);
+    // The kernel would have it until 3,000.
+    assert_eq!(tenure.was_set(1_000, true), [Effect::Set { seconds: 1 }]);
+    assert!(!tenure.is_held());
+    assert_eq!(tenure.was_set(1_500, true), [Effect::Remove]);
+    assert_eq!(tenure.wake(2_100), [Effect::Tell(Event::Expired)]);
 }
 
 #[test]
