@@ -4,13 +4,16 @@
 //! dropped [`Node`] leaves no process behind.
 
 pub mod arrivals;
+pub mod console;
 pub mod cores;
 pub mod http;
 pub mod ill;
 pub mod image;
 pub mod leaving;
 pub mod load;
+pub mod machines;
 pub mod mixed;
+pub mod network;
 pub mod node;
 pub mod pebble;
 pub mod process;
@@ -18,4 +21,5 @@ pub mod program;
 pub mod registry;
 pub mod wait;
 
+pub use machines::Machines;
 pub use node::{Node, Settings};

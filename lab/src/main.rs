@@ -15,9 +15,11 @@ const USAGE: &str = "usage: lab bench [NAME…] [--minutes N]
        lab attack [NAME…] [--short] [--beside]
        lab mixed [--minutes N]
        lab ill
+       lab nodes N
   NAME         which measurements or attacks; all of them if none is named
   --minutes N  how long `idle` looks (default 10), or the load of `mixed` lasts (default 30)
   --short      a few attackers for a few seconds
+  N            so many machines in a network of their own, and verbs to break them; `help` there lists them
   --beside     HAProxy is attacked too, in the same run";
 
 fn main() -> ExitCode {
@@ -28,10 +30,13 @@ fn main() -> ExitCode {
         Some(attack::ATTACKED) => return attack::serve(arguments.next()),
         Some(attack::SERVED) => return attack::serve_alone(),
         Some("mixed") => return mixed(arguments),
+        Some("nodes") => return nodes(arguments),
         Some("ill") => {
             lab::ill::run(ILL_SECONDS, |line| println!("{line}"));
             return ExitCode::SUCCESS;
         }
+        Some(bench::HELD_THERE) => return bench::hold(arguments.next()),
+        Some(bench::SERVED_THERE) => return bench::serve(arguments.next()),
         Some(bench::GATEWAY_ALONE) => return bench::serve_alone(arguments),
         Some(lab::program::PROGRAM) => return lab::program::run(arguments),
         Some(_) | None => {
@@ -95,6 +100,20 @@ fn mixed(mut arguments: impl Iterator<Item = String>) -> ExitCode {
         println!("{line}");
     }
     if outcome.failures.is_empty() && outcome.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A cluster to play with.
+fn nodes(mut arguments: impl Iterator<Item = String>) -> ExitCode {
+    let Some(count) = arguments.next().and_then(|number| number.parse().ok()) else {
+        return wrong("nodes takes a number of machines");
+    };
+    match lab::console::run(count) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn wrong(message: &str) -> ExitCode {

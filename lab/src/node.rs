@@ -1,5 +1,6 @@
 //! One node: the real binary with a folder and ports of its own.
 
+use crate::network::Place;
 use crate::{http, process, wait};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -22,6 +23,8 @@ pub struct Settings {
     pub arguments: Vec<String>,
     /// Becomes a member with this token when it starts for the first time.
     pub token: Option<String>,
+    /// In a network of its own; on loopback if not given.
+    pub place: Option<Place>,
 }
 
 /// A running node. Dropped, it stops with all it started.
@@ -61,6 +64,20 @@ pub fn free_port() -> u16 {
     std::iter::repeat_with(any).take(TRIES).find(is_free).expect("there are free ports")
 }
 
+/// API, gateway, peers: an address for other machines of its own, so that it is one.
+fn on_loopback() -> (SocketAddr, SocketAddr, SocketAddr) {
+    let port = |number| SocketAddr::from((Ipv4Addr::LOCALHOST, number));
+    let own = world::random::number().to_le_bytes();
+    let peers = SocketAddr::from((Ipv4Addr::new(127, own[0] | 1, own[1], own[2] | 1), free_port()));
+    (port(free_port()), port(free_port()), peers)
+}
+
+/// The same on every machine that has a network of its own.
+fn in_place(place: &Place) -> (SocketAddr, SocketAddr, SocketAddr) {
+    let port = |number| SocketAddr::from((place.ip, number));
+    (port(7700), port(8080), port(7701))
+}
+
 impl Node {
     pub fn start() -> Node {
         Node::with(Settings::default())
@@ -80,10 +97,7 @@ impl Node {
                 (Some(folder), data)
             }
         };
-        let port = |number| SocketAddr::from((Ipv4Addr::LOCALHOST, number));
-        let (api, http) = (port(free_port()), port(free_port()));
-        let own = world::random::number().to_le_bytes();
-        let peers = SocketAddr::from((Ipv4Addr::new(127, own[0] | 1, own[1], own[2] | 1), free_port()));
+        let (api, http, peers) = settings.place.as_ref().map_or_else(on_loopback, in_place);
         let mut node = Node { settings, data, _folder: folder, child: None, successor: None, api, http, peers };
         node.launch();
         node
@@ -132,7 +146,11 @@ impl Node {
         if let Some(user) = self.settings.user {
             command.uid(user).gid(user);
         }
-        self.child = Some(command.spawn().expect("the binary starts"));
+        let mut start = || command.spawn().expect("the binary starts");
+        self.child = Some(match &self.settings.place {
+            Some(place) => place.inside(start),
+            None => start(),
+        });
     }
 
     /// The process that serves.

@@ -3,6 +3,7 @@
 //! Promises that figures are as measured: medians of interleaved rounds, peers that are not here are named and left
 //! out, a goal that is missed is said to be.
 
+mod address;
 mod boxes;
 mod deploying;
 mod figures;
@@ -15,6 +16,7 @@ pub(crate) mod proxying;
 mod report;
 mod scheduling;
 
+pub use address::{HELD_THERE, SERVED_THERE, hold, serve};
 pub use boxes::CGROUPS_SEEN;
 pub use proxying::{GATEWAY_ALONE, serve_alone};
 
@@ -55,7 +57,7 @@ struct Bench {
 
 /// Boxes first: their spawner is forked while this process has one thread. The gateway last: it takes the machine for
 /// itself, and the priority it gives itself for that stays.
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 9] = [
     Bench { name: "box", what: "from the start of `true` in a box to its end", run: boxes::run },
     Bench { name: "deploy", what: "from `deploy` to the first answered request", run: deploying::deploy },
     Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
@@ -65,6 +67,11 @@ const BENCHES: [Bench; 8] = [
         name: "scheduler",
         what: "what the scheduler takes for a large cluster, on one core",
         run: scheduling::run,
+    },
+    Bench {
+        name: "address",
+        what: "from a fault of the machine with the floating address to the next answer, keepalived beside it",
+        run: address::run,
     },
     Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
     Bench { name: "gateway", what: "our gateway beside other proxies, with the same load", run: proxying::run },

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// A service that everybody reaches by its host name: published ports would be the same on all machines of this one.
-fn web(replicas: usize) -> String {
+pub fn web(replicas: usize) -> String {
     let service = program::service(&format!(
         "expose: ['8000']\nx-bramble: {{routes: [{{host: web.test, port: 8000}}]}}\n\
          deploy: {{replicas: {replicas}, update_config: {{monitor: 100ms}}}}"
@@ -24,19 +24,19 @@ fn ask(node: &Node) -> Option<String> {
 }
 
 /// Where ready instances are, as `node` sees it.
-fn machines(node: &Node) -> Vec<String> {
+pub fn machines(node: &Node) -> Vec<String> {
     let ready = |one: &Value| one["status"]["ready"] == true && one["instance"]["wanted"] == "running";
     let instances = node.instances();
     let on = instances.iter().filter(|one| ready(one)).filter_map(|one| one["instance"]["node"].as_str());
     on.map(str::to_owned).collect()
 }
 
-fn known(node: &Node) -> usize {
+pub fn known(node: &Node) -> usize {
     node.json(&["node", "ls"]).as_array().map_or(0, Vec::len)
 }
 
 /// Whether each of two asks every instance of both.
-fn all_answer(node: &Node, slots: usize) {
+pub fn all_answer(node: &Node, slots: usize) {
     let mut met = BTreeSet::new();
     wait::until("every instance answers through this machine", 30, || {
         met.extend(ask(node));

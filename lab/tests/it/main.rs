@@ -8,6 +8,7 @@ mod bad_input;
 mod cache;
 mod cluster;
 mod contract;
+mod cut_off;
 mod deploying;
 mod disk_full;
 mod images;
