@@ -72,6 +72,8 @@ pub enum BootError {
     Runtime(std::io::Error),
     #[error("listen on {address} for other machines: {source}")]
     Peers { address: SocketAddr, source: std::io::Error },
+    #[error("listen on {address} for clients of etcd: {source}")]
+    Etcd { address: SocketAddr, source: std::io::Error },
     #[error("read what this machine keeps of its cluster")]
     Home(#[from] HomeError),
     #[error("join the cluster")]
@@ -91,6 +93,9 @@ impl BootError {
             BootError::Listen { .. } => "another program may hold it: choose another with --api ADDR".to_owned(),
             BootError::Space(error) => error.hint().to_owned(),
             BootError::Peers { .. } => "another program may hold it: choose another with --peers ADDR".to_owned(),
+            BootError::Etcd { .. } => {
+                "another program, etcd itself perhaps, may hold it: choose another with --etcd ADDR".to_owned()
+            }
             BootError::Home(_) => {
                 "restore the folder `cluster` of the data folder, or have the machine join anew with another".to_owned()
             }

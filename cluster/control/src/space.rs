@@ -103,6 +103,18 @@ impl Space {
         ended
     }
 
+    /// What a transaction that changes nothing would answer, everything acknowledged before the call included. Costs no
+    /// write.
+    ///
+    /// # Errors
+    /// As [`Space::commit`]; one that would change something is refused.
+    pub async fn look(&self, txn: Txn) -> Result<Committed, SpaceError> {
+        txn.check()?;
+        self.inner.proposer.barrier().await?;
+        let state = self.inner.keyspace.board().read();
+        state.look(&txn.compares, txn.success, txn.failure).map_err(refused)
+    }
+
     async fn commit_checked(&self, txn: Txn) -> Result<Committed, SpaceError> {
         match self.propose(&Command::from(txn)).await? {
             Reply::Committed(committed) => {

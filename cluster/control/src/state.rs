@@ -267,6 +267,39 @@ impl State {
         Committed { succeeded: decided.succeeded, revision: self.revision, replies, outcomes }
     }
 
+    /// What a transaction that changes nothing would answer now.
+    pub(crate) fn look(
+        &self,
+        compares: &[Compare],
+        success: Vec<Operation>,
+        failure: Vec<Operation>,
+    ) -> Result<Committed, Refusal> {
+        let decided = self.decide(compares, success, failure);
+        self.refuses(&decided).map_or(Ok(()), Err)?;
+        self.read(decided)
+    }
+
+    fn read(&self, decided: Decided) -> Result<Committed, Refusal> {
+        let (mut replies, mut outcomes) = (Vec::new(), Vec::new());
+        for step in decided.steps {
+            match step {
+                Step::Nested(nested) => outcomes.push(Outcome::Nested(self.read(nested)?)),
+                Step::Do(Operation::Get { key }) => replies.push(self.get(&key).into_iter().collect()),
+                Step::Do(Operation::List { prefix }) => replies.push(self.list(&prefix).entries),
+                Step::Do(Operation::Range { range, limit }) => outcomes.push(self.ranged(&range, limit)),
+                Step::Do(
+                    Operation::Put { .. }
+                    | Operation::Delete { .. }
+                    | Operation::DeletePrefix { .. }
+                    | Operation::DeleteRange { .. }
+                    | Operation::Replace { .. }
+                    | Operation::Nested(_),
+                ) => return Err(Refusal::Malformed),
+            }
+        }
+        Ok(Committed { succeeded: decided.succeeded, revision: self.revision, replies, outcomes })
+    }
+
     fn ranged(&self, range: &Range, limit: usize) -> Outcome {
         let all = self.live.range::<str, _>(range.bounds());
         let entries = all.clone().take(limit).map(|(key, stored)| stored.entry(key)).collect();
