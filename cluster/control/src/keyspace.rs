@@ -21,7 +21,7 @@ use world::disk::Disk;
 /// The state lives in memory: this bounds it well below what an orchestrator may use.
 pub(crate) const LIVE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Others may not take the room that stacks and machines need.
-const CLIENTS_BYTES_MAX: usize = LIVE_BYTES_MAX / 2;
+pub(crate) const CLIENTS_BYTES_MAX: usize = LIVE_BYTES_MAX / 2;
 /// A lease is some hundred bytes and one look a second.
 const LEASES_MAX: usize = 50_000;
 /// Ten thousand changes are hours of a busy cluster's rollouts; a watcher that missed more lists again.

@@ -4,7 +4,7 @@
 use crate::alone::Alone;
 use crate::board::Board;
 use crate::command::{Answer, Command, Question, Refusal, Reply};
-use crate::keyspace::{Keyspace, LIVE_BYTES_MAX};
+use crate::keyspace::{CLIENTS_BYTES_MAX, Keyspace, LIVE_BYTES_MAX};
 use crate::meters::Commits;
 use crate::watch::Keys;
 use crate::{Committed, Entry, Listing, Range, RangeError, Ranged, SpaceError, Txn, Watch};
@@ -182,6 +182,11 @@ impl Space {
     /// What all keys take, roughly, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.inner.keyspace.board().read().sizes_bytes().0
+    }
+
+    /// Of them what is kept for others, and how much that may be.
+    pub fn clients_bytes(&self) -> (usize, usize) {
+        (self.inner.keyspace.board().read().clients_bytes(), CLIENTS_BYTES_MAX)
     }
 
     /// The leases this member knows of.

@@ -168,6 +168,10 @@ impl State {
         (self.live_bytes, self.history_bytes)
     }
 
+    pub(crate) fn clients_bytes(&self) -> usize {
+        self.clients_bytes
+    }
+
     pub(crate) fn apply(&mut self, command: Command) -> Reply {
         match command {
             Command::Commit { compares, success, failure } => self.commit(&compares, success, failure),

@@ -568,3 +568,120 @@ impl<C: Choice> Field for Several<C> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::{
+        Compare, CompareResult, CompareTarget, DeleteRangeRequest, Event, EventType, Filter, KeyValue, PutRequest,
+        RangeRequest, RequestOp, SortOrder, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    };
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// Both ways of writing come back as what was written.
+    fn check<M: Message + PartialEq + std::fmt::Debug>(message: &M) {
+        let mut bytes = Vec::new();
+        message.write(&mut bytes);
+        assert_eq!(M::decode(&bytes).as_ref(), Ok(message));
+        assert_eq!(M::from_json(message.to_json()).as_ref(), Ok(message));
+        for end in 0..bytes.len() {
+            // Cut anywhere it is another message or none, and never a panic.
+            let _ = M::decode(&bytes[..end]);
+        }
+    }
+
+    fn deep(levels: usize) -> TxnRequest {
+        (0..levels).fold(TxnRequest::default(), |inner, _| TxnRequest {
+            success: vec![RequestOp { request_txn: Some(Box::new(inner)), ..RequestOp::default() }],
+            ..TxnRequest::default()
+        })
+    }
+
+    #[test]
+    fn messages_are_written_as_etcd_writes_them() {
+        let put = PutRequest { key: b"a".as_slice().into(), value: b"bc".as_slice().into(), lease: 300, ..Default::default() };
+        let mut bytes = Vec::new();
+        put.write(&mut bytes);
+        assert_eq!(bytes, [0x0a, 1, b'a', 0x12, 2, b'b', b'c', 0x18, 0xac, 0x02]);
+        assert_eq!(put.to_json(), json!({"key": "YQ==", "value": "YmM=", "lease": "300"}));
+        let asked = json!({"key": "YQ==", "rangeEnd": "Yg==", "sort_order": "DESCEND", "limit": 3, "keysOnly": true});
+        let read = RangeRequest::from_json(asked).expect("either name, either way to write a number");
+        assert_eq!((read.limit, read.sort_order.0, read.keys_only), (3, SortOrder::Descend, true));
+        assert!(RangeRequest::from_json(json!({"range_ends": "Yg=="})).is_err(), "what is not known is not left out");
+        assert!(RangeRequest::from_json(json!({"limit": 1.5})).is_err());
+        let negative = LeaseNegative { id: -5 };
+        check(&negative);
+    }
+
+    crate::codec::messages! { LeaseNegative { 1 id "ID": i64 } }
+
+    #[test]
+    fn unknown_fields_are_skipped_and_depth_has_an_end() {
+        // Field 100 of each kind, then the key.
+        let bytes = [0xa0, 6, 1, 0xa1, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0xa2, 6, 1, 9, 0xa5, 6, 0, 0, 0, 0, 0x0a, 1, b'k'];
+        assert_eq!(PutRequest::decode(&bytes).map(|put| put.key.to_vec()), Ok(b"k".to_vec()));
+        check(&deep(10));
+        let mut bytes = Vec::new();
+        deep(1_000).write(&mut bytes);
+        assert!(TxnRequest::decode(&bytes).is_err());
+    }
+
+    fn blob() -> impl Strategy<Value = Blob> {
+        proptest::collection::vec(any::<u8>(), 0..20).prop_map(Blob::from)
+    }
+
+    proptest! {
+        #[test]
+        fn transactions_and_watches_come_back(
+            keys in proptest::collection::vec((blob(), blob(), any::<i64>(), any::<bool>()), 0..6),
+        ) {
+            let mut txn = TxnRequest::default();
+            let mut answer = WatchResponse::default();
+            for (key, value, number, flag) in keys {
+                let compare = Compare {
+                    result: One(if flag { CompareResult::Less } else { CompareResult::Equal }),
+                    target: One(CompareTarget::Mod), key: key.clone(), mod_revision: number, range_end: value.clone(),
+                    ..Compare::default()
+                };
+                txn.compare.push(compare);
+                let put = PutRequest { key: key.clone(), value: value.clone(), lease: number, prev_kv: flag, ..Default::default() };
+                let gone = DeleteRangeRequest { key: key.clone(), range_end: value.clone(), prev_kv: flag };
+                txn.success.push(RequestOp { request_put: Some(put), ..RequestOp::default() });
+                txn.failure.push(RequestOp { request_delete_range: Some(gone), ..RequestOp::default() });
+                let kv = KeyValue { key: key.clone(), value: value.clone(), version: number, ..KeyValue::default() };
+                let kind = One(if flag { EventType::Delete } else { EventType::Put });
+                answer.events.push(Event { kind, kv: Some(kv), prev_kv: None });
+                let create = WatchCreateRequest {
+                    key, range_end: value, start_revision: number, filters: Several(vec![Filter::NoPut, Filter::NoDelete]),
+                    ..WatchCreateRequest::default()
+                };
+                check(&WatchRequest { create_request: Some(create), ..WatchRequest::default() });
+            }
+            check(&txn);
+            check(&answer);
+        }
+
+        #[test]
+        fn no_bytes_and_no_text_are_a_panic(bytes: Vec<u8>, text: String) {
+            let _ = TxnRequest::decode(&bytes);
+            let _ = WatchRequest::decode(&bytes);
+            let _ = RangeRequest::decode(&bytes);
+            if let Ok(value) = serde_json::from_str::<Value>(&text) {
+                let _ = TxnRequest::from_json(value);
+            }
+        }
+
+        /// Mangled in a few places, as an attacker would.
+        #[test]
+        fn mangled_messages_are_no_panic(places in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..8)) {
+            let mut bytes = Vec::new();
+            deep(5).write(&mut bytes);
+            let length = bytes.len();
+            for (at, byte) in places {
+                bytes[at % length] = byte;
+            }
+            let _ = TxnRequest::decode(&bytes);
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! What is counted.
 
+use crate::keys;
 use crate::status::Status;
-use meter::{Counter, Gauge, Histogram, LATENCY_SECONDS, Meter};
+use control::Space;
+use meter::{Counter, Gauge, Histogram, LATENCY_SECONDS, Meter, Registration};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -37,6 +39,17 @@ impl Meters {
                 &[],
             ),
         }
+    }
+
+    /// Shows what clients keep, for as long as the registration is held.
+    pub(crate) fn keep(meter: &Meter, space: Space) -> Registration {
+        meter.collector(move |samples| {
+            let (bytes, bytes_max) = space.clients_bytes();
+            let leases = space.leases_local().into_iter().filter_map(keys::given_lease).count();
+            samples.gauge("bramble_etcd_bytes", "Memory the keys of etcd's clients take, roughly.", &[], bytes as f64);
+            samples.gauge("bramble_etcd_bytes_max", "Memory they may take.", &[], bytes_max as f64);
+            samples.gauge("bramble_etcd_leases", "Leases of etcd's clients.", &[], leases as f64);
+        })
     }
 
     /// Counts a request. `refused` is its client's mistake, `failed` is not.

@@ -16,7 +16,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use meter::Meter;
+use meter::{Meter, Registration};
 use serde_json::json;
 use std::convert::Infallible;
 use std::future::Future;
@@ -49,15 +49,17 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 pub struct Server {
     closing: watch::Sender<bool>,
     accepting: Task,
+    _series: Registration,
 }
 
 impl Server {
     /// Serves `space` to whoever comes to `listener`.
     pub fn start(listener: TcpListener, space: Space, stands: Box<Stands>, meter: &Meter) -> Server {
         let (closing, closes) = watch::channel(false);
+        let series = Meters::keep(meter, space.clone());
         let desk = Arc::new(Desk::new(space, Meters::new(meter), closes, stands));
         let accepting = world::task::spawn("etcd server", accept(listener, desk));
-        Server { closing, accepting }
+        Server { closing, accepting, _series: series }
     }
 
     /// Takes no more requests, ends watches, and gives what is under way until `deadline`.

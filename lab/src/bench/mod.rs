@@ -14,6 +14,7 @@ mod peers;
 pub(crate) mod proxying;
 mod report;
 mod scheduling;
+mod writing;
 
 pub use boxes::CGROUPS_SEEN;
 pub use proxying::{GATEWAY_ALONE, serve_alone};
@@ -55,7 +56,7 @@ struct Bench {
 
 /// Boxes first: their spawner is forked while this process has one thread. The gateway last: it takes the machine for
 /// itself, and the priority it gives itself for that stays.
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 9] = [
     Bench { name: "box", what: "from the start of `true` in a box to its end", run: boxes::run },
     Bench { name: "deploy", what: "from `deploy` to the first answered request", run: deploying::deploy },
     Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
@@ -66,6 +67,7 @@ const BENCHES: [Bench; 8] = [
         what: "what the scheduler takes for a large cluster, on one core",
         run: scheduling::run,
     },
+    Bench { name: "writes", what: "durable writes of the state of record beside etcd, three members each", run: writing::run },
     Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
     Bench { name: "gateway", what: "our gateway beside other proxies, with the same load", run: proxying::run },
 ];
