@@ -80,72 +80,71 @@ impl Sum {
 #[derive(Default)]
 struct Changes<'a> {
     put: BTreeSet<&'a str>,
-    deleted: Vec<(Gone, &'a Operation)>,
+    deleted: Vec<Gone<'a>>,
 }
 
-#[derive(Clone)]
-struct Gone(Range, bool);
+#[derive(Clone, Copy)]
+enum Gone<'a> {
+    Key(&'a str),
+    Under(&'a str),
+    In(&'a Range),
+}
 
-/// A key put twice, or put and deleted, would have two values at one revision: refused, as etcd does. Deletions may meet.
-/// Branches of what is nested exclude each other; what is beside it does not.
+impl Gone<'_> {
+    fn holds(self, key: &str) -> bool {
+        match self {
+            Gone::Key(gone) => gone == key,
+            Gone::Under(prefix) => key.starts_with(prefix),
+            Gone::In(range) => range.contains(key),
+        }
+    }
+}
+
+/// A key put twice, or put and deleted, would have two values at one revision: refused, by etcd's own rules. Branches of
+/// what is nested exclude each other. Deletions may meet, but for one key that is named twice: a slip of whoever wrote it.
 fn distinct(operations: &[Operation]) -> Result<Changes<'_>, SpaceError> {
     let mut all = Changes::default();
     for operation in operations {
         match operation {
-            Operation::Put { key, .. } | Operation::Replace { key, .. } => all.put(key)?,
-            Operation::Delete { key } => all.delete(Gone(Range::key(key.as_str()), true), operation)?,
-            Operation::DeletePrefix { prefix } => {
-                all.delete(Gone(Range { start: prefix.clone(), end: String::new() }, false), operation)?;
+            Operation::Delete { key }
+                if all.deleted.iter().any(|gone| matches!(gone, Gone::Key(other) if other == key)) =>
+            {
+                return Err(SpaceError::DuplicateKey { key: key.clone() });
             }
-            Operation::DeleteRange { range, .. } => all.delete(Gone(range.clone(), true), operation)?,
-            Operation::Nested(nested) => {
-                let branches = [distinct(&nested.success)?, distinct(&nested.failure)?];
-                let before = (all.put.clone(), all.deleted.clone());
-                for branch in branches {
-                    let mut beside = Changes { put: before.0.clone(), deleted: before.1.clone() };
-                    for key in &branch.put {
-                        beside.put(key)?;
-                    }
-                    for (gone, operation) in &branch.deleted {
-                        beside.delete(gone.clone(), operation)?;
-                    }
-                    all.put.extend(branch.put);
-                    all.deleted.extend(branch.deleted);
-                }
-            }
-            Operation::Get { .. } | Operation::List { .. } | Operation::Range { .. } => {}
+            Operation::Delete { key } => all.deleted.push(Gone::Key(key)),
+            Operation::DeletePrefix { prefix } => all.deleted.push(Gone::Under(prefix)),
+            Operation::DeleteRange { range, .. } => all.deleted.push(Gone::In(range)),
+            Operation::Put { .. }
+            | Operation::Replace { .. }
+            | Operation::Nested(_)
+            | Operation::Get { .. }
+            | Operation::List { .. }
+            | Operation::Range { .. } => {}
+        }
+    }
+    for operation in operations {
+        let Operation::Nested(nested) = operation else { continue };
+        let (success, failure) = (distinct(&nested.success)?, distinct(&nested.failure)?);
+        let met = success.put.union(&failure.put).copied().collect::<Vec<_>>();
+        for key in met {
+            all.put(key)?;
+        }
+        all.deleted.extend(success.deleted);
+        all.deleted.extend(failure.deleted);
+    }
+    for operation in operations {
+        if let Operation::Put { key, .. } | Operation::Replace { key, .. } = operation {
+            all.put(key)?;
         }
     }
     Ok(all)
 }
 
-impl Gone {
-    fn holds(&self, key: &str) -> bool {
-        let Gone(range, is_range) = self;
-        if *is_range { range.contains(key) } else { key.starts_with(range.start.as_str()) }
-    }
-}
-
 impl<'a> Changes<'a> {
     fn put(&mut self, key: &'a str) -> Result<(), SpaceError> {
-        if self.deleted.iter().any(|(gone, _)| gone.holds(key)) || !self.put.insert(key) {
+        if self.deleted.iter().any(|gone| gone.holds(key)) || !self.put.insert(key) {
             return Err(SpaceError::DuplicateKey { key: key.to_owned() });
         }
         Ok(())
-    }
-
-    fn delete(&mut self, gone: Gone, operation: &'a Operation) -> Result<(), SpaceError> {
-        // Twice the same single key is a slip of whoever wrote it.
-        let is_twice =
-            matches!(operation, Operation::Delete { .. }) && self.deleted.iter().any(|(_, other)| *other == operation);
-        let put = self.put.range(gone.0.start.as_str()..).next().filter(|key| gone.holds(key));
-        match put {
-            Some(key) => Err(SpaceError::DuplicateKey { key: (*key).to_owned() }),
-            None if is_twice => Err(SpaceError::DuplicateKey { key: operation.name().to_owned() }),
-            None => {
-                self.deleted.push((gone, operation));
-                Ok(())
-            }
-        }
     }
 }

@@ -600,7 +600,12 @@ mod tests {
 
     #[test]
     fn messages_are_written_as_etcd_writes_them() {
-        let put = PutRequest { key: b"a".as_slice().into(), value: b"bc".as_slice().into(), lease: 300, ..Default::default() };
+        let put = PutRequest {
+            key: b"a".as_slice().into(),
+            value: b"bc".as_slice().into(),
+            lease: 300,
+            ..Default::default()
+        };
         let mut bytes = Vec::new();
         put.write(&mut bytes);
         assert_eq!(bytes, [0x0a, 1, b'a', 0x12, 2, b'b', b'c', 0x18, 0xac, 0x02]);

@@ -80,10 +80,9 @@ impl Method {
     }
 }
 
+/// What etcd has besides.
 fn is_etcds(path: &str) -> bool {
-    ["kv/", "lease/", "cluster/", "maintenance/", "auth/", "lock/", "election/"]
-        .iter()
-        .any(|start| path.starts_with(start))
+    ["cluster/member/", "maintenance/", "auth/", "lock/", "election/"].iter().any(|start| path.starts_with(start))
 }
 
 /// One request, from its head to its answer.

@@ -5,9 +5,7 @@
 use crate::desk::{Desk, Stands, closed};
 use crate::meters::{Held, Meters};
 use crate::methods::{self, Method};
-use crate::status::{Code, Status};
-use crate::transport::{Answer, Format, Inflow, json_answer};
-use crate::words::Nothing;
+use crate::transport::{Answer, Format, Inflow, json_answer, text_answer};
 use crate::{CLUSTER_VERSION, VERSION};
 use control::Space;
 use http::{Request, header};
@@ -195,14 +193,9 @@ async fn route(desk: Arc<Desk>, request: Request<Incoming>, here: SocketAddr) ->
             Ok(()) => json_answer(200, &json!({"health": "true"})),
             Err(error) => json_answer(503, &json!({"health": "false", "reason": error.to_string()})),
         },
-        (_, Some(_)) if head.method != http::Method::POST => {
-            let status = Status::new(Code::Unimplemented, "Method Not Allowed");
-            Format::Json.whole::<Nothing>(&Err(status))
-        }
+        (_, Some(_)) if head.method != http::Method::POST => text_answer(405, "Method Not Allowed\n"),
         (_, Some(method)) => methods::answer(desk, method, Format::Json, Inflow::new(Format::Json, body), here).await,
-        (_, None) => {
-            let status = Status::new(Code::NotFound, "Not Found");
-            Format::Json.whole::<Nothing>(&Err(status))
-        }
+        (path, None) if path.starts_with("/v3") => text_answer(404, "Not Found\n"),
+        (_, None) => text_answer(404, "404 page not found\n"),
     }
 }

@@ -198,6 +198,13 @@ pub(crate) fn json_answer(code: u16, value: &Value) -> Answer {
     answer
 }
 
+pub(crate) fn text_answer(code: u16, text: &'static str) -> Answer {
+    let mut answer = Response::new(BodyExt::boxed_unsync(Full::new(Bytes::from_static(text.as_bytes()))));
+    *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
 fn line(value: &Value) -> Bytes {
     Bytes::from(format!("{value}\n"))
 }

@@ -67,7 +67,11 @@ const BENCHES: [Bench; 9] = [
         what: "what the scheduler takes for a large cluster, on one core",
         run: scheduling::run,
     },
-    Bench { name: "writes", what: "durable writes of the state of record beside etcd, three members each", run: writing::run },
+    Bench {
+        name: "writes",
+        what: "durable writes of the state of record beside etcd, three members each",
+        run: writing::run,
+    },
     Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
     Bench { name: "gateway", what: "our gateway beside other proxies, with the same load", run: proxying::run },
 ];

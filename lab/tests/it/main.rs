@@ -9,6 +9,7 @@ mod cluster;
 mod contract;
 mod deploying;
 mod disk_full;
+mod etcd;
 mod images;
 mod killed;
 mod lives;
