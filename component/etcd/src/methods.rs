@@ -162,13 +162,14 @@ impl One<'_> {
     where
         Doing: Future<Output = Result<Told, Status>>,
     {
+        // A body of nothing asks with nothing said.
+        let asked = deadline(self.inflow.next()).await.map(Option::unwrap_or_default);
+        // How long a client takes to ask is no time of ours.
         let began = world::clock::monotonic();
-        let ended = deadline(async {
-            // A body of nothing asks with nothing said.
-            let asked = self.inflow.next().await?.unwrap_or_default();
-            act(asked).await
-        });
-        let ended = ended.await;
+        let ended = match asked {
+            Ok(asked) => deadline(act(asked)).await,
+            Err(status) => Err(status),
+        };
         let took = began.elapsed();
         self.desk.meters.count(self.name, took, &ended);
         match &ended {

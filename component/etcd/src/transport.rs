@@ -239,3 +239,53 @@ fn percent(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Where objects end, fed in pieces.
+    fn ends(text: &[u8], piece: usize) -> Vec<usize> {
+        let (mut scan, mut found, mut start) = (Scan::default(), Vec::new(), 0);
+        for end in (piece..text.len() + piece).step_by(piece) {
+            while let Some(length) = scan.end(&text[start..end.min(text.len())]) {
+                start += length;
+                found.push(start);
+                scan = Scan::default();
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn objects_end_where_they_end() {
+        let text = br#"{"a":"}\"{"} {"b":[{}]}
+{}"#;
+        let expected = vec![12, 24, 27];
+        for piece in 1..text.len() {
+            assert_eq!(ends(text, piece), expected, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_taken_whole_and_within_bounds() {
+        assert_eq!(grpc_length(&[0, 0, 0, 0, 2, 1]), Ok(None));
+        assert_eq!(grpc_length(&[0, 0, 0, 0, 2, 1, 2, 9]), Ok(Some(7)));
+        assert_eq!(grpc_length(&[0, 0xff, 0, 0, 0]), Err(status::too_large()));
+        assert_eq!(grpc_length(&[1, 0, 0, 0, 0]).map_err(|status| status.code), Err(Code::Unimplemented));
+        assert_eq!(percent("é%\n"), "%C3%A9%25%0A");
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_no_difference(text: Vec<u8>, piece in 1..9usize) {
+            prop_assert_eq!(ends(&text, piece), ends(&text, usize::MAX / 2));
+        }
+
+        #[test]
+        fn no_frame_is_a_panic(bytes: Vec<u8>) {
+            let _ = grpc_length(&bytes);
+        }
+    }
+}

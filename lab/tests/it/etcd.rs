@@ -172,7 +172,8 @@ fn etcd_answers_the_same() {
     let to: SocketAddr = client.parse().expect("an address");
     wait::until("etcd answers", 20, || http::get(to, "/health").ok().filter(|answer| answer.text().contains("true")));
     let ours = served.address.to_string();
-    let output = Command::new("python3").arg(suite("etcd/compare.py")).args([&ours, &client]).output().expect("it runs");
+    let output =
+        Command::new("python3").arg(suite("etcd/compare.py")).args([&ours, &client]).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -4,6 +4,7 @@
 mod durable;
 mod inventory;
 mod measure;
+mod ranges;
 mod replicated;
 mod space;
 mod watching;
