@@ -33,7 +33,7 @@ pub use keyspace::Keyspace;
 pub use range::{Range, RangeError, Ranged};
 pub use saved::LoadError;
 pub use soft::Soft;
-pub use space::{ANSWER_BYTES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, Space, TimeLeft};
+pub use space::{ANSWER_BYTES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, READ_BYTES_MAX, Space, TimeLeft};
 pub use txn::{
     Committed, Compare, KEY_BYTES_MAX, Leasing, Nested, OPERATIONS_MAX, Operation, Outcome, Relation,
     TRANSACTION_BYTES_MAX, Target, Txn, VALUE_BYTES_MAX,

@@ -17,7 +17,9 @@ use world::task::Task;
 pub const LEASE_MS_MIN: u64 = 1_000;
 /// A day: what should live longer is not a lease.
 pub const LEASE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
-/// What reading a range, or a transaction, answers at most: as much as goes between members at once, with room to spare.
+/// What reading a range answers at most: it is in memory once more while a slow client takes it.
+pub const READ_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What a transaction answers of ranges at most: as much as goes between members at once, with room to spare.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often a member with leases looks whether it has become the leader, and a failed revocation is repeated.
 const LEASE_LOOK: Duration = Duration::from_secs(1);
@@ -164,8 +166,8 @@ impl Space {
     pub fn range_local(&self, range: &Range, limit: usize, at_revision: Option<u64>) -> Result<Ranged, RangeError> {
         let state = self.inner.keyspace.board().read();
         match at_revision {
-            None => state.range(range, limit, ANSWER_BYTES_MAX),
-            Some(revision) => state.range_at(range, revision, limit, ANSWER_BYTES_MAX),
+            None => state.range(range, limit, READ_BYTES_MAX),
+            Some(revision) => state.range_at(range, revision, limit, READ_BYTES_MAX),
         }
     }
 

@@ -154,6 +154,8 @@ impl Stream {
         let now = created.header.as_ref().map_or(0, |header| header.revision);
         let from = u64::try_from(asked.start_revision).ok().filter(|revision| *revision > 0);
         let from = from.unwrap_or(now.cast_unsigned() + 1);
+        // From the beginning: nothing is gone yet where nothing has happened before what is kept.
+        let from = if from == 1 && self.desk.space.compacted() == 1 { 2 } else { from };
         // What nobody names is everything: etcd has it so for watches only.
         let key: &[u8] = if asked.key.is_empty() { &[0] } else { &asked.key };
         let range = keys::range(key, &asked.range_end);

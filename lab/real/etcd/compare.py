@@ -161,6 +161,8 @@ def thought_of():
     put("a", "2", prev_kv=True)
     put("b", "", prev_kv=True)
     put(b"\xff\x00\x80", b"\x00\xff")
+    watch({"key": b("a"), "start_revision": "1"}, 2)
+    get("a", revision="1")
     get("a")
     get(b"\x00", b"\x00")
     get("a", "c", keys_only=True)
