@@ -135,9 +135,12 @@ fn ranged(asked: &RangeRequest, found: Ranged) -> RangeResponse {
             && is_within(kv.create_revision, asked.min_create_revision, asked.max_create_revision)
     });
     if is_sorted(asked) {
-        kvs.sort_by(|one, other| compare(asked.sort_target.0, one, other));
+        // Those that are alike stay in the order of their keys, either way.
+        let target = asked.sort_target.0;
         if asked.sort_order.0 == SortOrder::Descend {
-            kvs.reverse();
+            kvs.sort_by(|one, other| compare(target, other, one));
+        } else {
+            kvs.sort_by(|one, other| compare(target, one, other));
         }
     }
     let plain = limit(asked) != usize::MAX;
