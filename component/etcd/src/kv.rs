@@ -108,15 +108,16 @@ pub(crate) fn key_value(entry: Entry) -> KeyValue {
     }
 }
 
-/// How many entries are needed to answer: all of them where they are sorted or sifted first.
+/// How many entries are read to answer: one more than is wanted, to tell that there are more, and all where they are
+/// sifted or an order is asked for. etcd sorts without an order, if by something else than the key, what is read so.
 fn limit(asked: &RangeRequest) -> usize {
     let sifts = [asked.min_mod_revision, asked.max_mod_revision, asked.min_create_revision, asked.max_create_revision];
-    let is_plain = sifts.iter().all(|sift| *sift == 0) && !is_sorted(asked);
+    let is_plain = sifts.iter().all(|sift| *sift == 0) && asked.sort_order.0 == SortOrder::Unsorted;
     if asked.count_only {
         return 0;
     }
     match usize::try_from(asked.limit) {
-        Ok(limit) if limit > 0 && is_plain => limit,
+        Ok(limit) if limit > 0 && is_plain => limit.saturating_add(1),
         Ok(_) | Err(_) => usize::MAX,
     }
 }
@@ -143,14 +144,7 @@ fn ranged(asked: &RangeRequest, found: Ranged) -> RangeResponse {
             kvs.sort_by(|one, other| compare(target, one, other));
         }
     }
-    let plain = limit(asked) != usize::MAX;
-    let more = match wanted {
-        Some(_) if asked.count_only => false,
-        // Then no more were read than were wanted.
-        Some(wanted) if plain => count > wanted as u64,
-        Some(wanted) => kvs.len() > wanted,
-        None => false,
-    };
+    let more = wanted.is_some_and(|wanted| kvs.len() > wanted);
     kvs.truncate(wanted.unwrap_or(usize::MAX));
     if asked.keys_only {
         kvs.iter_mut().for_each(|kv| kv.value = Blob::default());
