@@ -99,21 +99,18 @@ pub(crate) async fn answer(
         desk.meters.count(name, began.elapsed(), &Err::<(), _>(status.clone()));
         return format.whole::<Nothing>(&Err(status));
     }
-    match method {
-        Method::Watch => {
-            let (out, from) = mpsc::channel(watch::QUEUE);
-            desk.meters.count(name, began.elapsed(), &Ok(()));
-            // It ends when its client is gone, for then nobody takes what it sends, and when the server closes.
-            world::task::spawn("etcd watches", watch::serve(desk, inflow, out)).detach();
-            return format.stream(from);
-        }
-        Method::LeaseKeepAlive => {
-            let (out, from) = mpsc::channel(watch::QUEUE);
-            // It ends with its client, or when the server closes.
-            world::task::spawn("etcd renewals", keep_alive(desk, inflow, out)).detach();
-            return format.stream(from);
-        }
-        _ => {}
+    if method == Method::Watch {
+        let (out, from) = mpsc::channel(watch::QUEUE);
+        desk.meters.count(name, began.elapsed(), &Ok(()));
+        // It ends when its client is gone, for then nobody takes what it sends, and when the server closes.
+        world::task::spawn("etcd watches", watch::serve(desk, inflow, out)).detach();
+        return format.stream(from);
+    }
+    if method == Method::LeaseKeepAlive {
+        let (out, from) = mpsc::channel(watch::QUEUE);
+        // It ends with its client, or when the server closes.
+        world::task::spawn("etcd renewals", keep_alive(desk, inflow, out)).detach();
+        return format.stream(from);
     }
     let span = tracing::debug_span!("etcd request", method = name);
     let one = One { desk: &desk, format, name, inflow: &mut inflow };
