@@ -74,6 +74,8 @@ pub enum BootError {
     Peers { address: SocketAddr, source: std::io::Error },
     #[error("a restore in {path} was cut off: what is there is no machine yet")]
     Unfinished { path: String },
+    #[error("listen on {address} for clients of etcd: {source}")]
+    Etcd { address: SocketAddr, source: std::io::Error },
     #[error("read what this machine keeps of its cluster")]
     Home(#[from] HomeError),
     #[error("join the cluster")]
@@ -94,6 +96,9 @@ impl BootError {
             BootError::Space(error) => error.hint().to_owned(),
             BootError::Peers { .. } => "another program may hold it: choose another with --peers ADDR".to_owned(),
             BootError::Unfinished { .. } => "run `bramble cluster restore` again, with the same file".to_owned(),
+            BootError::Etcd { .. } => {
+                "another program, etcd itself perhaps, may hold it: choose another with --etcd ADDR".to_owned()
+            }
             BootError::Home(_) => {
                 "restore the folder `cluster` of the data folder, or have the machine join anew with another".to_owned()
             }

@@ -40,6 +40,8 @@ pub struct Node {
     pub https: Option<SocketAddr>,
     /// Where other machines of the cluster are listened to.
     pub peers: SocketAddr,
+    /// Where clients of etcd are served.
+    pub etcd: Option<SocketAddr>,
     /// Addresses and networks of balancers that may name their clients.
     pub trusted: Vec<String>,
     pub acme: Option<Acme>,
@@ -162,6 +164,7 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         api: address("--api", &args.api)?,
         http: address("--http", &args.http)?,
         https: args.https.as_deref().map(|given| address("--https", given)).transpose()?,
+        etcd: args.etcd.as_deref().map(|given| address("--etcd", given)).transpose()?,
         peers: address("--peers", &args.peers)?,
         access_log: match &args.access_log {
             Some(given) => given.parse().map_err(|_| ConfigError::AccessLog { given: given.clone() })?,

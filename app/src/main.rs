@@ -6,6 +6,7 @@ mod certificates;
 mod cli;
 mod cluster;
 mod config;
+mod etcds;
 mod handover;
 mod roles;
 mod seen;

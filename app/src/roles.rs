@@ -9,6 +9,7 @@ use crate::certificates::public::Worker;
 use crate::certificates::{Keeper, Shown};
 use crate::cluster::{Cluster, Ground, entry, hostname};
 use crate::config::{self, Node};
+use crate::etcds;
 use crate::handover::Previous;
 use crate::seen;
 use crate::selftest;
@@ -78,6 +79,8 @@ pub struct Opened {
 /// All of it, at work.
 pub struct Roles {
     opened: Opened,
+    /// For clients of etcd.
+    etcd: Option<etcd::Server>,
     server: Server,
     tasks: Vec<Task>,
     series: Vec<Registration>,
@@ -220,8 +223,9 @@ impl Roles {
             cluster: Arc::clone(&lasting.cluster),
             ground: opened.ground(lasting),
         });
+        let etcd = etcds::begin(node.etcd, space, group, meter).await?;
         let server = Server::start(&lasting.api, router, closing, may_serve)?;
-        Ok(Roles { opened, server, tasks, series })
+        Ok(Roles { opened, etcd, server, tasks, series })
     }
 
     /// Instances that get requests.
@@ -237,7 +241,10 @@ impl Roles {
 
     /// The list backwards. Instances run on, and the gateway serves them as it last knew them.
     pub async fn release(self, lasting: &Lasting) {
-        let Roles { opened, server, tasks, series } = self;
+        let Roles { opened, etcd, server, tasks, series } = self;
+        if let Some(etcd) = etcd {
+            etcd.close(API_GRACE).await;
+        }
         server.close().await;
         drop(series);
         for task in tasks {

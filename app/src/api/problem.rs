@@ -92,7 +92,10 @@ impl From<SpaceError> for Refusal {
             | SpaceError::NotWritable { .. }
             | SpaceError::NotJson { .. }
             | SpaceError::LeaseNotFound { .. }
-            | SpaceError::LeaseDuration { .. } => (422, "B0304"),
+            | SpaceError::LeaseDuration { .. }
+            | SpaceError::LeaseExists
+            | SpaceError::KeyNotFound
+            | SpaceError::AnswerTooLarge { .. } => (422, "B0304"),
         };
         Refusal::new(status, code, message).hint(hint)
     }

@@ -24,8 +24,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 pub(super) async fn changes(State(app): State<App>) -> Response {
-    let (durable_at, soft_at) = (app.space.revision(), app.soft.revision());
-    let durable = app.space.watch("", durable_at + 1);
+    // What others keep here moves the revision too, but not the view.
+    let durable = app.space.watch_own(app.space.revision() + 1);
+    let (durable_at, soft_at) = (app.space.revision_own(), app.soft.revision());
     let soft = app.soft.watch("", soft_at + 1);
     let sources = Sources { durable, soft, view: app.view.clone() };
     let lines = stream::unfold((sources, Some((durable_at, soft_at))), |(mut sources, began)| async move {

@@ -116,6 +116,10 @@ pub struct UpArgs {
     /// Where other machines of the cluster reach this one; nobody listens there before the first join token
     #[arg(long, value_name = "ADDR", default_value = crate::config::PEERS_DEFAULT)]
     pub peers: String,
+    /// Where clients of etcd are served, as 127.0.0.1:2379: whoever reaches it may do everything there, and nothing else;
+    /// nobody is unless this is given
+    #[arg(long, value_name = "ADDR")]
+    pub etcd: Option<String>,
     /// Address or network of a balancer in front that may name its clients (PROXY protocol, X-Forwarded-For); may be repeated
     #[arg(long, value_name = "CIDR")]
     pub trust: Vec<String>,

@@ -34,6 +34,12 @@ pub enum SpaceError {
     LeaseNotFound { id: u64 },
     #[error("a lease lasts from {min_ms} to {max_ms} ms")]
     LeaseDuration { min_ms: u64, max_ms: u64 },
+    #[error("a lease with this id exists")]
+    LeaseExists,
+    #[error("a key of which something is to be kept does not exist")]
+    KeyNotFound,
+    #[error("an answer is larger than {max} bytes")]
+    AnswerTooLarge { max: usize },
     #[error("the space holds its maximum of {max} bytes")]
     SpaceFull { max: usize },
     #[error("the disk is full")]
@@ -56,6 +62,9 @@ impl SpaceError {
             Self::NotJson { .. } => "the stored value is not what this version expects; was it written by a newer one?",
             Self::LeaseNotFound { .. } => "grant a new lease: the old one has expired or was revoked",
             Self::LeaseDuration { .. } => "choose a duration within the limits",
+            Self::LeaseExists => "choose another id, or none",
+            Self::KeyNotFound => "give the value and the lease, or put the key first",
+            Self::AnswerTooLarge { .. } => "ask for a part, with a limit",
             Self::SpaceFull { .. } => "remove stacks or old revisions that are no longer needed",
             Self::DiskFull => {
                 "free space on the disk that holds the data directory; reading goes on, nothing acknowledged is lost"
@@ -79,6 +88,9 @@ impl SpaceError {
             | Self::NotJson { .. }
             | Self::LeaseNotFound { .. }
             | Self::LeaseDuration { .. }
+            | Self::LeaseExists
+            | Self::KeyNotFound
+            | Self::AnswerTooLarge { .. }
             | Self::Protocol(_) => false,
         }
     }

@@ -8,6 +8,7 @@ use crate::codec::Malformed;
 use crate::command::{Answer, Command, Question, Refusal, Reply};
 use crate::leases::Deadlines;
 use crate::saved::{self, Delta, LoadError};
+use crate::space::ANSWER_BYTES_MAX;
 use crate::state::Limits;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,14 +20,24 @@ use world::disk::Disk;
 
 /// The state lives in memory: this bounds it well below what an orchestrator may use.
 pub(crate) const LIVE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Others may not take the room that stacks and machines need.
+pub(crate) const CLIENTS_BYTES_MAX: usize = LIVE_BYTES_MAX / 2;
+/// A lease is some hundred bytes and one look a second.
+const LEASES_MAX: usize = 50_000;
 /// Ten thousand changes are hours of a busy cluster's rollouts; a watcher that missed more lists again.
 const HISTORY_EVENTS_MAX: usize = 10_000;
 const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The file in a key space's directory.
 const STORE: &str = "space.redb";
 
-pub(crate) const LIMITS: Limits =
-    Limits { live_bytes: LIVE_BYTES_MAX, history_events: HISTORY_EVENTS_MAX, history_bytes: HISTORY_BYTES_MAX };
+pub(crate) const LIMITS: Limits = Limits {
+    live_bytes: LIVE_BYTES_MAX,
+    clients_bytes: CLIENTS_BYTES_MAX,
+    leases: LEASES_MAX,
+    answer_bytes: ANSWER_BYTES_MAX,
+    history_events: HISTORY_EVENTS_MAX,
+    history_bytes: HISTORY_BYTES_MAX,
+};
 
 /// The state machine behind a [`crate::Space`].
 #[derive(Debug)]
@@ -140,6 +151,18 @@ impl Machine for Keyspace {
                     Some(ttl_ms) => {
                         self.leases_changed.notify_one();
                         Answer::Renewed { ttl_ms }
+                    }
+                }
+            }
+            Ok(Question::TimeLeft { id }) => {
+                let ttl_ms = self.board.read().leases.get(&id).map(|lease| lease.ttl_ms);
+                match ttl_ms {
+                    None => Answer::LeaseNotFound { id },
+                    Some(ttl_ms) => {
+                        let left = self.deadlines().left(id, world::clock::monotonic());
+                        let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+                        // Who leads since a moment ago has not counted yet: the lease has its whole time.
+                        Answer::TimeLeft { ttl_ms, left_ms: left_ms.unwrap_or(ttl_ms) }
                     }
                 }
             }

@@ -66,6 +66,11 @@ impl Deadlines {
         self.order.iter().take_while(|(end, _)| *end <= now).map(|(_, id)| *id).collect()
     }
 
+    /// How long a lease has left; nothing when it is not known, as on a member that does not lead.
+    pub(crate) fn left(&self, id: u64, now: Instant) -> Option<Duration> {
+        self.ends.get(&id).map(|end| end.saturating_duration_since(now))
+    }
+
     /// When the next lease ends.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.order.first().map(|(end, _)| *end)

@@ -16,7 +16,9 @@ mod error;
 mod keyspace;
 mod leases;
 mod meters;
+mod nested;
 pub mod planner;
+mod range;
 mod saved;
 mod soft;
 mod space;
@@ -29,11 +31,16 @@ mod watch;
 pub use entry::{Entry, Event, Listing};
 pub use error::{SpaceError, WatchError};
 pub use keyspace::Keyspace;
+pub use range::{Range, RangeError, Ranged};
 pub use saved::LoadError;
 pub use soft::Soft;
-pub use space::{LEASE_MS_MAX, LEASE_MS_MIN, Space};
+pub use space::{ANSWER_BYTES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, READ_BYTES_MAX, Space, TimeLeft};
 pub use txn::{
-    Committed, Compare, KEY_BYTES_MAX, OPERATIONS_MAX, Operation, Relation, TRANSACTION_BYTES_MAX, Target, Txn,
-    VALUE_BYTES_MAX,
+    Committed, Compare, KEY_BYTES_MAX, Leasing, Nested, OPERATIONS_MAX, Operation, Outcome, Relation,
+    TRANSACTION_BYTES_MAX, Target, Txn, VALUE_BYTES_MAX,
 };
 pub use watch::Watch;
+
+/// What is kept for others, under names of theirs: below this prefix, where nothing of Bramble's own is, and within bounds
+/// of its own.
+pub const CLIENTS: &str = "etcd/";

@@ -5,6 +5,7 @@ use crate::board::Board;
 use crate::command::{Command, Refusal, Reply};
 use crate::state::Limits;
 use crate::txn::{Operation, check_key, check_value};
+use crate::watch::Keys;
 use crate::{Entry, Listing, SpaceError, Watch};
 use serde::Serialize;
 use std::sync::Arc;
@@ -15,8 +16,14 @@ const LIVE_BYTES_MAX: usize = 64 * 1024 * 1024;
 const HISTORY_EVENTS_MAX: usize = 4096;
 const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-const LIMITS: Limits =
-    Limits { live_bytes: LIVE_BYTES_MAX, history_events: HISTORY_EVENTS_MAX, history_bytes: HISTORY_BYTES_MAX };
+const LIMITS: Limits = Limits {
+    live_bytes: LIVE_BYTES_MAX,
+    clients_bytes: 0,
+    leases: 0,
+    answer_bytes: 0,
+    history_events: HISTORY_EVENTS_MAX,
+    history_bytes: HISTORY_BYTES_MAX,
+};
 
 /// A versioned map of keys in memory. Clones are the same space. Nothing waits, nothing becomes durable.
 #[derive(Debug, Clone)]
@@ -88,7 +95,7 @@ impl Soft {
 
     /// Changes under `prefix` from `from_revision` on; 0: from now on. See [`crate::Space::watch`].
     pub fn watch(&self, prefix: &str, from_revision: u64) -> Watch {
-        Watch::new(&self.board, prefix, from_revision)
+        Watch::new(&self.board, Keys::Under(prefix.to_owned()), from_revision)
     }
 
     /// Ends every watch with [`crate::WatchError::Closed`].

@@ -4,9 +4,10 @@
 use crate::alone::Alone;
 use crate::board::Board;
 use crate::command::{Answer, Command, Question, Refusal, Reply};
-use crate::keyspace::{Keyspace, LIVE_BYTES_MAX};
+use crate::keyspace::{CLIENTS_BYTES_MAX, Keyspace, LIVE_BYTES_MAX};
 use crate::meters::Commits;
-use crate::{Committed, Entry, Listing, SpaceError, Txn, Watch};
+use crate::watch::Keys;
+use crate::{Committed, Entry, Listing, Range, RangeError, Ranged, SpaceError, Txn, Watch};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use storage::replicated::Proposer;
@@ -16,6 +17,10 @@ use world::task::Task;
 pub const LEASE_MS_MIN: u64 = 1_000;
 /// A day: what should live longer is not a lease.
 pub const LEASE_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// What reading a range answers at most: it is in memory once more while a slow client takes it.
+pub const READ_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What a transaction answers of ranges at most: as much as goes between members at once, with room to spare.
+pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often a member with leases looks whether it has become the leader, and a failed revocation is repeated.
 const LEASE_LOOK: Duration = Duration::from_secs(1);
 /// How long a member waits to have applied what its leader has acknowledged; then the caller may read a little early.
@@ -104,6 +109,18 @@ impl Space {
         ended
     }
 
+    /// What a transaction that changes nothing would answer, everything acknowledged before the call included. Costs no
+    /// write.
+    ///
+    /// # Errors
+    /// As [`Space::commit`]; one that would change something is refused.
+    pub async fn look(&self, txn: Txn) -> Result<Committed, SpaceError> {
+        txn.check()?;
+        self.inner.proposer.barrier().await?;
+        let state = self.inner.keyspace.board().read();
+        state.look(&txn.compares, txn.success, txn.failure).map_err(refused)
+    }
+
     async fn commit_checked(&self, txn: Txn) -> Result<Committed, SpaceError> {
         match self.propose(&Command::from(txn)).await? {
             Reply::Committed(committed) => {
@@ -119,7 +136,75 @@ impl Space {
     /// come, none left out and none twice. After a listing, watch from `listing.revision + 1`. 0 means: only
     /// what comes from now on.
     pub fn watch(&self, prefix: &str, from_revision: u64) -> Watch {
-        Watch::new(self.inner.keyspace.board(), prefix, from_revision)
+        Watch::new(self.inner.keyspace.board(), Keys::Under(prefix.to_owned()), from_revision)
+    }
+
+    /// As [`Space::watch`], everything but what is kept for others ([`crate::CLIENTS`]).
+    pub fn watch_own(&self, from_revision: u64) -> Watch {
+        Watch::new(self.inner.keyspace.board(), Keys::Own, from_revision)
+    }
+
+    /// As [`Space::list_local`], everything but what is kept for others.
+    pub fn list_own_local(&self) -> Listing {
+        self.inner.keyspace.board().read().list_own()
+    }
+
+    /// The latest revision that changed something of Bramble's own, as far as this member knows.
+    pub fn revision_own(&self) -> u64 {
+        self.inner.keyspace.board().read().own_revision()
+    }
+
+    /// Returns once everything that was acknowledged before the call is seen here.
+    ///
+    /// # Errors
+    /// As [`Space::get`].
+    pub async fn barrier(&self) -> Result<(), SpaceError> {
+        Ok(self.inner.proposer.barrier().await?)
+    }
+
+    /// What this member knows of a range, now or as it was right after a revision: at most `limit` entries. After
+    /// [`Space::barrier`] it is what was acknowledged before that.
+    ///
+    /// # Errors
+    /// [`RangeError`].
+    pub fn range_local(&self, range: &Range, limit: usize, at_revision: Option<u64>) -> Result<Ranged, RangeError> {
+        let state = self.inner.keyspace.board().read();
+        match at_revision {
+            None => state.range(range, limit, READ_BYTES_MAX),
+            Some(revision) => state.range_at(range, revision, limit, READ_BYTES_MAX),
+        }
+    }
+
+    /// A key as it was before `revision`; `None` where there was none, and where that is no longer known.
+    pub fn before(&self, key: &str, revision: u64) -> Option<Entry> {
+        self.inner.keyspace.board().read().as_of(key, revision.saturating_sub(1)).flatten()
+    }
+
+    /// What changed at this revision and before can no longer be watched.
+    pub fn compacted(&self) -> u64 {
+        self.inner.keyspace.board().read().compacted
+    }
+
+    /// What all keys take, roughly, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.inner.keyspace.board().read().sizes_bytes().0
+    }
+
+    /// Of them what is kept for others, and how much that may be.
+    pub fn clients_bytes(&self) -> (usize, usize) {
+        (self.inner.keyspace.board().read().clients_bytes(), CLIENTS_BYTES_MAX)
+    }
+
+    /// The leases this member knows of.
+    pub fn leases_local(&self) -> Vec<u64> {
+        self.inner.keyspace.board().read().leases.keys().copied().collect()
+    }
+
+    /// The keys under a lease, as this member knows.
+    pub fn lease_keys_local(&self, id: u64) -> Vec<String> {
+        let state = self.inner.keyspace.board().read();
+        let keys = state.leases.get(&id).map(|lease| lease.keys.iter().map(ToString::to_string).collect());
+        keys.unwrap_or_default()
     }
 
     /// Whether this member decides for the group now. Another may a moment later: what must not be decided twice is
@@ -143,22 +228,24 @@ impl Space {
             let id = (world::random::number() >> 1).max(1);
             match self.grant_as(id, ttl_ms).await {
                 Ok(()) => return Ok(id),
-                Err(GrantError::Taken) => {}
-                Err(GrantError::Failed(error)) => return Err(error),
+                Err(SpaceError::LeaseExists) => {}
+                Err(error) => return Err(error),
             }
         }
     }
 
-    async fn grant_as(&self, id: u64, ttl_ms: u64) -> Result<(), GrantError> {
+    /// As [`Space::grant`], under an id that is not 0.
+    ///
+    /// # Errors
+    /// [`SpaceError::LeaseExists`] too.
+    pub async fn grant_as(&self, id: u64, ttl_ms: u64) -> Result<(), SpaceError> {
         if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&ttl_ms) {
-            let error = SpaceError::LeaseDuration { min_ms: LEASE_MS_MIN, max_ms: LEASE_MS_MAX };
-            return Err(GrantError::Failed(error));
+            return Err(SpaceError::LeaseDuration { min_ms: LEASE_MS_MIN, max_ms: LEASE_MS_MAX });
         }
-        match self.propose(&Command::Grant { id, ttl_ms }).await.map_err(GrantError::Failed)? {
+        match self.propose(&Command::Grant { id, ttl_ms }).await? {
             Reply::Leased { .. } => Ok(()),
-            Reply::Refused(Refusal::LeaseExists { .. }) => Err(GrantError::Taken),
-            Reply::Refused(refusal) => Err(GrantError::Failed(refused(refusal))),
-            Reply::Committed(_) => Err(GrantError::Failed(SpaceError::Protocol("a transaction's reply to a grant"))),
+            Reply::Refused(refusal) => Err(refused(refusal)),
+            Reply::Committed(_) => Err(SpaceError::Protocol("a transaction's reply to a grant")),
         }
     }
 
@@ -172,6 +259,21 @@ impl Space {
             Answer::Renewed { ttl_ms } => Ok(ttl_ms),
             Answer::LeaseNotFound { id } => Err(SpaceError::LeaseNotFound { id }),
             Answer::Malformed => Err(SpaceError::Protocol("the leader does not know the question")),
+            Answer::TimeLeft { .. } => Err(SpaceError::Protocol("the time left in reply to a renewal")),
+        }
+    }
+
+    /// How long a lease lasts, and how long it has left without a renewal.
+    ///
+    /// # Errors
+    /// As [`Space::renew`].
+    pub async fn time_left(&self, id: u64) -> Result<TimeLeft, SpaceError> {
+        let answer = self.inner.proposer.ask(Question::TimeLeft { id }.encode()).await?;
+        match Answer::decode(&answer).map_err(|malformed| SpaceError::Protocol(malformed.0))? {
+            Answer::TimeLeft { ttl_ms, left_ms } => Ok(TimeLeft { ttl_ms, left_ms }),
+            Answer::LeaseNotFound { id } => Err(SpaceError::LeaseNotFound { id }),
+            Answer::Malformed => Err(SpaceError::Protocol("the leader does not know the question")),
+            Answer::Renewed { .. } => Err(SpaceError::Protocol("a renewal in reply to another question")),
         }
     }
 
@@ -222,9 +324,11 @@ impl Space {
     }
 }
 
-enum GrantError {
-    Taken,
-    Failed(SpaceError),
+/// Of a lease, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeLeft {
+    pub ttl_ms: u64,
+    pub left_ms: u64,
 }
 
 impl Inner {
@@ -271,7 +375,9 @@ fn revoked(reply: &Reply) -> Result<u64, SpaceError> {
 pub(crate) fn refused(refusal: Refusal) -> SpaceError {
     match refusal {
         Refusal::LeaseNotFound { id } => SpaceError::LeaseNotFound { id },
-        Refusal::LeaseExists { .. } => SpaceError::Protocol("a lease exists already"),
+        Refusal::LeaseExists { .. } => SpaceError::LeaseExists,
+        Refusal::KeyNotFound => SpaceError::KeyNotFound,
+        Refusal::AnswerTooLarge => SpaceError::AnswerTooLarge { max: ANSWER_BYTES_MAX },
         Refusal::SpaceFull => SpaceError::SpaceFull { max: LIVE_BYTES_MAX },
         Refusal::Malformed => SpaceError::Protocol("a member does not know the command"),
     }

@@ -5,8 +5,9 @@
 //! is at 1), and the history is kept from some revision on. Here it is compacted by itself, by count and bytes.
 
 use crate::command::{Command, Refusal, Reply};
-use crate::txn::{Compare, Operation, Relation, Target};
-use crate::{Committed, Entry, Event, Listing};
+use crate::txn::{Compare, Leasing, Nested, Operation, Outcome, Relation, Target};
+use crate::watch::Keys;
+use crate::{CLIENTS, Committed, Entry, Event, Listing, Range};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -15,6 +16,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) live_bytes: usize,
+    /// Of them under [`crate::CLIENTS`].
+    pub(crate) clients_bytes: usize,
+    pub(crate) leases: usize,
+    /// What a transaction may read of ranges.
+    pub(crate) answer_bytes: usize,
     pub(crate) history_events: usize,
     pub(crate) history_bytes: usize,
 }
@@ -73,6 +79,7 @@ pub(crate) struct State {
     pub(crate) leases: BTreeMap<u64, Lease>,
     pub(crate) dirty: Dirty,
     live_bytes: usize,
+    clients_bytes: usize,
     history_bytes: usize,
 }
 
@@ -87,6 +94,7 @@ impl State {
             leases: BTreeMap::new(),
             dirty: Dirty::default(),
             live_bytes: 0,
+            clients_bytes: 0,
             history_bytes: 0,
         }
     }
@@ -106,7 +114,7 @@ impl State {
             if let Some(lease) = entry.lease.and_then(|id| state.leases.get_mut(&id)) {
                 lease.keys.insert(Arc::clone(&key));
             }
-            state.live_bytes += cost(&key, &entry.value);
+            state.take_room(&key, cost(&key, &entry.value));
             let Entry { value, create_revision, mod_revision, version, lease, .. } = entry;
             state.live.insert(key, Stored { value, create_revision, mod_revision, version, lease });
         }
@@ -126,9 +134,17 @@ impl State {
         Listing { revision: self.revision, entries }
     }
 
-    /// At most about `events_max` events under `prefix` from revision `from` on, whole revisions only, and the
+    /// Everything but what is kept for others.
+    pub(crate) fn list_own(&self) -> Listing {
+        let after = CLIENTS.replace('/', "0");
+        let before = self.live.range::<str, _>((Bound::Unbounded, Bound::Excluded(CLIENTS)));
+        let own = before.chain(self.live.range::<str, _>((Bound::Included(after.as_str()), Bound::Unbounded)));
+        Listing { revision: self.revision, entries: own.map(|(key, stored)| stored.entry(key)).collect() }
+    }
+
+    /// At most about `events_max` events of `keys` from revision `from` on, whole revisions only, and the
     /// revision to continue from. `Err` holds the oldest revision that can be asked for.
-    pub(crate) fn events(&self, prefix: &str, from: u64, events_max: usize) -> Result<(Vec<Event>, u64), u64> {
+    pub(crate) fn events(&self, keys: &Keys, from: u64, events_max: usize) -> Result<(Vec<Event>, u64), u64> {
         if from <= self.compacted {
             return Err(self.compacted + 1);
         }
@@ -140,7 +156,7 @@ impl State {
                 return Ok((found, event.revision));
             }
             last = Some(event.revision);
-            if event.key.starts_with(prefix) {
+            if keys.has(&event.key) {
                 found.push(event.clone());
             }
         }
@@ -152,12 +168,19 @@ impl State {
         (self.live_bytes, self.history_bytes)
     }
 
+    pub(crate) fn clients_bytes(&self) -> usize {
+        self.clients_bytes
+    }
+
     pub(crate) fn apply(&mut self, command: Command) -> Reply {
         match command {
             Command::Commit { compares, success, failure } => self.commit(&compares, success, failure),
             Command::Grant { id, ttl_ms } => {
                 if id == 0 || self.leases.contains_key(&id) {
                     return Reply::Refused(Refusal::LeaseExists { id });
+                }
+                if self.leases.len() >= self.limits.leases {
+                    return Reply::Refused(Refusal::SpaceFull);
                 }
                 self.leases.insert(id, Lease { ttl_ms, keys: BTreeSet::new() });
                 self.dirty.leases.insert(id);
@@ -181,14 +204,46 @@ impl State {
     }
 
     fn commit(&mut self, compares: &[Compare], success: Vec<Operation>, failure: Vec<Operation>) -> Reply {
-        let succeeded = compares.iter().all(|compare| self.holds(compare));
-        let branch = if succeeded { success } else { failure };
-        if let Some(refusal) = self.refuses(&branch) {
+        let decided = self.decide(compares, success, failure);
+        if let Some(refusal) = self.refuses(&decided) {
             return Reply::Refused(refusal);
         }
-        let revision = self.revision + 1;
-        let mut replies = Vec::new();
-        for operation in branch {
+        let committed = self.perform(decided, self.revision + 1);
+        self.compact();
+        Reply::Committed(committed)
+    }
+
+    /// Which branches are taken, of all that is nested too: decided before the first change, as etcd does.
+    fn decide(&self, compares: &[Compare], success: Vec<Operation>, failure: Vec<Operation>) -> Decided {
+        let succeeded = compares.iter().all(|compare| self.holds(compare));
+        let branch = if succeeded { success } else { failure };
+        let steps = branch.into_iter().map(|operation| match operation {
+            Operation::Nested(nested) => {
+                let Nested { compares, success, failure } = *nested;
+                Step::Nested(self.decide(&compares, success, failure))
+            }
+            operation @ (Operation::Put { .. }
+            | Operation::Delete { .. }
+            | Operation::DeletePrefix { .. }
+            | Operation::Get { .. }
+            | Operation::List { .. }
+            | Operation::Range { .. }
+            | Operation::DeleteRange { .. }
+            | Operation::Replace { .. }) => Step::Do(operation),
+        });
+        Decided { succeeded, steps: steps.collect() }
+    }
+
+    fn perform(&mut self, decided: Decided, revision: u64) -> Committed {
+        let (mut replies, mut outcomes) = (Vec::new(), Vec::new());
+        for step in decided.steps {
+            let operation = match step {
+                Step::Nested(nested) => {
+                    outcomes.push(Outcome::Nested(self.perform(nested, revision)));
+                    continue;
+                }
+                Step::Do(operation) => operation,
+            };
             match operation {
                 Operation::Put { key, value, lease } => self.put(key.into(), value, lease, revision),
                 Operation::Delete { key } => self.delete(&key, revision),
@@ -198,52 +253,144 @@ impl State {
                 }
                 Operation::Get { key } => replies.push(self.get(&key).into_iter().collect()),
                 Operation::List { prefix } => replies.push(self.list(&prefix).entries),
+                Operation::Range { range, limit } => outcomes.push(self.ranged(&range, limit)),
+                Operation::DeleteRange { range, tell } => {
+                    let keys = self.live.range::<str, _>(range.bounds()).map(|(key, _)| Arc::clone(key));
+                    let keys = keys.collect::<Vec<_>>();
+                    let before = keys.iter().filter(|_| tell).filter_map(|key| self.get(key)).collect();
+                    keys.iter().for_each(|key| self.delete(key, revision));
+                    outcomes.push(Outcome::Changed { count: keys.len() as u64, before });
+                }
+                Operation::Replace { key, value, lease, tell } => {
+                    outcomes.push(self.replace(key, value, lease, tell, revision));
+                }
+                // Decided above.
+                Operation::Nested(_) => {}
             }
         }
-        self.compact();
-        Reply::Committed(Committed { succeeded, revision: self.revision, replies })
+        Committed { succeeded: decided.succeeded, revision: self.revision, replies, outcomes }
+    }
+
+    /// What a transaction that changes nothing would answer now.
+    pub(crate) fn look(
+        &self,
+        compares: &[Compare],
+        success: Vec<Operation>,
+        failure: Vec<Operation>,
+    ) -> Result<Committed, Refusal> {
+        let decided = self.decide(compares, success, failure);
+        self.refuses(&decided).map_or(Ok(()), Err)?;
+        self.read(decided)
+    }
+
+    fn read(&self, decided: Decided) -> Result<Committed, Refusal> {
+        let (mut replies, mut outcomes) = (Vec::new(), Vec::new());
+        for step in decided.steps {
+            match step {
+                Step::Nested(nested) => outcomes.push(Outcome::Nested(self.read(nested)?)),
+                Step::Do(Operation::Get { key }) => replies.push(self.get(&key).into_iter().collect()),
+                Step::Do(Operation::List { prefix }) => replies.push(self.list(&prefix).entries),
+                Step::Do(Operation::Range { range, limit }) => outcomes.push(self.ranged(&range, limit)),
+                Step::Do(
+                    Operation::Put { .. }
+                    | Operation::Delete { .. }
+                    | Operation::DeletePrefix { .. }
+                    | Operation::DeleteRange { .. }
+                    | Operation::Replace { .. }
+                    | Operation::Nested(_),
+                ) => return Err(Refusal::Malformed),
+            }
+        }
+        Ok(Committed { succeeded: decided.succeeded, revision: self.revision, replies, outcomes })
+    }
+
+    fn ranged(&self, range: &Range, limit: usize) -> Outcome {
+        let all = self.live.range::<str, _>(range.bounds());
+        let entries = all.clone().take(limit).map(|(key, stored)| stored.entry(key)).collect();
+        Outcome::Ranged { entries, count: all.count() as u64 }
+    }
+
+    fn replace(&mut self, key: String, value: Option<Arc<[u8]>>, lease: Leasing, tell: bool, revision: u64) -> Outcome {
+        let before = self.get(&key);
+        let value = value.or_else(|| before.as_ref().map(|before| Arc::clone(&before.value)));
+        let lease = match lease {
+            Leasing::Set(lease) => lease,
+            Leasing::Keep => before.as_ref().and_then(|before| before.lease),
+        };
+        self.put(key.into(), value.unwrap_or_default(), lease, revision);
+        Outcome::Changed { count: u64::from(before.is_some()), before: before.into_iter().filter(|_| tell).collect() }
     }
 
     /// Whether a branch cannot happen: decided before its first change, since it happens whole or not at all.
-    fn refuses(&self, branch: &[Operation]) -> Option<Refusal> {
-        let mut grows_bytes = 0;
-        for operation in branch {
+    fn refuses(&self, decided: &Decided) -> Option<Refusal> {
+        let mut grows = Growth::default();
+        if let Some(refusal) = self.refuses_one(decided, &mut grows) {
+            return Some(refusal);
+        }
+        let is_full = grows.bytes > 0 && self.live_bytes + grows.bytes > self.limits.live_bytes;
+        let is_clients_full =
+            grows.clients_bytes > 0 && self.clients_bytes + grows.clients_bytes > self.limits.clients_bytes;
+        if is_full || is_clients_full {
+            return Some(Refusal::SpaceFull);
+        }
+        (grows.answer_bytes > self.limits.answer_bytes).then_some(Refusal::AnswerTooLarge)
+    }
+
+    fn refuses_one(&self, decided: &Decided, grows: &mut Growth) -> Option<Refusal> {
+        for step in &decided.steps {
+            let operation = match step {
+                Step::Nested(nested) => match self.refuses_one(nested, grows) {
+                    None => continue,
+                    refusal => return refusal,
+                },
+                Step::Do(operation) => operation,
+            };
             match operation {
                 Operation::Put { key, value, lease } => {
                     if let Some(id) = lease.filter(|id| !self.leases.contains_key(id)) {
                         return Some(Refusal::LeaseNotFound { id });
                     }
-                    grows_bytes += cost(key, value);
+                    grows.put(key, value);
+                }
+                Operation::Replace { key, value, lease, tell } => {
+                    let stored = self.live.get(key.as_str());
+                    if stored.is_none() && (value.is_none() || *lease == Leasing::Keep) {
+                        return Some(Refusal::KeyNotFound);
+                    }
+                    if let Leasing::Set(Some(id)) = lease
+                        && !self.leases.contains_key(id)
+                    {
+                        return Some(Refusal::LeaseNotFound { id: *id });
+                    }
+                    grows.put(key, value.as_deref().unwrap_or_default());
+                    grows.answer_bytes += stored.filter(|_| *tell).map_or(0, |stored| cost(key, &stored.value));
+                }
+                Operation::Range { range, limit } => grows.answer_bytes += self.range_bytes(range, *limit),
+                Operation::DeleteRange { range, tell } => {
+                    grows.answer_bytes += if *tell { self.range_bytes(range, usize::MAX) } else { 0 };
                 }
                 Operation::Delete { .. }
                 | Operation::DeletePrefix { .. }
                 | Operation::Get { .. }
-                | Operation::List { .. } => {}
+                | Operation::List { .. }
+                | Operation::Nested(_) => {}
             }
         }
-        (grows_bytes > 0 && self.live_bytes + grows_bytes > self.limits.live_bytes).then_some(Refusal::SpaceFull)
+        None
+    }
+
+    fn range_bytes(&self, range: &Range, limit: usize) -> usize {
+        let entries = self.live.range::<str, _>(range.bounds()).take(limit);
+        entries.map(|(key, stored)| cost(key, &stored.value)).sum()
     }
 
     fn holds(&self, compare: &Compare) -> bool {
-        let stored = self.live.get(compare.key.as_str());
-        let number = |read: fn(&Stored) -> u64| stored.map_or(0, read);
-        let ordering = match &compare.target {
-            Target::ModRevision(wanted) => number(|stored| stored.mod_revision).cmp(wanted),
-            Target::CreateRevision(wanted) => number(|stored| stored.create_revision).cmp(wanted),
-            Target::Version(wanted) => number(|stored| stored.version).cmp(wanted),
-            Target::Lease(wanted) => number(|stored| stored.lease.unwrap_or(0)).cmp(wanted),
-            // As in etcd, a value compare with a key that does not exist never holds.
-            Target::Value(wanted) => match stored {
-                Some(stored) => stored.value.cmp(wanted),
-                None => return false,
-            },
+        let Some(end) = &compare.end else {
+            return holds(compare, self.live.get(compare.key.as_str()));
         };
-        match compare.relation {
-            Relation::Equal => ordering.is_eq(),
-            Relation::NotEqual => ordering.is_ne(),
-            Relation::Less => ordering.is_lt(),
-            Relation::Greater => ordering.is_gt(),
-        }
+        let range = Range { start: compare.key.clone(), end: end.clone() };
+        let mut all = self.live.range::<str, _>(range.bounds()).map(|(_, stored)| stored).peekable();
+        if all.peek().is_none() { holds(compare, None) } else { all.all(|stored| holds(compare, Some(stored))) }
     }
 
     fn put(&mut self, key: Arc<str>, value: Arc<[u8]>, lease: Option<u64>, revision: u64) {
@@ -257,16 +404,31 @@ impl State {
                 lease.keys.insert(Arc::clone(&key));
             }
         }
-        self.live_bytes = self.live_bytes + cost(&key, &value) - before_bytes;
+        self.give_room(&key, before_bytes);
+        self.take_room(&key, cost(&key, &value));
         self.record(&key, Some(Arc::clone(&value)), revision, (create_revision, version, lease));
         self.live.insert(key, Stored { value, create_revision, mod_revision: revision, version, lease });
     }
 
     fn delete(&mut self, key: &str, revision: u64) {
         let Some((key, stored)) = self.live.remove_entry(key) else { return };
-        self.live_bytes -= cost(&key, &stored.value);
+        self.give_room(&key, cost(&key, &stored.value));
         self.unbind(&key, stored.lease);
         self.record(&key, None, revision, (0, 0, None));
+    }
+
+    fn take_room(&mut self, key: &str, bytes: usize) {
+        self.live_bytes += bytes;
+        if key.starts_with(CLIENTS) {
+            self.clients_bytes += bytes;
+        }
+    }
+
+    fn give_room(&mut self, key: &str, bytes: usize) {
+        self.live_bytes -= bytes;
+        if key.starts_with(CLIENTS) {
+            self.clients_bytes -= bytes;
+        }
     }
 
     fn unbind(&mut self, key: &str, lease: Option<u64>) {
@@ -304,6 +466,55 @@ impl State {
         self.live
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
+    }
+}
+
+fn holds(compare: &Compare, stored: Option<&Stored>) -> bool {
+    let number = |read: fn(&Stored) -> u64| stored.map_or(0, read);
+    let ordering = match &compare.target {
+        Target::ModRevision(wanted) => number(|stored| stored.mod_revision).cmp(wanted),
+        Target::CreateRevision(wanted) => number(|stored| stored.create_revision).cmp(wanted),
+        Target::Version(wanted) => number(|stored| stored.version).cmp(wanted),
+        Target::Lease(wanted) => number(|stored| stored.lease.unwrap_or(0)).cmp(wanted),
+        // As in etcd, a value compare with a key that does not exist never holds.
+        Target::Value(wanted) => match stored {
+            Some(stored) => stored.value.cmp(wanted),
+            None => return false,
+        },
+    };
+    match compare.relation {
+        Relation::Equal => ordering.is_eq(),
+        Relation::NotEqual => ordering.is_ne(),
+        Relation::Less => ordering.is_lt(),
+        Relation::Greater => ordering.is_gt(),
+    }
+}
+
+/// A transaction whose branches are chosen.
+struct Decided {
+    succeeded: bool,
+    steps: Vec<Step>,
+}
+
+enum Step {
+    Do(Operation),
+    Nested(Decided),
+}
+
+/// What a transaction takes at most.
+#[derive(Default)]
+struct Growth {
+    bytes: usize,
+    clients_bytes: usize,
+    answer_bytes: usize,
+}
+
+impl Growth {
+    fn put(&mut self, key: &str, value: &[u8]) {
+        self.bytes += cost(key, value);
+        if key.starts_with(CLIENTS) {
+            self.clients_bytes += cost(key, value);
+        }
     }
 }
 

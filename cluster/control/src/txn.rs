@@ -1,16 +1,15 @@
 //! Transactions: compares, and what happens when all of them hold or one does not. Validated here, decided in
 //! [`crate::state`]. The shape is etcd's, so that its API can be served from the same words.
 
-use crate::{Entry, SpaceError};
+use crate::{Entry, Range, SpaceError, nested};
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A key is a path of names; etcd's users stay far below it.
 pub const KEY_BYTES_MAX: usize = 1024;
-/// One resource. Larger contents belong into blobs, with a reference here.
-pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
-/// etcd's default bound on the operations of one transaction.
+/// One resource; etcd's bound on a request. Larger contents belong into blobs, with a reference here.
+pub const VALUE_BYTES_MAX: usize = 1536 * 1024;
+/// etcd's default bound on the compares, and on the operations of either branch, of one transaction.
 pub const OPERATIONS_MAX: usize = 128;
 /// One transaction is one log entry: it has to fit the log's segments and the members' messages with room to spare.
 pub const TRANSACTION_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -38,6 +37,8 @@ pub enum Relation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compare {
     pub key: String,
+    /// Of every key from `key` up to here, if it is given. Where there is none, it is as for one that does not exist.
+    pub end: Option<String>,
     pub relation: Relation,
     pub target: Target,
 }
@@ -45,7 +46,7 @@ pub struct Compare {
 impl Compare {
     /// Holds while `key` was last changed at `revision`; 0: while it does not exist.
     pub fn mod_revision(key: impl Into<String>, revision: u64) -> Self {
-        Self { key: key.into(), relation: Relation::Equal, target: Target::ModRevision(revision) }
+        Self { key: key.into(), end: None, relation: Relation::Equal, target: Target::ModRevision(revision) }
     }
 
     /// Holds while `key` does not exist.
@@ -55,12 +56,12 @@ impl Compare {
 
     /// Holds while `key` exists.
     pub fn exists(key: impl Into<String>) -> Self {
-        Self { key: key.into(), relation: Relation::NotEqual, target: Target::ModRevision(0) }
+        Self { key: key.into(), end: None, relation: Relation::NotEqual, target: Target::ModRevision(0) }
     }
 
     /// Holds while `key` has this value.
     pub fn value(key: impl Into<String>, value: impl Into<Arc<[u8]>>) -> Self {
-        Self { key: key.into(), relation: Relation::Equal, target: Target::Value(value.into()) }
+        Self { key: key.into(), end: None, relation: Relation::Equal, target: Target::Value(value.into()) }
     }
 }
 
@@ -85,6 +86,41 @@ pub enum Operation {
     List {
         prefix: String,
     },
+    /// Reads at most `limit` entries of a range, and how many keys it has.
+    Range {
+        range: Range,
+        limit: usize,
+    },
+    /// Deletes a range. With `tell` the outcome holds what was there.
+    DeleteRange {
+        range: Range,
+        tell: bool,
+    },
+    /// Puts what is given and keeps the rest as it was; a key of which something is to be kept has to exist. With `tell`
+    /// the outcome holds what was there.
+    Replace {
+        key: String,
+        value: Option<Arc<[u8]>>,
+        lease: Leasing,
+        tell: bool,
+    },
+    /// A transaction within: its compares look at what was there before the whole of it.
+    Nested(Box<Nested>),
+}
+
+/// What becomes of a key's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leasing {
+    Set(Option<u64>),
+    Keep,
+}
+
+/// A transaction as a part of another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nested {
+    pub compares: Vec<Compare>,
+    pub success: Vec<Operation>,
+    pub failure: Vec<Operation>,
 }
 
 impl Operation {
@@ -92,15 +128,10 @@ impl Operation {
         match self {
             Self::Put { key, .. } | Self::Delete { key } | Self::Get { key } => key,
             Self::DeletePrefix { prefix } | Self::List { prefix } => prefix,
+            Self::Replace { key, .. } => key,
+            Self::Range { range, .. } | Self::DeleteRange { range, .. } => &range.start,
+            Self::Nested(_) => "",
         }
-    }
-
-    fn size_bytes(&self) -> usize {
-        let value = match self {
-            Self::Put { value, .. } => value.len(),
-            Self::Delete { .. } | Self::DeletePrefix { .. } | Self::Get { .. } | Self::List { .. } => 0,
-        };
-        self.name().len() + value
     }
 }
 
@@ -182,67 +213,8 @@ impl Txn {
         if let Some(broken) = &self.broken {
             return Err(broken.clone());
         }
-        if self.compares.len() + self.success.len() + self.failure.len() > OPERATIONS_MAX {
-            return Err(SpaceError::TooManyOperations { max: OPERATIONS_MAX });
-        }
-        let mut bytes = 0;
-        for compare in &self.compares {
-            check_key(&compare.key)?;
-            bytes += compare.key.len();
-            if let Target::Value(value) = &compare.target {
-                check_value(&compare.key, value)?;
-                bytes += value.len();
-            }
-        }
-        for branch in [&self.success, &self.failure] {
-            bytes += check_branch(branch)?;
-        }
-        if bytes > TRANSACTION_BYTES_MAX {
-            return Err(SpaceError::TransactionTooLarge { max: TRANSACTION_BYTES_MAX });
-        }
-        Ok(())
+        nested::check(&self.compares, &self.success, &self.failure)
     }
-}
-
-/// A key changed twice in one transaction would have two values at one revision: refused, as etcd does.
-fn check_branch(operations: &[Operation]) -> Result<usize, SpaceError> {
-    let mut changed = BTreeSet::new();
-    let mut bytes = 0;
-    for operation in operations {
-        match operation {
-            Operation::List { prefix } if prefix.is_empty() => {}
-            Operation::Put { .. }
-            | Operation::Delete { .. }
-            | Operation::DeletePrefix { .. }
-            | Operation::Get { .. }
-            | Operation::List { .. } => check_key(operation.name())?,
-        }
-        bytes += operation.size_bytes();
-        match operation {
-            Operation::Put { key, value, .. } => {
-                check_value(key, value)?;
-                changed
-                    .insert(key.as_str())
-                    .then_some(())
-                    .ok_or_else(|| SpaceError::DuplicateKey { key: key.clone() })?;
-            }
-            Operation::Delete { key } => {
-                changed
-                    .insert(key.as_str())
-                    .then_some(())
-                    .ok_or_else(|| SpaceError::DuplicateKey { key: key.clone() })?;
-            }
-            Operation::DeletePrefix { .. } | Operation::Get { .. } | Operation::List { .. } => {}
-        }
-    }
-    for operation in operations {
-        if let Operation::DeletePrefix { prefix } = operation
-            && let Some(key) = changed.range(prefix.as_str()..).next().filter(|key| key.starts_with(prefix.as_str()))
-        {
-            return Err(SpaceError::DuplicateKey { key: (*key).to_owned() });
-        }
-    }
-    Ok(bytes)
 }
 
 pub(crate) fn check_key(key: &str) -> Result<(), SpaceError> {
@@ -272,6 +244,19 @@ pub struct Committed {
     pub revision: u64,
     /// The answers of the branch taken, one per `Get` or `List`, in order.
     pub replies: Vec<Vec<Entry>>,
+    /// The answers to its operations on ranges, its replacements and what is nested in it, one for each, in order.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What an operation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of [`Operation::Range`].
+    Ranged { entries: Vec<Entry>, count: u64 },
+    /// Of [`Operation::DeleteRange`] and [`Operation::Replace`]: how many keys there were, and what, if that was asked.
+    Changed { count: u64, before: Vec<Entry> },
+    /// Of [`Operation::Nested`].
+    Nested(Committed),
 }
 
 impl Committed {

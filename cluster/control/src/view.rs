@@ -110,12 +110,12 @@ async fn keep(
 /// As this member knows it: what runs goes on where nobody leads, and what is newer comes by the watch.
 fn read(space: &Space, soft: &Soft) -> (Snapshot, Watch, Watch) {
     let mut snapshot = Snapshot::default();
-    let listing = space.list_local("");
+    let listing = space.list_own_local();
     snapshot.revision = listing.revision;
     for entry in listing.entries {
         snapshot.learn(&entry.key, Some(&entry.value), entry.mod_revision);
     }
-    let durable = space.watch("", listing.revision + 1);
+    let durable = space.watch_own(listing.revision + 1);
     let listing = soft.list("");
     snapshot.reported_revision = listing.revision;
     for entry in listing.entries {

@@ -12,12 +12,29 @@ use world::bell::Listener;
 /// One answer of [`Watch::next`] holds about this many events; a transaction's are never parted.
 const BATCH_EVENTS: usize = 256;
 
-/// Follows the changes under a prefix. Dropping it is all there is to ending it.
+/// Which changes are told.
+#[derive(Debug, Clone)]
+pub(crate) enum Keys {
+    Under(String),
+    /// All but those of [`crate::CLIENTS`].
+    Own,
+}
+
+impl Keys {
+    pub(crate) fn has(&self, key: &str) -> bool {
+        match self {
+            Keys::Under(prefix) => key.starts_with(prefix),
+            Keys::Own => !key.starts_with(crate::CLIENTS),
+        }
+    }
+}
+
+/// Follows the changes of keys. Dropping it is all there is to ending it.
 #[derive(Debug)]
 pub struct Watch {
     board: Arc<Board>,
     progress: Listener<Progress>,
-    prefix: String,
+    keys: Keys,
     /// Everything before this revision has been handed out.
     from_revision: u64,
     started: bool,
@@ -25,10 +42,10 @@ pub struct Watch {
 
 impl Watch {
     /// `from_revision` 0 means: what comes from now on.
-    pub(crate) fn new(board: &Arc<Board>, prefix: &str, from_revision: u64) -> Self {
+    pub(crate) fn new(board: &Arc<Board>, keys: Keys, from_revision: u64) -> Self {
         let from_revision = if from_revision == 0 { board.read().revision + 1 } else { from_revision };
         let progress = board.listen();
-        Self { board: Arc::clone(board), progress, prefix: prefix.to_owned(), from_revision, started: false }
+        Self { board: Arc::clone(board), progress, keys, from_revision, started: false }
     }
 
     /// The next changes, at least one, in the order they happened; changes of one transaction come together.
@@ -43,7 +60,7 @@ impl Watch {
             if progress.closed {
                 return Err(WatchError::Closed);
             }
-            let found = self.board.read().events(&self.prefix, self.from_revision, BATCH_EVENTS);
+            let found = self.board.read().events(&self.keys, self.from_revision, BATCH_EVENTS);
             match found {
                 Err(_) if self.started => return Err(WatchError::Lagged),
                 Err(at) => return Err(WatchError::Compacted { at }),

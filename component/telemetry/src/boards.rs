@@ -248,6 +248,21 @@ const BOARDS: &[Board] = &[
                 Unit::PerSecond,
                 &[line("bramble_rpc_handshakes_failed_total", "{side} {reason}")],
             ),
+            panel("Clients of etcd", Unit::PerSecond, &[line("bramble_etcd_requests_total", "{method} {result}")]),
+            panel(
+                "Clients of etcd are answered within",
+                Unit::Seconds,
+                &[line("bramble_etcd_request_seconds", "{method} {quantile}")],
+            ),
+            panel(
+                "Clients of etcd have",
+                Unit::Count,
+                &[
+                    line("bramble_etcd_connections", "connections"),
+                    line("bramble_etcd_watches", "watches"),
+                    line("bramble_etcd_leases", "leases"),
+                ],
+            ),
         ],
     },
     Board {

@@ -15,6 +15,7 @@ mod peers;
 pub(crate) mod proxying;
 mod report;
 mod scheduling;
+mod writing;
 
 pub use address::{HELD_THERE, SERVED_THERE, hold, serve};
 pub use boxes::CGROUPS_SEEN;
@@ -57,7 +58,7 @@ struct Bench {
 
 /// Boxes first: their spawner is forked while this process has one thread. The gateway last: it takes the machine for
 /// itself, and the priority it gives itself for that stays.
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench { name: "box", what: "from the start of `true` in a box to its end", run: boxes::run },
     Bench { name: "deploy", what: "from `deploy` to the first answered request", run: deploying::deploy },
     Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
@@ -72,6 +73,11 @@ const BENCHES: [Bench; 9] = [
         name: "address",
         what: "from a fault of the machine with the floating address to the next answer, keepalived beside it",
         run: address::run,
+    },
+    Bench {
+        name: "writes",
+        what: "durable writes of the state of record beside etcd, three members each",
+        run: writing::run,
     },
     Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
     Bench { name: "gateway", what: "our gateway beside other proxies, with the same load", run: proxying::run },

@@ -11,6 +11,7 @@ mod contract;
 mod cut_off;
 mod deploying;
 mod disk_full;
+mod etcd;
 mod images;
 mod killed;
 mod lives;

@@ -5,6 +5,7 @@ mod backup;
 mod durable;
 mod inventory;
 mod measure;
+mod ranges;
 mod replicated;
 mod space;
 mod watching;

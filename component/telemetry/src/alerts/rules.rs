@@ -24,6 +24,7 @@ pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     rules.extend(control());
     rules.extend(cluster());
     rules.extend(cores());
+    rules.extend(etcd());
     rules.extend(own(memory_budget_bytes));
     rules
 }
@@ -372,6 +373,43 @@ fn cores() -> Vec<Rule> {
         for_ms: 0,
         unit: Unit::Count,
     }]
+}
+
+/// Programs made for etcd.
+fn etcd() -> Vec<Rule> {
+    let failed: &[(&str, Match)] = &[("result", Match::Is("failed"))];
+    vec![
+        Rule {
+            name: "etcd_failing",
+            summary: "{value} of the requests of etcd's clients fail: too few of the machines that decide are there, or \
+                      their disks are slow or full",
+            expression: Expression::Ratio {
+                part: Select { name: "bramble_etcd_requests_total", labels: failed },
+                whole: Select::all("bramble_etcd_requests_total"),
+                over_ms: MINUTE_MS,
+                // A client that asks every ten seconds has asked six times.
+                whole_min: 5.0,
+            },
+            by: &[],
+            holds: Holds::Above(0.05),
+            for_ms: 0,
+            unit: Unit::Share,
+        },
+        Rule {
+            name: "etcd_space_filling",
+            summary: "{value} of the room that etcd's clients have is taken: when it is full they can write no more; \
+                      see which of them forgets nothing",
+            expression: Expression::Share {
+                part: Select::all("bramble_etcd_bytes"),
+                whole: Select::all("bramble_etcd_bytes_max"),
+                within_ms: RECENT_MS,
+            },
+            by: &[],
+            holds: Holds::Above(0.80),
+            for_ms: MINUTE_MS,
+            unit: Unit::Share,
+        },
+    ]
 }
 
 /// What Bramble itself does.

@@ -230,6 +230,35 @@ fn a_machine_that_is_down_and_machines_that_are_refused() {
 }
 
 #[test]
+fn clients_of_etcd_that_fail_and_that_fill_their_room() {
+    let mut bed = Bed::built_in();
+    let of = |bed: &Bed, result| {
+        bed.meter.counter("bramble_etcd_requests_total", "R.", &[("method", "put"), ("result", result)])
+    };
+    let (done, refused, failed) = (of(&bed, "done"), of(&bed, "refused"), of(&bed, "failed"));
+    done.add(80);
+    refused.add(20);
+    failed.add(5);
+    bed.pass(STEP_MS);
+    assert!(bed.changed().is_empty(), "one in twenty is a client's bad day");
+    failed.add(5);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+etcd_failing()"]);
+    bed.pass(2 * 60_000);
+    assert_eq!(bed.changed(), ["-etcd_failing()"]);
+    bed.set("bramble_etcd_bytes_max", &[], 100.0);
+    bed.set("bramble_etcd_bytes", &[], 79.0);
+    bed.pass(2 * 60_000);
+    assert!(bed.changed().is_empty());
+    bed.set("bramble_etcd_bytes", &[], 81.0);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+etcd_space_filling()"]);
+    bed.set("bramble_etcd_bytes", &[], 10.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-etcd_space_filling()"]);
+}
+
+#[test]
 fn a_client_that_opens_more_and_more_connections() {
     let mut bed = Bed::built_in();
     let refused = bed.meter.counter("bramble_gateway_connections_refused_total", "C.", &[]);

@@ -1,0 +1,54 @@
+//! Clients of etcd, served from the state of record where `--etcd` says so.
+
+use crate::boot::BootError;
+use control::Space;
+use meter::Meter;
+use replication::Group;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// A process whose place this one takes may be about to let go of the socket.
+const BIND_PATIENCE: Duration = Duration::from_secs(2);
+const BIND_PAUSE: Duration = Duration::from_millis(20);
+
+/// Serves them from now on, if they are to be.
+pub async fn begin(
+    address: Option<SocketAddr>,
+    space: &Space,
+    group: &Group,
+    meter: &Meter,
+) -> Result<Option<etcd::Server>, BootError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = bind(address).await.map_err(|source| BootError::Etcd { address, source })?;
+    tracing::info!(%address, "clients of etcd are served");
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "whoever reaches this address may change what clients of etcd keep: there is no password");
+    }
+    let group = group.clone();
+    let stands = Box::new(move || {
+        let overview = group.overview();
+        etcd::Standing {
+            member: overview.node,
+            leader: overview.leader.unwrap_or(0),
+            term: overview.term,
+            last_index: overview.last_index.unwrap_or(0),
+            applied_index: overview.applied_index.unwrap_or(0),
+            voters: overview.voters.into_iter().collect(),
+            learners: overview.learners.into_iter().collect(),
+        }
+    });
+    Ok(Some(etcd::Server::start(listener, space.clone(), stands, meter)))
+}
+
+async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let until = world::clock::monotonic() + BIND_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && world::clock::monotonic() < until => {
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            bound => return bound,
+        }
+    }
+}

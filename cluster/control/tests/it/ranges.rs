@@ -1,0 +1,171 @@
+//! Ranges, and transactions of more than puts: what programs made for etcd ask for.
+
+use control::{
+    Compare, Leasing, Nested, Operation, Outcome, Range, RangeError, Relation, Space, SpaceError, Target, Txn,
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+fn range(start: &str, end: &str) -> Range {
+    Range { start: start.to_owned(), end: end.to_owned() }
+}
+
+fn replace(key: &str, value: Option<&str>, lease: Leasing) -> Operation {
+    let value = value.map(|value| Arc::from(value.as_bytes()));
+    Operation::Replace { key: key.to_owned(), value, lease, tell: true }
+}
+
+fn set(key: &str, value: &str) -> Operation {
+    replace(key, Some(value), Leasing::Set(None))
+}
+
+fn keys(outcome: &Outcome) -> Vec<String> {
+    match outcome {
+        Outcome::Ranged { entries, .. } | Outcome::Changed { before: entries, .. } => {
+            entries.iter().map(|entry| entry.key.clone()).collect()
+        }
+        Outcome::Nested(_) => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn ranges_are_read_and_deleted_within_a_transaction() {
+    let space = Space::ephemeral();
+    space.commit(Txn::new().put("a", *b"1").put("b", *b"1").put("c", *b"1")).await.unwrap();
+    let txn = Txn::new()
+        .and(Operation::Range { range: range("a", "z"), limit: 2 })
+        .and(Operation::DeleteRange { range: range("a", "c"), tell: true })
+        .and(set("d", "1"))
+        .and(Operation::Range { range: range("a", "z"), limit: usize::MAX });
+    let outcomes = space.commit(txn).await.unwrap().outcomes;
+    assert_eq!(outcomes.iter().map(keys).collect::<Vec<_>>(), [vec!["a", "b"], vec!["a", "b"], vec![], vec!["c", "d"]]);
+    assert!(matches!(outcomes[0], Outcome::Ranged { count: 3, .. }), "how many there are besides");
+    assert!(matches!(outcomes[1], Outcome::Changed { count: 2, .. }));
+}
+
+#[tokio::test]
+async fn what_is_not_given_is_kept_and_has_to_be_there() {
+    let space = Space::ephemeral();
+    let lease = space.grant(60_000).await.unwrap();
+    let missing = space.commit(Txn::new().and(set("b", "1")).and(replace("a", None, Leasing::Set(None)))).await;
+    assert!(matches!(missing, Err(SpaceError::KeyNotFound)), "{missing:?}");
+    assert!(space.get("b").await.unwrap().is_none(), "whole or not at all");
+    space.commit(Txn::new().and(replace("a", Some("1"), Leasing::Set(Some(lease))))).await.unwrap();
+    space.commit(Txn::new().and(replace("a", Some("2"), Leasing::Keep))).await.unwrap();
+    let kept = space.get("a").await.unwrap().unwrap();
+    assert_eq!((kept.value.as_ref(), kept.lease, kept.version), (b"2".as_slice(), Some(lease), 2));
+    space.commit(Txn::new().and(replace("a", None, Leasing::Set(None)))).await.unwrap();
+    let kept = space.get("a").await.unwrap().unwrap();
+    assert_eq!((kept.value.as_ref(), kept.lease), (b"2".as_slice(), None));
+    let left = space.time_left(lease).await.unwrap();
+    assert!(left.ttl_ms == 60_000 && left.left_ms <= 60_000 && left.left_ms > 50_000, "{left:?}");
+}
+
+#[tokio::test]
+async fn what_is_nested_is_decided_before_anything_changes() {
+    let space = Space::ephemeral();
+    let nested = Nested {
+        compares: vec![Compare::absent("a")],
+        success: vec![Operation::Range { range: Range::key("a"), limit: 1 }],
+        failure: vec![set("never", "1")],
+    };
+    let txn = Txn::new().and(set("a", "1")).and(Operation::Nested(Box::new(nested.clone())));
+    let outcomes = space.commit(txn).await.unwrap().outcomes;
+    let Outcome::Nested(inner) = &outcomes[1] else { panic!("{outcomes:?}") };
+    assert!(inner.succeeded, "the key was absent when the whole began");
+    assert_eq!(keys(&inner.outcomes[0]), ["a"], "and is there when the range is read");
+    let twice = Txn::new().and(set("never", "2")).and(Operation::Nested(Box::new(nested)));
+    assert!(matches!(space.commit(twice).await, Err(SpaceError::DuplicateKey { .. })));
+    let deep = (0..20).fold(Nested::default(), |inner, _| Nested {
+        success: vec![Operation::Nested(Box::new(inner))],
+        ..Nested::default()
+    });
+    let deep = space.commit(Txn::new().and(Operation::Nested(Box::new(deep)))).await;
+    assert!(matches!(deep, Err(SpaceError::TooManyOperations { .. })), "{deep:?}");
+}
+
+#[tokio::test]
+async fn a_compare_holds_over_a_range_or_as_for_nothing() {
+    let space = Space::ephemeral();
+    space.commit(Txn::new().put("a/1", *b"x").put("a/2", *b"x")).await.unwrap();
+    space.commit(Txn::new().put("a/2", *b"y")).await.unwrap();
+    let over = |start: &str, end: &str, relation, target| Compare {
+        key: start.to_owned(),
+        end: Some(end.to_owned()),
+        relation,
+        target,
+    };
+    for (compare, holds) in [
+        (over("a/", "a0", Relation::Greater, Target::Version(0)), true),
+        (over("a/", "a0", Relation::Equal, Target::Version(1)), false),
+        (over("b/", "b0", Relation::Equal, Target::Version(0)), true),
+        (over("b/", "b0", Relation::NotEqual, Target::Value(Arc::from(*b"x"))), false),
+    ] {
+        let looked = space.look(Txn::new().when(compare.clone())).await.unwrap();
+        assert_eq!(looked.succeeded, holds, "{compare:?}");
+    }
+    assert!(space.look(Txn::new().put("a/1", *b"z")).await.is_err(), "looking changes nothing");
+}
+
+#[tokio::test]
+async fn what_others_keep_is_apart_and_bounded() {
+    let space = Space::ephemeral();
+    let mut own = space.watch_own(space.revision() + 1);
+    space.commit(Txn::new().put("etcd/x", *b"1")).await.unwrap();
+    let revision = space.commit(Txn::new().put("mine", *b"1")).await.unwrap().revision;
+    space.commit(Txn::new().put("etcd/y", *b"1")).await.unwrap();
+    let seen: Vec<String> = own.next().await.unwrap().into_iter().map(|event| event.key).collect();
+    assert_eq!((seen, space.revision_own()), (vec!["mine".to_owned()], revision));
+    assert_eq!(space.list_own_local().entries.len(), 1);
+    let value = vec![b'x'; control::VALUE_BYTES_MAX];
+    let full = loop {
+        let key = format!("etcd/{}", world::random::word(8));
+        if let Err(error) = space.commit(Txn::new().put(key, value.clone())).await {
+            break error;
+        }
+    };
+    assert!(matches!(full, SpaceError::SpaceFull { .. }), "{full:?}");
+    let (bytes, bytes_max) = space.clients_bytes();
+    assert!(bytes <= bytes_max && bytes > bytes_max - 2 * control::VALUE_BYTES_MAX);
+    space.commit(Txn::new().put("mine/too", value)).await.expect("there is room for what is Bramble's own");
+    space.commit(Txn::new().and(Operation::DeleteRange { range: range("etcd/", "etcd0"), tell: false })).await.unwrap();
+    assert_eq!(space.clients_bytes().0, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What was there after each revision is what a range as of that revision says.
+    #[test]
+    fn the_past_is_as_it_was(steps in proptest::collection::vec((0..3u8, 0..6u8, 0..6u8), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let space = Space::ephemeral();
+            let mut model: BTreeMap<String, u64> = BTreeMap::new();
+            let mut past = BTreeMap::new();
+            for (kind, one, other) in steps {
+                let (a, b) = (format!("k{one}"), format!("k{other}"));
+                let operation = match kind {
+                    0 | 1 => set(&a, &b),
+                    _ => Operation::DeleteRange { range: range(&a, &b), tell: false },
+                };
+                let revision = space.commit(Txn::new().and(operation)).await.unwrap().revision;
+                match kind {
+                    0 | 1 => drop(model.insert(a, revision)),
+                    _ => model.retain(|key, _| !range(&a, &b).contains(key)),
+                }
+                past.insert(revision, model.clone());
+            }
+            for (revision, model) in past {
+                let found = space.range_local(&range("k", "l"), usize::MAX, Some(revision)).unwrap();
+                let found: BTreeMap<String, u64> =
+                    found.entries.into_iter().map(|entry| (entry.key, entry.mod_revision)).collect();
+                assert_eq!(found, model, "as of {revision}");
+            }
+            let future = space.range_local(&range("k", "l"), 1, Some(space.revision() + 1));
+            assert_eq!(future, Err(RangeError::Future));
+            assert_eq!(space.range_local(&range("k", "l"), 1, Some(0)), Err(RangeError::Compacted));
+        });
+    }
+}

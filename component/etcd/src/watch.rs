@@ -1,0 +1,333 @@
+//! Watches: several on one stream, each a task of its own that reads the space's history at its client's pace.
+//!
+//! A stream's loop owns its watches and ends them with it. Nothing is queued beyond [`QUEUE`] answers: a client that does
+//! not read is waited for, and one that falls behind the history is told that its watch is over.
+
+use crate::codec::One;
+use crate::desk::{Desk, closed};
+use crate::keys;
+use crate::kv::{key_value, signed};
+use crate::meters::Held;
+use crate::status::{self, Status};
+use crate::transport::Inflow;
+use crate::words::{
+    Event, EventType, Filter, KeyValue, WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+};
+use control::{Entry, Range, WatchError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use world::task::Task;
+
+/// Answers of one stream that wait for the client to read.
+pub(crate) const QUEUE: usize = 16;
+/// On all streams together: each is a task that wakes with every change.
+const WATCHES_MAX: usize = 10_000;
+/// What one answer holds, roughly; a transaction's changes are never parted.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// etcd's.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10 * 60);
+
+type Out = mpsc::Sender<Result<WatchResponse, Status>>;
+
+/// One stream.
+struct Stream {
+    desk: Arc<Desk>,
+    out: Out,
+    watches: BTreeMap<i64, Watching>,
+    next_id: i64,
+    /// Asks every watch to say when it has come as far as this revision.
+    ring: watch::Sender<u64>,
+    /// Who has come how far.
+    arrived: (mpsc::Sender<u64>, mpsc::Receiver<u64>),
+    /// Revisions asked for, and how many watches are still to come there.
+    awaited: Vec<(u64, usize)>,
+}
+
+struct Watching {
+    task: Task,
+    _held: Counted,
+}
+
+/// A watch among all there are.
+struct Counted {
+    desk: Arc<Desk>,
+    _held: Held,
+}
+
+impl Counted {
+    fn new(desk: &Arc<Desk>) -> Option<Counted> {
+        let before = desk.watches.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted { desk: Arc::clone(desk), _held: Held::new(&desk.meters.watches) };
+        (before < WATCHES_MAX).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.desk.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves a stream until its client leaves or the server closes. May be cancelled anywhere.
+pub(crate) async fn serve(desk: Arc<Desk>, mut inflow: Inflow, out: Out) {
+    let _held = Held::new(&desk.meters.streams);
+    let mut closing = desk.closing.clone();
+    let mut stream = Stream {
+        desk,
+        out: out.clone(),
+        watches: BTreeMap::new(),
+        next_id: 0,
+        ring: watch::Sender::new(0),
+        arrived: mpsc::channel(QUEUE),
+        awaited: Vec::new(),
+    };
+    let mut is_open = true;
+    loop {
+        let done = tokio::select! {
+            asked = inflow.next::<WatchRequest>(), if is_open => match asked {
+                Ok(Some(asked)) => stream.request(asked).await,
+                // Nothing more is asked; what is watched goes on.
+                Ok(None) => { is_open = false; Ok(()) }
+                Err(status) => Err(Some(status)),
+            },
+            Some(revision) = stream.arrived.1.recv() => stream.came(revision).await,
+            () = out.closed() => Err(None),
+            () = closed(&mut closing) => Err(Some(status::stopped())),
+        };
+        match done {
+            Ok(()) => {}
+            Err(None) => return,
+            Err(Some(status)) => {
+                // A client that does not read is not waited for at the end.
+                let _ = out.try_send(Err(status));
+                return;
+            }
+        }
+    }
+}
+
+impl Stream {
+    async fn request(&mut self, asked: WatchRequest) -> Result<(), Option<Status>> {
+        match asked {
+            WatchRequest { create_request: Some(asked), .. } => self.create(asked).await,
+            WatchRequest { cancel_request: Some(asked), .. } => self.cancel(&asked).await,
+            WatchRequest { progress_request: Some(_), .. } => self.progress().await,
+            WatchRequest { create_request: None, cancel_request: None, progress_request: None } => Ok(()),
+        }
+    }
+
+    async fn send(&self, answer: WatchResponse) -> Result<(), Option<Status>> {
+        self.out.send(Ok(answer)).await.map_err(|_| None)
+    }
+
+    fn response(&self, watch_id: i64) -> WatchResponse {
+        WatchResponse { header: Some(self.desk.header(self.desk.space.revision())), watch_id, ..Default::default() }
+    }
+
+    async fn create(&mut self, asked: WatchCreateRequest) -> Result<(), Option<Status>> {
+        let refused = |reason: &str| WatchResponse {
+            created: true,
+            canceled: true,
+            cancel_reason: reason.to_owned(),
+            ..self.response(-1)
+        };
+        if asked.watch_id != 0 && self.watches.contains_key(&asked.watch_id) {
+            return self.send(refused("mvcc: duplicate watch ID provided on the WatchStream")).await;
+        }
+        let Some(held) = Counted::new(&self.desk) else {
+            return self.send(refused("bramble: there are too many watches")).await;
+        };
+        let id = match asked.watch_id {
+            0 => {
+                while self.watches.contains_key(&self.next_id) {
+                    self.next_id += 1;
+                }
+                self.next_id += 1;
+                self.next_id - 1
+            }
+            id => id,
+        };
+        let created = WatchResponse { created: true, ..self.response(id) };
+        let now = created.header.as_ref().map_or(0, |header| header.revision);
+        let from = u64::try_from(asked.start_revision).ok().filter(|revision| *revision > 0);
+        let from = from.unwrap_or(now.cast_unsigned() + 1);
+        // From the beginning: nothing is gone yet where nothing has happened before what is kept.
+        let from = if from == 1 && self.desk.space.compacted() == 1 { 2 } else { from };
+        // What nobody names is everything: etcd has it so for watches only.
+        let key: &[u8] = if asked.key.is_empty() { &[0] } else { &asked.key };
+        let range = keys::range(key, &asked.range_end);
+        let watch = self.desk.space.watch(range.prefix(), from);
+        let oldest = self.desk.compacted();
+        self.send(created).await?;
+        if from < oldest {
+            return self.send(compacted(self.response(id), oldest)).await;
+        }
+        let one = Follower {
+            desk: Arc::clone(&self.desk),
+            id,
+            range,
+            asked,
+            watch,
+            out: self.out.clone(),
+            ring: self.ring.subscribe(),
+            arrived: self.arrived.0.clone(),
+        };
+        let task = world::task::spawn("etcd watch", one.follow());
+        self.watches.insert(id, Watching { task, _held: held });
+        Ok(())
+    }
+
+    async fn cancel(&mut self, asked: &WatchCancelRequest) -> Result<(), Option<Status>> {
+        let Some(watching) = self.watches.remove(&asked.watch_id) else { return Ok(()) };
+        // After this nothing more is sent of it.
+        watching.task.cancel().await;
+        self.send(WatchResponse { canceled: true, ..self.response(asked.watch_id) }).await
+    }
+
+    /// Once every watch has sent what happened up to now, the client is told how far that is.
+    async fn progress(&mut self) -> Result<(), Option<Status>> {
+        let revision = self.desk.space.revision();
+        self.watches.retain(|_, watching| !watching.task.is_finished());
+        let last = self.awaited.last().map(|(revision, _)| *revision);
+        if last == Some(revision) {
+            return Ok(());
+        }
+        if self.watches.is_empty() {
+            return self.send(self.response(-1)).await;
+        }
+        self.awaited.push((revision, self.watches.len()));
+        self.ring.send_replace(revision);
+        Ok(())
+    }
+
+    async fn came(&mut self, arrived: u64) -> Result<(), Option<Status>> {
+        for (revision, missing) in &mut self.awaited {
+            if *revision <= arrived {
+                *missing = missing.saturating_sub(1);
+            }
+        }
+        while let Some((revision, 0)) = self.awaited.first().copied() {
+            self.awaited.remove(0);
+            let mut answer = self.response(-1);
+            answer.header = Some(self.desk.header(revision));
+            self.send(answer).await?;
+        }
+        Ok(())
+    }
+}
+
+fn compacted(answer: WatchResponse, oldest: u64) -> WatchResponse {
+    WatchResponse { canceled: true, compact_revision: signed(oldest), ..answer }
+}
+
+/// One watch.
+struct Follower {
+    desk: Arc<Desk>,
+    id: i64,
+    range: Range,
+    asked: WatchCreateRequest,
+    watch: control::Watch,
+    out: Out,
+    ring: watch::Receiver<u64>,
+    arrived: mpsc::Sender<u64>,
+}
+
+impl Follower {
+    /// Sends what happens until nobody takes it. May be cancelled anywhere.
+    async fn follow(mut self) {
+        let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
+        self.ring.mark_unchanged();
+        loop {
+            let went_on = tokio::select! {
+                // First: whoever rings wants to know what was sent before.
+                biased;
+                events = self.watch.next() => match events {
+                    Ok(events) => self.tell(events).await,
+                    Err(error) => return self.end(&error).await,
+                },
+                Ok(()) = self.ring.changed() => {
+                    let revision = *self.ring.borrow_and_update();
+                    self.arrived.send(revision).await.is_ok()
+                }
+                _ = progress.tick(), if self.asked.progress_notify => {
+                    let answer = self.response(self.watch.position().saturating_sub(1));
+                    self.out.send(Ok(answer)).await.is_ok()
+                }
+            };
+            if !went_on {
+                return;
+            }
+        }
+    }
+
+    fn response(&self, revision: u64) -> WatchResponse {
+        WatchResponse { header: Some(self.desk.header(revision)), watch_id: self.id, ..Default::default() }
+    }
+
+    async fn end(&self, error: &WatchError) {
+        let answer = match error {
+            WatchError::Compacted { at } => Ok(compacted(self.response(self.desk.space.revision()), *at)),
+            WatchError::Lagged => {
+                let oldest = self.desk.space.compacted() + 1;
+                Ok(compacted(self.response(self.desk.space.revision()), oldest))
+            }
+            WatchError::Closed => Err(status::stopped()),
+        };
+        // Nobody to tell is as good as told.
+        let _ = self.out.send(answer).await;
+    }
+
+    async fn tell(&self, events: Vec<control::Event>) -> bool {
+        let mut batch = Vec::new();
+        let (mut bytes, mut last) = (0, 0);
+        for event in events.into_iter().filter(|event| self.wants(event)) {
+            if bytes > BATCH_BYTES && event.revision != last && !self.send(std::mem::take(&mut batch)).await {
+                return false;
+            }
+            bytes = if batch.is_empty() { 0 } else { bytes };
+            last = event.revision;
+            let prev_kv = if self.asked.prev_kv { self.desk.space.before(&event.key, event.revision) } else { None };
+            let event = told(event, prev_kv.map(key_value));
+            let size = |kv: &Option<KeyValue>| kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
+            bytes += size(&event.kv) + size(&event.prev_kv);
+            batch.push(event);
+        }
+        batch.is_empty() || self.send(batch).await
+    }
+
+    fn wants(&self, event: &control::Event) -> bool {
+        let unwanted = if event.value.is_some() { Filter::NoPut } else { Filter::NoDelete };
+        self.range.contains(&event.key) && !self.asked.filters.0.contains(&unwanted)
+    }
+
+    async fn send(&self, events: Vec<Event>) -> bool {
+        let newest = events.last().and_then(|event| event.kv.as_ref()).map_or(0, |kv| kv.mod_revision);
+        let mut answer = self.response(newest.cast_unsigned().max(self.watch.position().saturating_sub(1)));
+        answer.events = events;
+        self.out.send(Ok(answer)).await.is_ok()
+    }
+}
+
+fn told(event: control::Event, prev_kv: Option<KeyValue>) -> Event {
+    match event.value {
+        Some(value) => {
+            let entry = Entry {
+                key: event.key,
+                value,
+                create_revision: event.create_revision,
+                mod_revision: event.revision,
+                version: event.version,
+                lease: event.lease,
+            };
+            Event { kind: One(EventType::Put), kv: Some(key_value(entry)), prev_kv }
+        }
+        None => {
+            let (key, mod_revision) = (keys::given(&event.key), signed(event.revision));
+            let kv = KeyValue { key, mod_revision, ..KeyValue::default() };
+            Event { kind: One(EventType::Delete), kv: Some(kv), prev_kv }
+        }
+    }
+}
