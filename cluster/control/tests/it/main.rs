@@ -5,5 +5,6 @@ mod durable;
 mod inventory;
 mod measure;
 mod replicated;
+mod sim;
 mod space;
 mod watching;
