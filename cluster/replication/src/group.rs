@@ -4,7 +4,7 @@ use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
 use crate::forced;
 use crate::lane::Lane;
 use crate::log_store::{LogStore, NOTE_VERSION, Note};
-use crate::machine_store::{MARK_VERSION, MachineStore, Mark};
+use crate::machine_store::{CHECKPOINT_COMMANDS, MARK_VERSION, MachineStore, Mark};
 use crate::message::{Message, answer, read_answer};
 use crate::network::{Network, Peers, SendError};
 use crate::types::{Raft, RaftError};
@@ -79,9 +79,6 @@ pub struct Options {
     /// Commands after which a checkpoint is due.
     pub checkpoint_commands: u64,
 }
-
-/// Replaying as many takes milliseconds.
-pub const CHECKPOINT_COMMANDS: u64 = 2_000;
 
 impl Options {
     /// The first machine of a group, on this machine's disk.

@@ -21,6 +21,7 @@ mod switchboard;
 mod types;
 
 pub use forced::{RestoreError, restore};
-pub use group::{CHECKPOINT_COMMANDS, Group, MembersError, OpenError, Options, Overview, Start, Timing};
+pub use group::{Group, MembersError, OpenError, Options, Overview, Start, Timing};
+pub use machine_store::CHECKPOINT_COMMANDS;
 pub use network::{Network, Nowhere, SendError};
 pub use switchboard::Switchboard;

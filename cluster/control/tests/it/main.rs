@@ -7,5 +7,6 @@ mod inventory;
 mod measure;
 mod ranges;
 mod replicated;
+mod sim;
 mod space;
 mod watching;

@@ -1,8 +1,8 @@
 //! Who uses the cluster while it is broken: readers and writers of shared keys, and holders of leases.
 
-use crate::cluster::{Cluster, Machine};
-use crate::linear::{Act, KEYS, Operation, Outcome, Value};
-use crate::record::Renewal;
+use crate::sim::cluster::{Cluster, Machine};
+use crate::sim::linear::{Act, KEYS, Operation, Outcome, Value};
+use crate::sim::record::Renewal;
 use control::{Compare, Entry, Operation as Step, Space, SpaceError, Txn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,13 +58,15 @@ impl Load {
         self.values.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A machine that clients know; any, or the one asked last.
-    fn node(&self, dice: &Dice, last: u64) -> u64 {
+    /// The machine asked last, as long as it answers; else any, of the group if it is known who is in it.
+    fn node(&self, dice: &Dice, last: Option<u64>) -> u64 {
         let members = self.cluster.members();
-        if members.contains(&last) && dice.roll() % 8 > 0 {
+        if let Some(last) = last.filter(|last| members.contains(last) && !dice.roll().is_multiple_of(8)) {
             return last;
         }
-        members[(dice.roll() % members.len() as u64) as usize]
+        let group = self.cluster.led().map(|led| led.voters.union(&led.learners).copied().collect::<Vec<_>>());
+        let group = group.filter(|group| !group.is_empty() && !dice.roll().is_multiple_of(8)).unwrap_or(members);
+        group[(dice.roll() % group.len() as u64) as usize]
     }
 
     /// Asks a machine as a client over the network does.
@@ -78,7 +80,7 @@ impl Load {
             tokio::time::sleep(Duration::from_millis(200)).await;
             return Err(Failed { maybe: false, why: "nobody is there".to_owned() });
         };
-        let patience_ms = if dice.roll() % 8 == 0 { dice.roll() % 2_000 } else { PATIENCE_MS };
+        let patience_ms = if dice.roll().is_multiple_of(8) { dice.roll() % 2_000 } else { PATIENCE_MS };
         let work = host.spawn(work(space));
         let answered = tokio::time::timeout(Duration::from_millis(patience_ms), work).await;
         tokio::time::sleep(self.cluster.net.delay()).await;
@@ -88,12 +90,12 @@ impl Load {
 
     /// Reads and writes until the end.
     pub(crate) async fn client(self, number: usize, dice: Dice) {
-        let mut node = 0;
+        let mut last = None;
         // What it saw last of each key: what it swaps from.
         let mut seen = [[None; KEYS]; FAMILIES];
         while !self.has_ended() {
             tokio::time::sleep(Duration::from_millis(dice.roll() % (2 * self.think_ms))).await;
-            node = self.node(&dice, node);
+            let node = self.node(&dice, last);
             let family = (dice.roll() % FAMILIES as u64) as usize;
             let operation = self.draw(&dice, &seen[family]);
             let call = self.cluster.record.called(number, node, family, operation.clone());
@@ -101,8 +103,12 @@ impl Load {
                 Ok((outcome, revision)) => {
                     learn(&operation, &outcome, &mut seen[family]);
                     self.cluster.record.answered(call, outcome, revision);
+                    last = Some(node);
                 }
-                Err(Failed { maybe, why }) => self.cluster.record.failed(call, maybe, &why),
+                Err(Failed { maybe, why }) => {
+                    self.cluster.record.failed(call, maybe, &why);
+                    last = None;
+                }
             }
         }
     }
@@ -136,7 +142,7 @@ impl Load {
         family: usize,
         operation: Operation,
     ) -> Result<(Outcome, Option<u64>), Failed> {
-        let read = |entry: Option<&Entry>| entry.map(|entry| value(entry));
+        let read = |entry: Option<&Entry>| entry.map(value);
         let seen = |read| (Outcome { succeeded: true, read }, None);
         if operation.compares.is_empty() {
             let keys = operation.success.iter().map(|act| if let Act::Get(key) = act { Some(*key) } else { None });
@@ -163,13 +169,13 @@ impl Load {
 
     /// Holds a lease for a while, lets it end, and begins anew.
     pub(crate) async fn holder(self, number: usize, dice: Dice) {
-        let mut node = 0;
+        let mut last = None;
         let mut round = 0;
         while !self.has_ended() {
             round += 1;
             let key = format!("held/{number}/{round}");
             let ttl_ms = 2_000 + dice.roll() % 8_000;
-            node = self.node(&dice, node);
+            let node = self.node(&dice, last.take());
             let asked_ms = self.cluster.record.now_ms();
             let Ok(lease) = self.ask(node, &dice, |space| async move { space.grant(ttl_ms).await }).await else {
                 tokio::time::sleep(Duration::from_millis(1_000)).await;
@@ -180,12 +186,16 @@ impl Load {
                 continue;
             }
             self.cluster.record.renewed(Renewal { key: key.clone(), asked_ms, ttl_ms });
+            last = Some(node);
             for _ in 0..dice.roll() % 12 {
                 tokio::time::sleep(Duration::from_millis(dice.roll() % ttl_ms)).await;
-                node = self.node(&dice, node);
+                let node = self.node(&dice, last.take());
                 let asked_ms = self.cluster.record.now_ms();
                 match self.ask(node, &dice, |space| async move { space.renew(lease).await }).await {
-                    Ok(ttl_ms) => self.cluster.record.renewed(Renewal { key: key.clone(), asked_ms, ttl_ms }),
+                    Ok(ttl_ms) => {
+                        self.cluster.record.renewed(Renewal { key: key.clone(), asked_ms, ttl_ms });
+                        last = Some(node);
+                    }
                     Err(Failed { maybe: false, .. }) => break,
                     Err(Failed { .. }) => {}
                 }

@@ -1,8 +1,8 @@
 //! Machines of a simulated cluster: the real log, group, key space and space on a disk, a clock and a network that can be broken.
 
-use crate::careless::{self, Careless};
-use crate::network::Net;
-use crate::record::Record;
+use crate::sim::careless::{self, Careless};
+use crate::sim::network::Net;
+use crate::sim::record::Record;
 use control::{Keyspace, Space, WatchError};
 use replication::{Group, Options, Overview, Start, Timing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,7 +159,7 @@ impl Cluster {
         for _ in 0..STARTS {
             let Some(disk) = self.disk(node) else { return };
             let host = Host::new(self.dice.roll(), WALL_MS);
-            let loses_power = self.dice.roll() % 16 == 0;
+            let loses_power = self.dice.roll().is_multiple_of(16);
             if loses_power {
                 disk.lose_power_after(self.dice.roll() % 40);
             }
@@ -201,7 +201,7 @@ impl Cluster {
     /// Ends every fault: lines are mended, who is down is up.
     pub(crate) async fn heal(&self) {
         self.net.mend_all();
-        self.net.set_weather(crate::network::FAIR);
+        self.net.set_weather(crate::sim::network::FAIR);
         for node in self.members() {
             match self.machine(node) {
                 Some(machine) => {

@@ -1,7 +1,7 @@
 //! What is written down of a run: every call and its answer, every change every machine told of, every fault; and all of it once
 //! more as one number, which is the same for the same seed.
 
-use crate::linear::{Call, Operation, Outcome};
+use crate::sim::linear::{Call, Operation, Outcome};
 use control::Event;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

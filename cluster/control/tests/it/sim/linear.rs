@@ -312,9 +312,13 @@ mod tests {
                     let (called, took) = (number * 4 + dice.roll() % 8, 1 + dice.roll() % 16);
                     let read =
                         if operation == get(0) { vec![Some(dice.roll() % 3).filter(|read| *read > 0)] } else { vec![] };
-                    let succeeded = operation.compares.is_empty() || dice.roll() % 2 == 0;
+                    let succeeded = operation.compares.is_empty() || dice.roll().is_multiple_of(2);
                     let outcome = Outcome { succeeded, read };
-                    Call { operation, called, answered: (dice.roll() % 5 > 0).then_some((called + took, outcome)) }
+                    Call {
+                        operation,
+                        called,
+                        answered: (!dice.roll().is_multiple_of(5)).then_some((called + took, outcome)),
+                    }
                 })
                 .collect::<Vec<_>>();
             let expected = plainly(&calls, &mut (0..calls.len()).collect(), Map::default());

@@ -1,8 +1,8 @@
 //! What the simulation found, each by the shortest way there: made by hand, so that it stays when seeds come to mean something else.
 
-use crate::cluster::{Cluster, Machine};
-use crate::record::{Record, Renewal};
-use crate::verdict;
+use crate::sim::cluster::{Cluster, Machine};
+use crate::sim::record::{Record, Renewal};
+use crate::sim::verdict;
 use control::{Space, SpaceError, Txn};
 use std::time::Duration;
 use world::random::Dice;

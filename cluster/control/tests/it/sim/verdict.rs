@@ -1,9 +1,9 @@
 //! What must hold of a run that is over: nothing acknowledged is lost, nothing happened twice, no answer is unexplained, no lease
 //! ended early.
 
-use crate::clients::FAMILIES;
-use crate::linear;
-use crate::record::{Recorded, Told};
+use crate::sim::clients::FAMILIES;
+use crate::sim::linear;
+use crate::sim::record::{Recorded, Told};
 use control::Listing;
 use std::collections::{BTreeMap, BTreeSet};
 

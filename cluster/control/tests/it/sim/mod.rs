@@ -2,9 +2,7 @@
 //! network that are broken while clients use them. What comes out is checked; see `docs/decisions/simulated-clusters.md`.
 //!
 //! A run that fails prints its seed and the command that repeats it, step by step. Longer ones:
-//! `BRAMBLE_SIM_MINUTES=6000 cargo test --release -p control --test sim -- --ignored --nocapture long`.
-
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! `BRAMBLE_SIM_MINUTES=6000 cargo test --release -p control --test it -- --ignored --nocapture sim::long`.
 
 mod careless;
 mod clients;
@@ -25,37 +23,37 @@ const MINUTES: u64 = 11;
 
 #[test]
 fn three_machines_stay_linearizable_while_they_are_broken() {
-    explore("three_machines_stay_linearizable_while", Plan::of(3, MINUTES));
+    explore("sim::three_machines_stay_linearizable_while", Plan::of(3, MINUTES));
 }
 
 #[test]
 fn three_machines_stay_linearizable_once_more() {
-    explore("three_machines_stay_linearizable_once", Plan::of(3, MINUTES));
+    explore("sim::three_machines_stay_linearizable_once", Plan::of(3, MINUTES));
 }
 
 #[test]
 fn three_busy_machines_stay_linearizable() {
-    explore("three_busy", Plan { clients: 12, think_ms: 300, ..Plan::of(3, MINUTES) });
+    explore("sim::three_busy", Plan { clients: 12, think_ms: 300, ..Plan::of(3, MINUTES) });
 }
 
 #[test]
 fn five_machines_stay_linearizable_while_they_are_broken() {
-    explore("five_machines_stay_linearizable_while", Plan::of(5, MINUTES));
+    explore("sim::five_machines_stay_linearizable_while", Plan::of(5, MINUTES));
 }
 
 #[test]
 fn five_machines_stay_linearizable_once_more() {
-    explore("five_machines_stay_linearizable_once", Plan::of(5, MINUTES));
+    explore("sim::five_machines_stay_linearizable_once", Plan::of(5, MINUTES));
 }
 
 #[test]
 fn five_busy_machines_stay_linearizable() {
-    explore("five_busy", Plan { clients: 12, think_ms: 300, ..Plan::of(5, MINUTES) });
+    explore("sim::five_busy", Plan { clients: 12, think_ms: 300, ..Plan::of(5, MINUTES) });
 }
 
 #[test]
 fn fifty_power_cuts_of_all_machines_at_once_lose_nothing() {
-    explore("fifty_power_cuts", Plan { blackouts: 50, clients: 8, think_ms: 150, ..Plan::of(3, 0) });
+    explore("sim::fifty_power_cuts", Plan { blackouts: 50, clients: 8, think_ms: 150, ..Plan::of(3, 0) });
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What happens to the cluster: machines killed, cut off, frozen, without power, slow, with wrong clocks; members added and taken away.
 
-use crate::clients::Load;
-use crate::cluster::Cluster;
-use crate::network::Weather;
+use crate::sim::clients::Load;
+use crate::sim::cluster::Cluster;
+use crate::sim::network::Weather;
 use replication::Start;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -38,7 +38,9 @@ async fn one(cluster: Cluster, dice: Dice) {
     let members = cluster.members();
     // Whoever leads is hit more often than the others.
     let leader = cluster.led().map(|led| led.node).filter(|leader| members.contains(leader));
-    let Some(node) = leader.filter(|_| dice.roll() % 3 == 0).or_else(|| one_of(&members, &dice)) else { return };
+    let Some(node) = leader.filter(|_| dice.roll().is_multiple_of(3)).or_else(|| one_of(&members, &dice)) else {
+        return;
+    };
     match dice.roll() % 100 {
         0..14 => split(&cluster, &dice, &members).await,
         14..24 => isolate(&cluster, &dice, node, &members).await,
@@ -55,7 +57,7 @@ async fn one(cluster: Cluster, dice: Dice) {
 
 /// Two halves that do not hear each other, or of which only one hears the other.
 async fn split(cluster: &Cluster, dice: &Dice, members: &[u64]) {
-    let (left, right): (Vec<u64>, Vec<u64>) = members.iter().partition(|_| dice.roll() % 2 == 0);
+    let (left, right): (Vec<u64>, Vec<u64>) = members.iter().partition(|_| dice.roll().is_multiple_of(2));
     cut(cluster, dice, &left, &right, "split").await;
 }
 
@@ -86,7 +88,7 @@ async fn cut(cluster: &Cluster, dice: &Dice, left: &[u64], right: &[u64], kind: 
 async fn down(cluster: &Cluster, dice: &Dice, node: u64, power: bool) {
     let Some(disk) = cluster.disk(node).filter(|_| cluster.machine(node).is_some()) else { return };
     cluster.record.fault(if power { "power cut" } else { "kill" }, &node.to_string());
-    if power && dice.roll() % 2 == 0 {
+    if power && dice.roll().is_multiple_of(2) {
         disk.lose_power_after(dice.roll() % 12);
         tokio::time::sleep(ms(1, 2_000, dice)).await;
     }
@@ -132,7 +134,7 @@ async fn storm(cluster: &Cluster, dice: &Dice) {
     cluster.record.fault("storm", &format!("{weather:?}"));
     cluster.net.set_weather(weather);
     tokio::time::sleep(ms(1_000, 15_000, dice)).await;
-    cluster.net.set_weather(crate::network::FAIR);
+    cluster.net.set_weather(crate::sim::network::FAIR);
 }
 
 /// A wall clock that jumps by up to a year, either way.
@@ -165,13 +167,19 @@ async fn change_members(cluster: &Cluster, dice: &Dice) {
     let Some(led) = cluster.led() else { return };
     let voters = led.voters.clone();
     cluster.record.fault("members", &format!("{voters:?} and {:?}", led.learners));
+    // Whoever was left behind by a change that did not succeed becomes a learner, which a later change takes away.
+    for stray in cluster.members() {
+        if !voters.contains(&stray) && !led.learners.contains(&stray) {
+            at(cluster, led.node, move |group| async move { group.add_learner(stray).await }).await;
+        }
+    }
     let mut wanted = voters.clone();
-    if voters.len() == 5 && dice.roll() % 2 == 0 {
+    if voters.len() == 5 && dice.roll().is_multiple_of(2) {
         for _ in 0..2 {
             wanted.remove(&one_of(&wanted.iter().copied().collect::<Vec<_>>(), dice).unwrap_or_default());
         }
     } else if cluster.members().len() < MACHINES_MAX {
-        let grows = voters.len() == 3 && dice.roll() % 2 == 0;
+        let grows = voters.len() == 3 && dice.roll().is_multiple_of(2);
         for _ in 0..if grows { 2 } else { 1 } {
             let node = cluster.add(Start::Join).await;
             cluster.know(node);
