@@ -40,6 +40,9 @@ struct Round {
     p99_ms: f64,
 }
 
+/// What is told of rounds: its name, its unit, where it is, and what it is to be.
+type Figure = (&'static str, &'static str, fn(&Round) -> f64, Goal);
+
 pub(super) fn run(_options: &Options) -> Measured {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let ours = Ours::start();
@@ -57,7 +60,7 @@ pub(super) fn run(_options: &Options) -> Measured {
             }
         }
         let of = |rounds: &[Round], read: fn(&Round) -> f64| median(&rounds.iter().map(read).collect::<Vec<_>>());
-        let figures: [(&str, &str, fn(&Round) -> f64, Goal); 3] = [
+        let figures: [Figure; 3] = [
             ("durable puts", "puts/s", |round| round.per_second, Goal::LeastTimesPeer(RATE_GOAL)),
             ("put, median", "ms", |round| round.p50_ms, Goal::None),
             ("put, p99", "ms", |round| round.p99_ms, Goal::TimesPeer(1.0 / RATE_GOAL)),
