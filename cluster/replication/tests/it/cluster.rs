@@ -235,6 +235,20 @@ async fn until(is_so: impl Fn() -> bool) {
     tokio::time::timeout(WITHIN, waiting).await.unwrap();
 }
 
+/// Opens a member whose disk an earlier one of it, which was closed, may still be letting go of.
+async fn free_member(disk: &Simulated, node: u64, start: Start, board: &Switchboard) -> Member {
+    let opened = async {
+        loop {
+            match member(disk, node, start, board.line(node)).await {
+                Ok(member) => return member,
+                Err(error) => assert!(error.to_string().contains("in use"), "{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WITHIN, opened).await.unwrap()
+}
+
 /// Writes `snapshot` as the state of a new group of `node` alone.
 fn restored(disk: &Simulated, node: u64, snapshot: &[u8], term: u64, now_ms: u64) -> Result<(), RestoreError> {
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -256,11 +270,11 @@ async fn a_group_begins_anew_from_a_kept_state_and_those_of_before_are_supersede
     let board = Switchboard::new();
     let mut of_before = None;
     for _ in 0..3 {
-        let forced = member(&disks[1], 2, Start::Force, board.line(2)).await.unwrap();
+        let forced = free_member(&disks[1], 2, Start::Force, &board).await;
         forced.group.close().await;
         of_before = Some(forced.disk);
     }
-    let of_before = member(&of_before.unwrap(), 2, Start::Join, board.line(2)).await.unwrap();
+    let of_before = free_member(&of_before.unwrap(), 2, Start::Join, &board).await;
     board.connect(2, of_before.group.clone());
 
     let disk = Simulated::new(9);
@@ -290,7 +304,8 @@ async fn a_group_begins_anew_from_a_kept_state_and_those_of_before_are_supersede
     // What was written is there after the next start as well.
     board.disconnect(9);
     anew.group.close().await;
-    let again = member(&disk, 9, Start::Join, board.line(9)).await.unwrap();
+    drop(anew);
+    let again = free_member(&disk, 9, Start::Join, &board).await;
     assert_eq!(again.book.pages().len(), 3);
     Cluster { board, members: vec![again, empty] }.close().await;
 }
