@@ -19,6 +19,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Values of one message: some hundred statuses of a kibibyte or two.
 const MESSAGE_BYTES: usize = 512 << 10;
 
+/// More than a machine runs: one that says more than that of others is not listened to.
+const DOUBTED_MAX: usize = 4_096;
+
 /// Some of what a machine reports.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Report {
@@ -95,61 +98,95 @@ fn is_of(id: &str, key: &str, view: &View) -> bool {
 
 /// Follows what machine `id`, whose key says that it is `node`, reports. May be dropped; what was heard stays.
 pub async fn follow(peers: Peers, node: NodeId, id: String, soft: Soft, view: View) {
-    let mut known: BTreeSet<String> = BTreeSet::new();
+    let mut heard = Heard { id, soft, view, known: BTreeSet::new(), whole: BTreeSet::new(), doubted: BTreeMap::new() };
     let mut told = false;
     loop {
         match peers.watch(node, FOLLOW, Vec::new(), Terms::within(OPENED_WITHIN)).await {
-            Ok(mut watch) => {
-                let mut whole: BTreeSet<String> = BTreeSet::new();
-                while let Ok(Some(message)) = watch.next().await {
-                    let Ok(report) = serde_json::from_slice::<Report>(&message) else {
-                        tracing::warn!(machine = id, "a report cannot be read: is that machine's program a later one?");
-                        break;
-                    };
-                    hear(report, &id, &soft, &view, &mut known, &mut whole);
-                }
-            }
+            Ok(watch) => heard.listen(watch).await,
             Err(error) if error.is_removed() && !told => {
                 told = true;
                 tracing::error!(
-                    machine = id,
+                    machine = heard.id,
                     "this machine was removed from the cluster: what it runs is no longer asked for; stop it, and have it \
                      join again with a new data folder"
                 );
             }
-            Err(error) => tracing::debug!(machine = id, %error, "cannot be followed"),
+            Err(error) => tracing::debug!(machine = heard.id, %error, "cannot be followed"),
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-fn hear(
-    report: Report,
-    id: &str,
-    soft: &Soft,
-    view: &View,
-    known: &mut BTreeSet<String>,
-    whole: &mut BTreeSet<String>,
-) {
-    for (key, value) in report.put {
-        if !is_of(id, &key, view) {
-            continue;
-        }
-        if report.is_whole {
-            whole.insert(key.clone());
-        }
-        match soft.put(key.clone(), value.into_bytes()) {
-            Ok(_) => drop(known.insert(key)),
-            Err(error) => tracing::warn!(machine = id, key, %error, "a report cannot be kept"),
+/// What one machine has said.
+struct Heard {
+    id: String,
+    soft: Soft,
+    view: View,
+    known: BTreeSet<String>,
+    /// Of a whole that is under way.
+    whole: BTreeSet<String>,
+    /// What is not for it to say, as far as is known here. That may be behind: an instance was moved there, and its new
+    /// machine's word is faster than the state of record.
+    doubted: BTreeMap<String, String>,
+}
+
+impl Heard {
+    async fn listen(&mut self, mut watch: rpc::Watch) {
+        self.whole.clear();
+        let mut view = self.view.clone();
+        loop {
+            tokio::select! {
+                message = watch.next() => {
+                    let Ok(Some(message)) = message else { return };
+                    let Ok(report) = serde_json::from_slice::<Report>(&message) else {
+                        tracing::warn!(machine = self.id, "a report cannot be read: is that machine's program a later one?");
+                        return;
+                    };
+                    self.hear(report);
+                }
+                changed = view.changed(), if !self.doubted.is_empty() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    for (key, value) in std::mem::take(&mut self.doubted) {
+                        self.keep(key, value);
+                    }
+                }
+            }
         }
     }
-    let mut gone: Vec<String> = report.gone.into_iter().filter(|key| known.contains(key)).collect();
-    if report.is_last {
-        gone.extend(known.difference(whole).cloned());
-        whole.clear();
+
+    fn hear(&mut self, report: Report) {
+        for (key, value) in report.put {
+            if report.is_whole {
+                self.whole.insert(key.clone());
+            }
+            self.keep(key, value);
+        }
+        let mut gone = report.gone;
+        if report.is_last {
+            gone.extend(self.known.difference(&self.whole).cloned());
+            self.doubted.retain(|key, _| self.whole.contains(key));
+            self.whole.clear();
+        }
+        for key in gone {
+            self.doubted.remove(&key);
+            if self.known.remove(&key) {
+                self.soft.delete(&key);
+            }
+        }
     }
-    for key in gone {
-        known.remove(&key);
-        soft.delete(&key);
+
+    fn keep(&mut self, key: String, value: String) {
+        if !is_of(&self.id, &key, &self.view) {
+            if self.doubted.len() < DOUBTED_MAX {
+                self.doubted.insert(key, value);
+            }
+            return;
+        }
+        match self.soft.put(key.clone(), value.into_bytes()) {
+            Ok(_) => drop(self.known.insert(key)),
+            Err(error) => tracing::warn!(machine = self.id, key, %error, "a report cannot be kept"),
+        }
     }
 }
