@@ -87,11 +87,12 @@ async fn send(to: &Messages, report: &Report) -> Result<(), Failure> {
     to.send(serde_json::to_vec(report).unwrap_or_default()).await
 }
 
-/// Whether `key` is for machine `id` to report: itself, its load and its instances.
+/// Whether `key` is for machine `id` to report: itself, its load and its instances. An instance that is not known is nobody's
+/// yet: who has only heard of it must not speak for it.
 fn is_of(id: &str, key: &str, view: &View) -> bool {
     match key.split_once('/') {
         Some(("node" | "load", node)) => node == id,
-        Some(("status", instance)) => view.borrow().instances.get(instance).is_none_or(|instance| instance.node == id),
+        Some(("status", instance)) => view.borrow().instances.get(instance).is_some_and(|instance| instance.node == id),
         _ => false,
     }
 }
