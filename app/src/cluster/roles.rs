@@ -118,8 +118,20 @@ impl Draft {
     /// Carries out what is a matter of writing it down. Votes are the group's: who is to have them, if that is to change.
     fn carry(&mut self, steps: &[Step], meter: &Meter) -> Option<BTreeSet<Id>> {
         // Later steps build on the votes as they were planned.
-        let until =
-            steps.iter().position(|step| matches!(step.change, Change::SetVoters { .. })).unwrap_or(steps.len());
+        let votes = |step: &Step| match &step.change {
+            Change::SetVoters { voters } => Some(voters.clone()),
+            Change::Lead { .. }
+            | Change::Vacate { .. }
+            | Change::Promote { .. }
+            | Change::Demote { .. }
+            | Change::Pair { .. }
+            | Change::Unpair { .. }
+            | Change::AddLearner { .. }
+            | Change::RemoveLearner { .. }
+            | Change::Grant { .. }
+            | Change::HandOver => None,
+        };
+        let until = steps.iter().position(|step| votes(step).is_some()).unwrap_or(steps.len());
         for step in steps.iter().take(until) {
             // The revision has moved on by as many as were carried out, and by what the group has changed itself.
             let step = Step { revision: self.assignment.revision, ..step.clone() };
@@ -131,10 +143,7 @@ impl Draft {
             count(meter);
             self.is_changed = true;
         }
-        steps.get(until).and_then(|step| match &step.change {
-            Change::SetVoters { voters } => Some(voters.clone()),
-            _ => None,
-        })
+        steps.get(until).and_then(votes)
     }
 }
 

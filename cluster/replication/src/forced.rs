@@ -6,10 +6,10 @@
 
 use crate::entry;
 use crate::group::OpenError;
-use crate::group::Options;
 use crate::lane::Lane;
 use crate::log_store::{NOTE_VERSION, Note};
 use crate::machine_store::{MARK_VERSION, Mark};
+use crate::options::Options;
 use crate::types::{Entry, LogId, StoredMembership, Vote};
 use openraft::{CommittedLeaderId, EntryPayload, Membership};
 use std::collections::BTreeSet;

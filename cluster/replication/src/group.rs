@@ -4,16 +4,17 @@ use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
 use crate::forced;
 use crate::lane::Lane;
 use crate::log_store::{LogStore, NOTE_VERSION, Note};
-use crate::machine_store::{CHECKPOINT_COMMANDS, MARK_VERSION, MachineStore, Mark};
+use crate::machine_store::{MARK_VERSION, MachineStore, Mark};
 use crate::message::{Message, answer, read_answer};
 use crate::network::{Network, Peers, SendError};
+use crate::options::{Options, Start, Timing};
 use crate::types::{Raft, RaftError};
 use openraft::error::{CheckIsLeaderError, ClientWriteError};
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +22,6 @@ use storage::log::{Batch, Log, LogError};
 use storage::replicated::{Machine, ProposeError, Proposer, Waiting};
 use tokio::sync::{mpsc, oneshot};
 use wire::diagnostic::chain;
-use world::disk::{Disk, Real};
 use world::task::Task;
 
 /// How long a proposal may take in all, elections included.
@@ -36,64 +36,6 @@ const KEPT_ENTRIES: u64 = 64;
 const MESSAGE_ENTRIES: u64 = 64;
 /// Bytes of one piece of a snapshot.
 const PIECE_BYTES: u64 = 1024 * 1024;
-
-/// How a group begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// The first machine: a group of one voter. Changes nothing if the group exists already.
-    Found,
-    /// A further machine: waits until a member adds it.
-    Join,
-    /// A member whose group has lost its majority for good: it is the only voter from now on, with what it has. What the
-    /// others acknowledged without it is lost; members of before are not listened to any more, nor do they listen
-    /// ([`Overview::is_superseded`]): they come back by joining with nothing.
-    Force,
-}
-
-/// When members suspect each other. The election time-out is at least five heartbeats, and far above what a sync takes.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    pub heartbeat_ms: u64,
-    pub election_ms_min: u64,
-    pub election_ms_max: u64,
-}
-
-impl Default for Timing {
-    /// Two wake-ups a second; a lost leader is replaced within 5 s.
-    fn default() -> Self {
-        Self { heartbeat_ms: 500, election_ms_min: 2_500, election_ms_max: 5_000 }
-    }
-}
-
-/// What a member is made of.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub disk: Arc<dyn Disk>,
-    /// Holds the member's log and nothing else.
-    pub directory: PathBuf,
-    /// This member's number, the same for ever.
-    pub node: u64,
-    pub start: Start,
-    pub timing: Timing,
-    pub log: storage::log::Options,
-    /// Commands after which a checkpoint is due.
-    pub checkpoint_commands: u64,
-}
-
-impl Options {
-    /// The first machine of a group, on this machine's disk.
-    pub fn alone(directory: &Path) -> Self {
-        Self {
-            disk: Arc::new(Real),
-            directory: directory.to_owned(),
-            node: 1,
-            start: Start::Found,
-            timing: Timing::default(),
-            log: storage::log::Options::default(),
-            checkpoint_commands: CHECKPOINT_COMMANDS,
-        }
-    }
-}
 
 /// Why a member could not be opened.
 #[derive(Debug, thiserror::Error)]

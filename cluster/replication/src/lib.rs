@@ -16,12 +16,14 @@ mod machine_store;
 mod message;
 mod meters;
 mod network;
+mod options;
 mod runtime;
 mod switchboard;
 mod types;
 
 pub use forced::{RestoreError, restore};
-pub use group::{Group, MembersError, OpenError, Options, Overview, Start, Timing};
+pub use group::{Group, MembersError, OpenError, Overview};
 pub use machine_store::CHECKPOINT_COMMANDS;
 pub use network::{Network, Nowhere, SendError};
+pub use options::{Options, Start, Timing};
 pub use switchboard::Switchboard;
