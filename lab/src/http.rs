@@ -19,11 +19,27 @@ impl Answer {
     }
 }
 
+/// As [`request`], for `/` of a host, by somebody who gives up after a second.
+pub fn quick(to: SocketAddr, host: &str) -> Result<Answer> {
+    within(Duration::from_secs(1), to, "GET", "/", &[("Host", host)], b"")
+}
+
 /// Sends one request on a fresh connection and reads the answer to its end.
 pub fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&to, DEADLINE)?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    stream.set_write_timeout(Some(DEADLINE))?;
+    within(DEADLINE, to, method, path, headers, body)
+}
+
+fn within(
+    deadline: Duration,
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&to, deadline)?;
+    stream.set_read_timeout(Some(deadline))?;
+    stream.set_write_timeout(Some(deadline))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head.push_str("Host: localhost\r\n");

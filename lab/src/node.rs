@@ -103,6 +103,11 @@ impl Node {
         node
     }
 
+    /// Where it is, if it has a network of its own.
+    pub fn place(&self) -> Option<&Place> {
+        self.settings.place.as_ref()
+    }
+
     pub fn data(&self) -> &Path {
         &self.data
     }
@@ -133,10 +138,15 @@ impl Node {
             Some(token) => command.args(["join", token]),
             None => command.arg("up"),
         };
+        // Where it has a network of its own, every address that comes to it is served.
+        let http = match &self.settings.place {
+            Some(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.http.port())),
+            None => self.http,
+        };
         command
             .arg("--data")
             .arg(&self.data)
-            .args(["--api", &self.api.to_string(), "--http", &self.http.to_string()])
+            .args(["--api", &self.api.to_string(), "--http", &http.to_string()])
             .args(["--peers", &self.peers.to_string()])
             .args(&self.settings.arguments)
             .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 //! Every handler reads the view or asks a component, and answers a body of `wire::api`. Every refusal is a
 //! [`problem::Refusal`] with a code. Never decides anything itself.
 
+mod addresses;
 mod auth;
 mod bans;
 mod cache;
@@ -28,7 +29,7 @@ use crate::serve::Edge;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use control::stacks::Stacks;
 use control::view::View;
 use control::{Soft, Space};
@@ -98,6 +99,8 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::show).put(nodes::change).delete(nodes::remove))
         .route("/v1/cluster/tokens", post(cluster::token))
+        .route("/v1/cluster/addresses", get(addresses::list))
+        .route("/v1/cluster/addresses/{ip}", put(addresses::add).delete(addresses::remove))
         .route("/v1/cluster/roles", get(cluster::roles).put(cluster::want_roles))
         .route("/v1/cluster/backup", get(cluster::backup))
         .route("/v1/routes", get(routes::list))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 51] = [
+const OPERATIONS: [Operation; 54] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -47,6 +47,9 @@ const OPERATIONS: [Operation; 51] = [
         "",
     ),
     Operation("post", "/v1/cluster/tokens", "What lets a machine join.", "JoinTokenWanted", "JoinToken"),
+    Operation("get", "/v1/cluster/addresses", "Addresses that are always the gateway's.", "", "FloatingState[]"),
+    Operation("put", "/v1/cluster/addresses/{ip}", "Has an address float; ip or ip%2Fprefix.", "FloatingWanted", ""),
+    Operation("delete", "/v1/cluster/addresses/{ip}", "Has an address float no more.", "", ""),
     Operation("get", "/v1/cluster/roles", "Who has which role, and why.", "", "RolesDetail"),
     Operation("put", "/v1/cluster/roles", "How many of each role there are to be at least.", "RolesWanted", ""),
     Operation(

@@ -48,6 +48,9 @@ pub struct Asked {
 pub struct Granted {
     /// From when the holder asked.
     pub lease_ms: u64,
+    /// Whoever was the gateway before has said that it stopped.
+    #[serde(default)]
+    pub is_vacant: bool,
 }
 
 /// The count of who leads.
@@ -63,6 +66,8 @@ struct Count {
     until: Instant,
     /// Called so once, it is never renewed.
     lease: Lease,
+    /// It began when the lease before was given back.
+    is_vacant: bool,
 }
 
 impl Lessor {
@@ -76,12 +81,16 @@ impl Lessor {
         }
         let now = world::clock::monotonic();
         let mut count = self.count();
-        let known = count.take().filter(|count| count.term == term && count.epoch == gateway.epoch);
+        let known = count.take();
+        let is_next = |before: &Count| before.term == term && before.epoch + 1 == gateway.epoch;
+        let is_vacant = known.as_ref().is_some_and(|before| is_next(before) && before.lease == Lease::Released);
+        let known = known.filter(|count| count.term == term && count.epoch == gateway.epoch);
         let mut present = known.unwrap_or(Count {
             term,
             epoch: gateway.epoch,
             until: now + wanted(snapshot) + MARGIN,
             lease: Lease::Held,
+            is_vacant,
         });
         if present.lease == Lease::Held && now >= present.until {
             present.lease = Lease::Expired;
@@ -121,10 +130,11 @@ impl Lessor {
             return Err(refused("another machine is the gateway"));
         }
         let lease = wanted(&view.borrow());
-        let granted = Granted { lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX) };
+        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let mut count = self.count();
         let present = count.as_mut().filter(|count| count.term == term && count.epoch == asked.epoch);
         let present = present.ok_or_else(|| refused("it is not counted yet"))?;
+        let granted = Granted { lease_ms, is_vacant: present.is_vacant };
         match (present.lease, asked.stopped) {
             (Lease::Expired, _) => Err(refused("the lease has run out")),
             (Lease::Released, false) => Err(refused("the lease was given back")),
@@ -150,6 +160,10 @@ impl Lessor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     pub epoch: u64,
+    /// When it was held first, in this epoch.
+    pub began: Instant,
+    /// Whoever was the gateway before has said that it stopped.
+    pub is_vacant: bool,
     /// When this machine asked for it last.
     pub asked: Instant,
     /// By this machine's monotonic clock; then it is over unless it was renewed.
@@ -229,7 +243,10 @@ impl Holder {
         let until = asked + Duration::from_millis(granted.lease_ms);
         // An answer that took as long as the lease says nothing any more.
         if until > world::clock::monotonic() {
-            let was = self.held.send_replace(Some(Held { epoch, asked, until }));
+            let before = self.held.borrow().filter(|before| before.epoch == epoch);
+            let began = before.map_or(asked, |before| before.began);
+            let is_vacant = granted.is_vacant;
+            let was = self.held.send_replace(Some(Held { epoch, began, is_vacant, asked, until }));
             if was.is_none_or(|was| was.epoch != epoch) {
                 tracing::info!(epoch, "this machine is the gateway");
             }

@@ -295,7 +295,8 @@ impl Cluster {
             voters,
         };
         let ((hold, held), (stop, stopped)) = (watch::channel(None), watch::channel(0));
-        let acting = acting::Acting { me: self.me.clone(), view: view.clone(), held, stopped: stop };
+        let acting =
+            acting::Acting { me: self.me.clone(), view: view.clone(), held, stopped: stop, meter: self.meter.clone() };
         let holder = Holder {
             me: self.me.clone(),
             group,

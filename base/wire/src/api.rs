@@ -542,6 +542,24 @@ pub struct MachineRoles {
     pub fsync_p99_us: Option<u64>,
 }
 
+/// Where an address that is always the gateway's belongs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FloatingWanted {
+    /// `None`: whichever interface has an address of the same network.
+    pub interface: Option<String>,
+}
+
+/// An address that is always the gateway's, whichever machine that is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloatingState {
+    /// With its prefix.
+    pub address: String,
+    pub interface: Option<String>,
+    /// Which machine is the gateway; `None` while nobody is.
+    pub gateway: Option<String>,
+}
+
 /// What lets a machine in. Whoever has it can join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {

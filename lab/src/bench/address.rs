@@ -151,7 +151,7 @@ fn one(system: System, fault: Fault) -> Outcome {
             lessor.go_on(now);
         }
         if client.is_none() && has(&places[0]) {
-            client = Some((Client::start(&places[2]), now));
+            client = Some((Client::start(&places[2], ask), now));
         }
         if began.is_none() && client.as_ref().is_some_and(|(_, since)| now - *since > CALM) {
             befall(&network, &places[0], &mut held, fault);
@@ -345,20 +345,22 @@ pub fn serve(name: Option<String>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-struct Request {
-    began: Instant,
-    ended: Instant,
-    by: Option<usize>,
+pub(super) struct Request {
+    pub(super) began: Instant,
+    pub(super) ended: Instant,
+    /// Who answered, if anybody did.
+    pub(super) by: Option<usize>,
 }
 
-struct Client {
+/// Asks every few milliseconds, whether it was answered or not.
+pub(super) struct Client {
     ends: Arc<AtomicBool>,
     requests: Arc<Mutex<Vec<Request>>>,
     thread: JoinHandle<()>,
 }
 
 impl Client {
-    fn start(place: &Place) -> Client {
+    pub(super) fn start(place: &Place, ask: fn() -> Option<usize>) -> Client {
         let (ends, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (own_ends, own_requests, place) = (Arc::clone(&ends), Arc::clone(&requests), place.clone());
         let thread = std::thread::spawn(move || {
@@ -381,7 +383,7 @@ impl Client {
         Client { ends, requests, thread }
     }
 
-    fn stop(self) -> Vec<Request> {
+    pub(super) fn stop(self) -> Vec<Request> {
         self.ends.store(true, Ordering::Relaxed);
         self.thread.join().expect("it only asks");
         std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner))

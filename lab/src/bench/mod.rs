@@ -7,6 +7,7 @@ mod address;
 mod boxes;
 mod deploying;
 mod figures;
+mod floating;
 mod idle;
 mod image;
 mod leaving;
@@ -58,7 +59,7 @@ struct Bench {
 
 /// Boxes first: their spawner is forked while this process has one thread. The gateway last: it takes the machine for
 /// itself, and the priority it gives itself for that stays.
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     Bench { name: "box", what: "from the start of `true` in a box to its end", run: boxes::run },
     Bench { name: "deploy", what: "from `deploy` to the first answered request", run: deploying::deploy },
     Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
@@ -73,6 +74,11 @@ const BENCHES: [Bench; 10] = [
         name: "address",
         what: "from a fault of the machine with the floating address to the next answer, keepalived beside it",
         run: address::run,
+    },
+    Bench {
+        name: "floating",
+        what: "how long nobody answers at a cluster's floating address when something happens to its machine",
+        run: floating::run,
     },
     Bench {
         name: "writes",

@@ -12,7 +12,7 @@ const VERDICT: u64 = 20;
 const CALM: Duration = Duration::from_secs(8);
 
 /// The machine's id, as the cluster has it.
-fn id(node: &Node) -> String {
+pub fn id(node: &Node) -> String {
     std::fs::read_to_string(node.data().join("node-id")).expect("a node that runs has an id").trim().to_owned()
 }
 

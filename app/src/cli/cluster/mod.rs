@@ -1,5 +1,6 @@
 //! `bramble cluster …`.
 
+mod address;
 mod backup;
 mod force;
 mod restore;
@@ -15,6 +16,9 @@ use std::process::ExitCode;
 pub enum Verb {
     /// Print what lets another machine join: `bramble join TOKEN` there
     Token(token::Arguments),
+    /// Addresses that are always the gateway's, whichever machine that is
+    #[command(subcommand)]
+    Address(address::Verb),
     /// Who has which role, and why; with options, how many of each there are to be at least
     Roles(roles::Arguments),
     /// Write what the cluster has agreed on to one file: stacks, members, secrets; not volumes
@@ -28,6 +32,7 @@ pub enum Verb {
 pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Token(arguments) => token::run(remote, arguments).await,
+        Verb::Address(verb) => address::run(remote, verb).await,
         Verb::Roles(arguments) => roles::run(remote, arguments).await,
         Verb::Backup(arguments) => backup::run(remote, arguments).await,
         Verb::Restore(arguments) => restore::run(remote, &arguments),

@@ -345,6 +345,16 @@ fn cluster() -> Vec<Rule> {
             unit: Unit::Count,
         },
         Rule {
+            name: "floating_address_lost",
+            summary: "address {address} is nowhere: the gateway cannot hold it; its log says why, as a rule the program may not \
+                      change addresses (setcap cap_net_admin,cap_net_raw+ep) or no interface is on that network",
+            expression: Expression::Latest { of: Select::all("bramble_cluster_floating_failed"), within_ms: RECENT_MS },
+            by: &["address"],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
             name: "machines_refused",
             summary: "{value} connections of other machines were refused in five minutes ({reason}): one that was \
                       removed, or one that means harm",
