@@ -125,7 +125,7 @@ impl State {
             return Some(put_by(event));
         }
         match self.history.range(later..).find(|event| event.key == key) {
-            Some(event) if event.version == 2 => Some(None),
+            Some(event) if event.version == 1 => Some(None),
             Some(_) => None,
             None => Some(self.get(key)),
         }
