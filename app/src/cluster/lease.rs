@@ -70,6 +70,16 @@ struct Count {
     is_vacant: bool,
 }
 
+impl Count {
+    /// How it stands now.
+    fn look(&mut self) -> Lease {
+        if self.lease == Lease::Held && world::clock::monotonic() >= self.until {
+            self.lease = Lease::Expired;
+        }
+        self.lease
+    }
+}
+
 impl Lessor {
     /// How the lease of the gateway named in `assignment` stands, for who leads in `term`.
     pub fn standing(&self, term: u64, snapshot: &Snapshot) -> Lease {
@@ -79,23 +89,17 @@ impl Lessor {
         if assignment.term != term {
             return Lease::Held;
         }
-        let now = world::clock::monotonic();
         let mut count = self.count();
-        let known = count.take();
-        let is_next = |before: &Count| before.term == term && before.epoch + 1 == gateway.epoch;
-        let is_vacant = known.as_ref().is_some_and(|before| is_next(before) && before.lease == Lease::Released);
-        let known = known.filter(|count| count.term == term && count.epoch == gateway.epoch);
-        let mut present = known.unwrap_or(Count {
-            term,
-            epoch: gateway.epoch,
-            until: now + wanted(snapshot) + MARGIN,
-            lease: Lease::Held,
-            is_vacant,
-        });
-        if present.lease == Lease::Held && now >= present.until {
-            present.lease = Lease::Expired;
+        // A later holder has asked already; here it is not known yet.
+        if count.as_ref().is_some_and(|count| count.term == term && count.epoch > gateway.epoch) {
+            return Lease::Held;
         }
-        count.insert(present).lease
+        present(&mut count, term, gateway.epoch, wanted(snapshot)).look()
+    }
+
+    /// This machine leads no more: it counts for nobody.
+    pub fn forget(&self) {
+        *self.count() = None;
     }
 
     /// Ends when the lease that is counted runs out unless it is renewed, and when its holder says that it has stopped.
@@ -107,7 +111,8 @@ impl Lessor {
                 () = tokio::time::sleep_until(until.into()) => {}
                 () = self.renewed.notified() => return,
             }
-            if self.count().as_ref().is_none_or(|count| count.until <= world::clock::monotonic()) {
+            // Called so once, it is not waited for again.
+            if self.count().as_mut().is_none_or(|count| count.look() != Lease::Held) {
                 return;
             }
         }
@@ -132,10 +137,10 @@ impl Lessor {
         let lease = wanted(&view.borrow());
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         let mut count = self.count();
-        let present = count.as_mut().filter(|count| count.term == term && count.epoch == asked.epoch);
-        let present = present.ok_or_else(|| refused("it is not counted yet"))?;
+        // A holder may ask before anybody here has looked at what was written down.
+        let present = present(&mut count, term, asked.epoch, lease);
         let granted = Granted { lease_ms, is_vacant: present.is_vacant };
-        match (present.lease, asked.stopped) {
+        match (present.look(), asked.stopped) {
             (Lease::Expired, _) => Err(refused("the lease has run out")),
             (Lease::Released, false) => Err(refused("the lease was given back")),
             (Lease::Held | Lease::Released, true) => {
@@ -154,6 +159,16 @@ impl Lessor {
     fn count(&self) -> MutexGuard<'_, Option<Count>> {
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The count of the lease in this term and epoch; it begins when it is looked at first. Nobody who knows of a later epoch asks
+/// for an earlier one.
+fn present(count: &mut Option<Count>, term: u64, epoch: u64, lease: Duration) -> &mut Count {
+    let is_next = |before: &Count| before.term == term && before.epoch + 1 == epoch;
+    let is_vacant = count.as_ref().is_some_and(|before| is_next(before) && before.lease == Lease::Released);
+    let known = count.take().filter(|count| count.term == term && count.epoch == epoch);
+    let until = world::clock::monotonic() + lease + MARGIN;
+    count.insert(known.unwrap_or(Count { term, epoch, until, lease: Lease::Held, is_vacant }))
 }
 
 /// That this machine is the gateway.

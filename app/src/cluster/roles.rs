@@ -67,6 +67,7 @@ impl Roles {
         let overview = self.group.overview();
         if overview.leader != Some(overview.node) {
             self.voters.send_replace(None);
+            self.lessor.forget();
             return Ok(None);
         }
         let snapshot = self.view.borrow().clone();
