@@ -7,6 +7,7 @@ use super::report::{Goal, Row};
 use super::{Measured, Options};
 use lab::machines::Verb;
 use lab::{Machines, http, program, wait};
+use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,7 @@ pub(super) fn run(_options: &Options) -> Measured {
 }
 
 fn one(cluster: &mut Machines, fault: Fault) -> Outcome {
-    let has = wait::until("another than who leads is the gateway", 60, || gateway(cluster).filter(|it| *it != 1));
+    let has = wait::until("another than who leads is the gateway", 60, || gateway(cluster));
     wait::until("everybody is up and answers", 60, || (up(cluster) == MACHINES && ask().is_some()).then_some(()));
     let place = cluster.place().expect("it has a network");
     let client = Client::start(&place, ask);
@@ -107,10 +108,14 @@ fn ask() -> Option<usize> {
     (answer.status == 200).then_some(1)
 }
 
+/// The machine that is the gateway, once it is neither the one that leads nor the first, which is asked.
 fn gateway(cluster: &Machines) -> Option<usize> {
-    let all = cluster.node(1).json(&["cluster", "address", "ls"]);
-    let named = all[0]["gateway"].as_str()?.to_owned();
-    (1..=cluster.count()).find(|number| id(cluster, *number) == named)
+    let roles = cluster.node(1).json(&["cluster", "roles"]);
+    let machines = roles["machines"].as_array()?;
+    let is_gateway = |one: &&Value| one["roles"].as_array().is_some_and(|roles| roles.iter().any(|it| it == "gateway"));
+    let named = machines.iter().find(is_gateway)?["node"].as_str()?;
+    let leads = roles["leader"].as_str() == Some(named);
+    (2..=cluster.count()).find(|number| !leads && id(cluster, *number) == named)
 }
 
 fn id(cluster: &Machines, number: usize) -> String {
