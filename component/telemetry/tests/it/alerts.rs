@@ -205,6 +205,18 @@ fn a_core_that_computes_wrong_is_named_with_its_answer() {
 }
 
 #[test]
+fn an_address_that_the_gateway_cannot_hold() {
+    let mut bed = Bed::built_in();
+    let failed = |bed: &mut Bed, value| bed.set("bramble_cluster_floating_failed", &[("address", "192.0.2.80")], value);
+    failed(&mut bed, 1.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+floating_address_lost(192.0.2.80)"]);
+    failed(&mut bed, 0.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-floating_address_lost(192.0.2.80)"]);
+}
+
+#[test]
 fn a_machine_that_is_down_and_machines_that_are_refused() {
     let mut bed = Bed::built_in();
     let up = |bed: &mut Bed, value| bed.set("bramble_cluster_machine_up", &[("machine", "m1"), ("host", "pi")], value);
