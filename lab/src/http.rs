@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(30);
+const QUICK: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -19,9 +20,9 @@ impl Answer {
     }
 }
 
-/// As [`request`], for `/` of a host, by somebody who gives up after a second.
+/// As [`request`], for `/` of a host, by somebody who gives up soon, but not before a lost first packet is sent again.
 pub fn quick(to: SocketAddr, host: &str) -> Result<Answer> {
-    within(Duration::from_secs(1), to, "GET", "/", &[("Host", host)], b"")
+    within(QUICK, to, "GET", "/", &[("Host", host)], b"")
 }
 
 /// Sends one request on a fresh connection and reads the answer to its end.
