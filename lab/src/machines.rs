@@ -183,6 +183,17 @@ impl Machines {
         &self.nodes[number - 1].0
     }
 
+    /// The number of the machine whose id this is.
+    pub fn number(&self, id: &str) -> Option<usize> {
+        (1..=self.count()).find(|number| self.node(*number).id() == id)
+    }
+
+    /// How many are up, as the first sees it.
+    pub fn count_up(&self) -> usize {
+        let nodes = self.node(1).json(&["node", "ls"]);
+        nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|one| one["presence"] == "up").count())
+    }
+
     /// From where they are reached, if they have a network of their own.
     pub fn place(&self) -> Option<Place> {
         self.network.as_ref().map(Network::bridge)

@@ -103,6 +103,12 @@ impl Node {
         node
     }
 
+    /// As the cluster has it.
+    pub fn id(&self) -> String {
+        let id = std::fs::read_to_string(self.data.join("node-id")).expect("a node that runs has an id");
+        id.trim().to_owned()
+    }
+
     /// Where it is, if it has a network of its own.
     pub fn place(&self) -> Option<&Place> {
         self.settings.place.as_ref()

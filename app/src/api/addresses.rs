@@ -5,7 +5,6 @@ use super::problem::{Body, Refusal};
 use address::Floating as Checked;
 use axum::Json;
 use axum::extract::{Path, State};
-use control::{Compare, Txn};
 use wire::api::{FloatingState, FloatingWanted};
 use wire::resource::{Floating, FloatingAddress, key};
 
@@ -42,7 +41,7 @@ pub(super) async fn add(
             .hint("take an address of the same network that no machine has"));
     }
     let floating = FloatingAddress { ip: read.ip(), prefix: read.prefix(), interface: wanted.interface };
-    change(&app, |all| {
+    app.change(key::FLOATING, "the addresses were", |all: &mut Floating| {
         all.addresses.retain(|one| one.ip != floating.ip);
         if all.addresses.len() >= ADDRESSES_MAX {
             return Err(Refusal::new(409, "B0405", format!("{ADDRESSES_MAX} addresses float already"))
@@ -58,7 +57,7 @@ pub(super) async fn add(
 
 pub(super) async fn remove(State(app): State<App>, Path(text): Path<String>) -> Result<(), Refusal> {
     let ip = text.split('/').next().unwrap_or_default().parse().ok();
-    change(&app, |all| {
+    app.change(key::FLOATING, "the addresses were", |all: &mut Floating| {
         let before = all.addresses.len();
         all.addresses.retain(|one| Some(one.ip) != ip);
         if all.addresses.len() == before {
@@ -69,17 +68,5 @@ pub(super) async fn remove(State(app): State<App>, Path(text): Path<String>) -> 
     })
     .await?;
     tracing::info!(address = text, "an address floats no more");
-    Ok(())
-}
-
-async fn change(app: &App, change: impl Fn(&mut Floating) -> Result<(), Refusal>) -> Result<(), Refusal> {
-    let stored = app.space.get(key::FLOATING).await?;
-    let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
-    let mut all: Floating = stored.map(|entry| entry.json()).transpose()?.unwrap_or_default();
-    change(&mut all)?;
-    let txn = Txn::new().when(Compare::mod_revision(key::FLOATING, revision)).put_json(key::FLOATING, &all);
-    if !app.space.commit(txn).await?.succeeded {
-        return Err(Refusal::new(409, "B0107", "the addresses were changed by somebody else").hint("try again"));
-    }
     Ok(())
 }

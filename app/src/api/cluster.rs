@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use control::Txn;
 use control::backup::{Backup, Head};
-use control::{Compare, Txn};
 use futures::stream;
 use membership::roles::{Role, Spec};
 use rpc::{Code, Failure};
@@ -53,7 +53,7 @@ pub(super) async fn roles(State(app): State<App>) -> Json<RolesDetail> {
         why: roles::why(&snapshot, &overview, &member.id),
         fsync_p99_us: member.fsync_p99_us,
     });
-    let leader = snapshot.members.values().find(|member| overview.leader == Some(member.number));
+    let leader = overview.leader.and_then(|number| snapshot.member_of(number));
     Json(RolesDetail {
         wanted: told(&snapshot.roles_wanted),
         leader: leader.map(|member| member.id.clone()),
@@ -84,22 +84,19 @@ pub(super) async fn want_roles(State(app): State<App>, Body(wanted): Body<RolesW
     if wanted.voters_max.is_some_and(|most| most.is_multiple_of(2) || most > VOTERS_MAX) {
         return refused("the number of voters is odd and at most 9", "say 1, 3 or 5");
     }
-    let stored = app.space.get(key::ROLES_WANTED).await?;
-    let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
-    let before: Spec = stored.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
-    let count = |count: Option<u32>, before: usize| count.map_or(before, |count| count as usize);
-    let spec = Spec {
-        monitors: count(wanted.monitors, before.monitors),
-        pairs: count(wanted.pairs, before.pairs),
-        workers: wanted.workers.unwrap_or(before.workers),
-        apart: wanted.apart.unwrap_or(before.apart),
-        voters_max: count(wanted.voters_max, before.voters_max),
-    };
-    let txn = Txn::new().when(Compare::mod_revision(key::ROLES_WANTED, revision)).put_json(key::ROLES_WANTED, &spec);
-    if !app.space.commit(txn).await?.succeeded {
-        return Err(Refusal::new(409, "B0107", "the roles were changed by somebody else").hint("try again"));
-    }
-    tracing::info!(?spec, "how many of each role there are to be has changed");
+    app.change(key::ROLES_WANTED, "the roles were", |spec: &mut Spec| {
+        let count = |count: Option<u32>, before: usize| count.map_or(before, |count| count as usize);
+        *spec = Spec {
+            monitors: count(wanted.monitors, spec.monitors),
+            pairs: count(wanted.pairs, spec.pairs),
+            workers: wanted.workers.unwrap_or(spec.workers),
+            apart: wanted.apart.unwrap_or(spec.apart),
+            voters_max: count(wanted.voters_max, spec.voters_max),
+        };
+        Ok(())
+    })
+    .await?;
+    tracing::info!(?wanted, "how many of each role there are to be has changed");
     Ok(())
 }
 

@@ -32,7 +32,10 @@ use axum::middleware;
 use axum::routing::{delete, get, post, put};
 use control::stacks::Stacks;
 use control::view::View;
-use control::{Soft, Space};
+use control::{Compare, Soft, Space, Txn};
+use problem::Refusal;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// A stack file of 10 MiB is refused by the parser with a hint; what it refers to may come with it.
@@ -61,6 +64,21 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// Changes one record, unless somebody else does meanwhile: then `what` is told, as "node n1 was".
+    async fn change<T: Default + Serialize + DeserializeOwned>(
+        &self,
+        at: &str,
+        what: &str,
+        change: impl FnOnce(&mut T) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let stored = self.space.get(at).await?;
+        let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
+        let mut record: T = stored.map(|entry| entry.json()).transpose()?.unwrap_or_default();
+        change(&mut record)?;
+        let txn = Txn::new().when(Compare::mod_revision(at, revision)).put_json(at, &record);
+        if self.space.commit(txn).await?.succeeded { Ok(()) } else { Err(Refusal::changed_meanwhile(what)) }
+    }
+
     /// Ends when the API closes.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut closing = self.closing.clone();

@@ -51,20 +51,13 @@ pub(super) async fn change(
     if !snapshot.machines.contains_key(&id) {
         return Err(missing(&id));
     }
-    let at = key::node(&id);
-    let stored = app.space.get(&at).await?;
-    let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
-    let declared: Option<Node> = stored.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-    let declared = Node {
-        id: id.clone(),
-        cordoned: wanted.availability == Availability::Cordoned,
-        drained: wanted.availability == Availability::Drained,
-        ..declared.unwrap_or_default()
-    };
-    let txn = Txn::new().when(Compare::mod_revision(&at, revision)).put_json(&at, &declared);
-    if !app.space.commit(txn).await?.succeeded {
-        return Err(Refusal::new(409, "B0107", format!("node {id} was changed by somebody else")).hint("try again"));
-    }
+    app.change(&key::node(&id), &format!("node {id} was"), |declared: &mut Node| {
+        declared.id.clone_from(&id);
+        declared.cordoned = wanted.availability == Availability::Cordoned;
+        declared.drained = wanted.availability == Availability::Drained;
+        Ok(())
+    })
+    .await?;
     tracing::info!(machine = id, availability = ?wanted.availability, "what a machine is to do has changed");
     Ok(())
 }
@@ -105,7 +98,7 @@ pub(super) async fn remove(
         .delete(key::verdict(&id))
         .delete(key::node(&id));
     if !app.space.commit(txn).await?.succeeded {
-        return Err(Refusal::new(409, "B0107", format!("node {id} was changed by somebody else")).hint("try again"));
+        return Err(Refusal::changed_meanwhile(&format!("node {id} was")));
     }
     tracing::warn!(machine = id, "a machine was removed from the cluster");
     Ok(())

@@ -52,7 +52,6 @@ impl Acting {
             if let Some(epoch) = over {
                 self.stopped.send_if_modified(|stopped| std::mem::replace(stopped, epoch) != epoch);
             }
-            let pause = if places.0.is_empty() { AGAIN } else { until(held) };
             tokio::select! {
                 changed = self.view.changed() => {
                     if changed.is_err() {
@@ -64,7 +63,7 @@ impl Acting {
                         return;
                     }
                 }
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(until(held)), if !places.0.is_empty() => {}
             }
         }
     }

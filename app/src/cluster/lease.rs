@@ -209,52 +209,45 @@ impl Holder {
         let mut stopped = self.stopped.clone();
         loop {
             let mine = self.named();
-            let was = mine.as_ref().map(|(gateway, _)| gateway.clone());
+            let goes_on = mine.as_ref().filter(|gateway| !gateway.hand_over);
             let is_over = |held: &Held| {
-                let is_mine =
-                    mine.as_ref().is_some_and(|(gateway, _)| gateway.epoch == held.epoch && !gateway.hand_over);
-                !is_mine || held.until <= world::clock::monotonic()
+                goes_on.is_none_or(|gateway| gateway.epoch != held.epoch) || held.until <= world::clock::monotonic()
             };
             self.held.send_if_modified(|held| held.take_if(|held| is_over(held)).is_some());
             active.set(f64::from(u8::from(self.held.borrow().is_some())));
-            match mine {
-                Some((gateway, leader)) if !gateway.hand_over => self.renew(gateway.epoch, leader).await,
-                Some((gateway, leader)) if *stopped.borrow_and_update() >= gateway.epoch => {
-                    self.ask(leader, gateway.epoch, true).await;
+            match &mine {
+                Some(gateway) if !gateway.hand_over => self.renew(gateway.epoch).await,
+                Some(gateway) if *stopped.borrow_and_update() >= gateway.epoch => {
+                    self.ask(gateway.epoch, true).await;
                 }
                 Some(_) | None => {}
             }
-            let pause = wanted(&view.borrow_and_update()) / RENEWALS;
-            let due = world::clock::monotonic() + pause;
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep_until(due.into()) => break,
-                    _ = stopped.changed() => break,
-                    changed = view.changed() => {
-                        if changed.is_err() {
-                            return;
-                        }
-                        let now = self.named().map(|(gateway, _)| gateway);
-                        view.borrow_and_update();
-                        if now != was {
-                            break;
-                        }
-                    }
+            let due = world::clock::monotonic() + wanted(&view.borrow_and_update()) / RENEWALS;
+            while self.named() == mine {
+                let changed = tokio::select! {
+                    // Whoever has no office waits for one.
+                    () = tokio::time::sleep_until(due.into()), if mine.is_some() => break,
+                    changed = stopped.changed(), if mine.is_some() => match changed {
+                        Ok(()) => break,
+                        gone => gone,
+                    },
+                    changed = view.changed() => changed,
+                };
+                if changed.is_err() {
+                    return;
                 }
             }
         }
     }
 
-    /// This machine's office, if it has one, and the number of who leads.
-    fn named(&self) -> Option<(Gateway, u64)> {
-        let snapshot = self.view.borrow().clone();
-        let gateway = snapshot.roles.gateway.clone().filter(|gateway| *gateway.holder == *self.me)?;
-        Some((gateway, self.group.overview().leader.unwrap_or(0)))
+    /// This machine's office, if it has one.
+    fn named(&self) -> Option<Gateway> {
+        self.view.borrow().roles.gateway.clone().filter(|gateway| *gateway.holder == *self.me)
     }
 
-    async fn renew(&self, epoch: u64, leader: u64) {
+    async fn renew(&self, epoch: u64) {
         let asked = world::clock::monotonic();
-        let Some(granted) = self.ask(leader, epoch, false).await else { return };
+        let Some(granted) = self.ask(epoch, false).await else { return };
         let until = asked + Duration::from_millis(granted.lease_ms);
         // An answer that took as long as the lease says nothing any more.
         if until > world::clock::monotonic() {
@@ -268,9 +261,9 @@ impl Holder {
         }
     }
 
-    async fn ask(&self, leader: u64, epoch: u64, stopped: bool) -> Option<Granted> {
+    async fn ask(&self, epoch: u64, stopped: bool) -> Option<Granted> {
         let asked = Asked { machine: self.me.clone(), epoch, stopped };
-        let answered = tokio::time::timeout(SLOW, self.say(leader, &asked)).await;
+        let answered = tokio::time::timeout(SLOW, self.say(&asked)).await;
         let why = match answered {
             Ok(Ok(granted)) => return Some(granted),
             Ok(Err(failure)) => failure.message,
@@ -280,13 +273,13 @@ impl Holder {
         None
     }
 
-    async fn say(&self, leader: u64, asked: &Asked) -> Result<Granted, Failure> {
+    async fn say(&self, asked: &Asked) -> Result<Granted, Failure> {
         let overview = self.group.overview();
         if overview.leader == Some(overview.node) {
             return self.lessor.answer(&self.group, &self.space, &self.view, asked).await;
         }
         let snapshot = self.view.borrow().clone();
-        let leader = snapshot.members.values().find(|member| member.number == leader);
+        let leader = overview.leader.and_then(|number| snapshot.member_of(number));
         let leader = leader.ok_or_else(|| Failure::new(Code::Unavailable, "nobody leads"))?;
         let request = serde_json::to_vec(asked).map_err(internal)?;
         // One that is lost must not keep the next one waiting.

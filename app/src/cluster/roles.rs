@@ -66,13 +66,13 @@ impl Roles {
     async fn turn(&self, written: u64) -> Result<Option<u64>, SpaceError> {
         let overview = self.group.overview();
         if overview.leader != Some(overview.node) {
-            self.voters.send_replace(None);
+            self.ask_for(None);
             self.lessor.forget();
             return Ok(None);
         }
         let snapshot = self.view.borrow().clone();
         // What was written last is not seen here yet: the same would be decided again.
-        if snapshot.roles_revision < written || !snapshot.members.values().any(|it| it.number == overview.node) {
+        if snapshot.roles_revision < written || snapshot.member_of(overview.node).is_none() {
             return Ok(None);
         }
         let mut draft = Draft { assignment: (*snapshot.roles).clone(), is_changed: false };
@@ -89,13 +89,24 @@ impl Roles {
         });
         let voters = draft.carry(&planned.steps, &self.meter);
         let voters = voters.map(|voters| numbers(&snapshot, &voters));
-        self.voters.send_if_modified(|before| std::mem::replace(before, voters.clone()) != voters);
+        self.ask_for(voters);
         if !draft.is_changed {
             return Ok(None);
         }
         let txn = Txn::new().when(Compare::mod_revision(key::ROLES, snapshot.roles_revision));
         let committed = self.space.commit(txn.put_json(key::ROLES, &draft.assignment)).await?;
         Ok(committed.succeeded.then_some(committed.revision))
+    }
+}
+
+impl Roles {
+    /// Wakes nobody who was told so already.
+    fn ask_for(&self, voters: Option<BTreeSet<u64>>) {
+        self.voters.send_if_modified(|before| {
+            let is_new = *before != voters;
+            *before = voters;
+            is_new
+        });
     }
 }
 
@@ -214,8 +225,7 @@ pub fn why(snapshot: &Snapshot, overview: &Overview, machine: &str) -> Vec<Strin
 /// The machines with these numbers. One that is no member any more has its number for a name.
 fn names(snapshot: &Snapshot, numbers: &BTreeSet<u64>) -> BTreeSet<Id> {
     let name = |number: &u64| {
-        let member = snapshot.members.values().find(|member| member.number == *number);
-        member.map_or_else(|| number.to_string().into(), |member| Id::from(member.id.as_str()))
+        snapshot.member_of(*number).map_or_else(|| number.to_string().into(), |member| Id::from(member.id.as_str()))
     };
     numbers.iter().map(name).collect()
 }

@@ -85,6 +85,23 @@ impl Gauge {
     }
 }
 
+/// One more in a [`Gauge`], for as long as it is held.
+#[derive(Debug)]
+pub struct Held(Gauge);
+
+impl Held {
+    pub fn new(gauge: &Gauge) -> Held {
+        gauge.add(1.0);
+        Held(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.add(-1.0);
+    }
+}
+
 /// How often values fell where.
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Buckets>);

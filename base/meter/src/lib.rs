@@ -13,6 +13,6 @@ mod meter;
 mod sample;
 mod text;
 
-pub use instrument::{Counter, Gauge, Histogram, LATENCY_SECONDS, SIZE_BYTES};
+pub use instrument::{Counter, Gauge, Held, Histogram, LATENCY_SECONDS, SIZE_BYTES};
 pub use meter::{Meter, Registration, SERIES_MAX};
 pub use sample::{Example, Kind, LABEL_BYTES_MAX, Labels, Sample, Samples, Value};

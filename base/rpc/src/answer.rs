@@ -8,7 +8,7 @@ use crate::greeting;
 use crate::handler::{Access, Answer, Call, Caller, Handler, Messages, Method, Opening};
 use crate::head::{Asked, Shape, write_end};
 use crate::inflow::{Inflow, InflowError, whole};
-use crate::meters::{Held, Meters, MethodMeters, Outcome};
+use crate::meters::{Meters, MethodMeters, Outcome};
 use crate::outflow::{Item, Outflow};
 use crate::settings::{
     CALL_DEADLINE_MAX, MESSAGE_BYTES_MAX, OPENING_BYTES_MAX, Patience, REQUEST_SMALL_BYTES, REQUESTS_KIB_MAX,
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
+use meter::Held;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

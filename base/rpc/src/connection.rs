@@ -8,7 +8,7 @@ use crate::greeting;
 use crate::head::Greeting;
 use crate::identity::{ALPN, Clock, TLS_VERSIONS};
 use crate::line::{Ending, Line, tls_error};
-use crate::meters::{Held, Meters};
+use crate::meters::Meters;
 use crate::outflow::Outflow;
 use crate::settings::{
     ADDRESSES_MAX, CONNECTION_WINDOW_BYTES, HEAD_BYTES_MAX, Patience, SEND_BUFFER_BYTES, STAGGER, STREAM_WINDOW_BYTES,
@@ -19,6 +19,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use meter::Held;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;

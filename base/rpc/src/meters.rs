@@ -124,20 +124,3 @@ impl Drop for Outcome {
         self.meters.count(&self.method, self.began.elapsed(), self.ended);
     }
 }
-
-/// One more, for as long as it is held.
-#[derive(Debug)]
-pub(crate) struct Held(Gauge);
-
-impl Held {
-    pub(crate) fn new(gauge: &Gauge) -> Held {
-        gauge.add(1.0);
-        Held(gauge.clone())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.add(-1.0);
-    }
-}

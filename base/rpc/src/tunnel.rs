@@ -2,9 +2,9 @@
 //! and who writes waits for who reads.
 
 use crate::inflow::{Inflow, InflowError};
-use crate::meters::Held;
 use crate::pipe::PipeWriter;
 use bytes::{Buf, Bytes};
+use meter::Held;
 use std::fmt;
 use std::io;
 use std::pin::Pin;

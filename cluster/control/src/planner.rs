@@ -188,19 +188,7 @@ fn instance(snapshot: &Snapshot, new: New, now_ms: u64) -> Instance {
     };
     // The parser has refused templates that cannot be filled in; an unknown one is kept as written.
     let spec = stackfile::fill_templates(&new.spec, &context).unwrap_or_else(|_| Service::clone(&new.spec));
-    Instance {
-        id,
-        stack: new.stack,
-        service: new.service,
-        slot: new.slot,
-        revision: new.revision,
-        node: new.node,
-        wanted: Wanted::Running,
-        shape: new.shape,
-        spec,
-        created_ms: now_ms,
-        placed: new.placed,
-    }
+    new.instance(id, spec, now_ms)
 }
 
 /// A new revision in which one service is what it was at `to`; `None` when that is known no longer.

@@ -145,6 +145,11 @@ impl Snapshot {
         })
     }
 
+    /// The member that replicated groups count by this number.
+    pub fn member_of(&self, number: u64) -> Option<&Member> {
+        self.members.values().find(|member| member.number == number)
+    }
+
     /// Whether a machine is there, as those who watch the machines have agreed.
     pub fn presence(&self, machine: &str) -> Presence {
         self.verdicts.get(machine).map_or(Presence::Up, |verdict| verdict.presence)

@@ -6,7 +6,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// Messages in messages: far more than transactions may be nested.
@@ -234,6 +235,16 @@ fn parse<M: Message>(value: Value, depth: usize) -> Result<M, Malformed> {
     Ok(message)
 }
 
+/// A number of 64 bits is text in JSON (protobuf's JSON mapping), and may be a number.
+fn long<T: FromStr>(value: &Value, read: fn(&Number) -> Option<T>) -> Result<T, Malformed> {
+    let found = match value {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => read(number),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    };
+    found.ok_or_else(|| Malformed(format!("{value} is not a number of 64 bits")))
+}
+
 impl Field for i64 {
     fn put(&self, number: u32, out: &mut Vec<u8>) {
         write_number(number, self.cast_unsigned(), out);
@@ -251,12 +262,7 @@ impl Field for i64 {
     }
 
     fn hear(&mut self, value: Value, _depth: usize) -> Result<(), Malformed> {
-        let found = match &value {
-            Value::String(text) => text.parse().ok(),
-            Value::Number(number) => number.as_i64(),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-        };
-        *self = found.ok_or_else(|| Malformed(format!("{value} is not a number of 64 bits")))?;
+        *self = long(&value, Number::as_i64)?;
         Ok(())
     }
 }
@@ -279,12 +285,7 @@ impl Field for u64 {
     }
 
     fn hear(&mut self, value: Value, _depth: usize) -> Result<(), Malformed> {
-        let found = match &value {
-            Value::String(text) => text.parse().ok(),
-            Value::Number(number) => number.as_u64(),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-        };
-        *self = found.ok_or_else(|| Malformed(format!("{value} is not a number of 64 bits")))?;
+        *self = long(&value, Number::as_u64)?;
         Ok(())
     }
 }

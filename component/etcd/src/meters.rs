@@ -83,19 +83,3 @@ impl Meters {
         }
     }
 }
-
-/// Counted for as long as it is held.
-pub(crate) struct Held(Gauge);
-
-impl Held {
-    pub(crate) fn new(gauge: &Gauge) -> Held {
-        gauge.add(1.0);
-        Held(gauge.clone())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.add(-1.0);
-    }
-}

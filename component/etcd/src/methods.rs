@@ -193,7 +193,7 @@ async fn keep_alive(
     mut inflow: Inflow,
     out: mpsc::Sender<Result<crate::words::LeaseKeepAliveResponse, Status>>,
 ) {
-    let _held = crate::meters::Held::new(&desk.meters.streams);
+    let _held = meter::Held::new(&desk.meters.streams);
     let mut closing = desk.closing.clone();
     loop {
         let asked = tokio::select! {

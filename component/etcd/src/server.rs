@@ -3,7 +3,7 @@
 //! Owns each connection from its first byte to its last, and its bounds.
 
 use crate::desk::{Desk, Stands, closed};
-use crate::meters::{Held, Meters};
+use crate::meters::Meters;
 use crate::methods::{self, Method};
 use crate::transport::{Answer, Format, Inflow, json_answer, text_answer};
 use crate::{CLUSTER_VERSION, VERSION};
@@ -14,7 +14,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use meter::{Meter, Registration};
+use meter::{Held, Meter, Registration};
 use serde_json::json;
 use std::convert::Infallible;
 use std::future::Future;

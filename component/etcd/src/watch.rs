@@ -7,13 +7,13 @@ use crate::codec::One;
 use crate::desk::{Desk, closed};
 use crate::keys;
 use crate::kv::{key_value, signed};
-use crate::meters::Held;
 use crate::status::{self, Status};
 use crate::transport::Inflow;
 use crate::words::{
     Event, EventType, Filter, KeyValue, WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use control::{Entry, Range, WatchError};
+use meter::Held;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -233,6 +233,21 @@ const BOARDS: &[Board] = &[
             panel("Machines that are there", Unit::Count, &[line("bramble_cluster_machine_up", "{host} {machine}")]),
             panel("Found to be down", Unit::PerSecond, &[line("bramble_cluster_verdicts_total", "machines")]),
             panel(
+                "Gateway, and what of it is here",
+                Unit::Count,
+                &[
+                    line("bramble_cluster_gateway_active", "gateway"),
+                    line("bramble_address_held", "{address}"),
+                    line("bramble_cluster_floating_failed", "{address} cannot be held"),
+                ],
+            ),
+            panel("Roles changed", Unit::PerSecond, &[line("bramble_cluster_role_changes_total", "changes")]),
+            panel(
+                "A write is on the disk within",
+                Unit::Seconds,
+                &[line("bramble_cluster_fsync_p99_seconds", "99 of 100, when the node began")],
+            ),
+            panel(
                 "Calls between machines",
                 Unit::PerSecond,
                 &[line("bramble_rpc_calls_total", "{side} {method} {code}")],

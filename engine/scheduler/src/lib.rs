@@ -35,7 +35,7 @@ use room::Room;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use wire::resource::{Instance, Placed, Rollout, StackRevision, Status};
+use wire::resource::{Instance, Placed, Rollout, StackRevision, Status, Wanted};
 use wire::spec::Service;
 
 /// Everything a plan depends on.
@@ -96,6 +96,25 @@ pub struct New {
     /// Shared by all that are created of one service.
     pub spec: Arc<Service>,
     pub placed: Placed,
+}
+
+impl New {
+    /// The instance, with its id and with `spec` as it is for that.
+    pub fn instance(self, id: String, spec: Service, created_ms: u64) -> Instance {
+        Instance {
+            id,
+            stack: self.stack,
+            service: self.service,
+            slot: self.slot,
+            revision: self.revision,
+            node: self.node,
+            wanted: Wanted::Running,
+            shape: self.shape,
+            spec,
+            created_ms,
+            placed: self.placed,
+        }
+    }
 }
 
 /// The steps, and when to ask again although nothing changed.

@@ -64,12 +64,14 @@ pub(super) fn run(_options: &Options) -> Measured {
 
 fn one(cluster: &mut Machines, fault: Fault) -> Outcome {
     let has = wait::until("another than who leads is the gateway", 60, || gateway(cluster));
-    wait::until("everybody is up and answers", 60, || (up(cluster) == MACHINES && ask().is_some()).then_some(()));
+    wait::until("everybody is up and answers", 60, || {
+        (cluster.count_up() == MACHINES && ask().is_some()).then_some(())
+    });
     let place = cluster.place().expect("it has a network");
     let client = Client::start(&place, ask);
     std::thread::sleep(CALM);
     let began = world::clock::monotonic();
-    let named = id(cluster, has);
+    let named = cluster.node(has).id();
     match fault {
         Fault::PowerCut => drop(cluster.act(Verb::PowerCut(Some(has))).expect("its power is cut")),
         Fault::Killed => drop(cluster.act(Verb::Kill(has)).expect("its node is killed")),
@@ -115,15 +117,5 @@ fn gateway(cluster: &Machines) -> Option<usize> {
     let is_gateway = |one: &&Value| one["roles"].as_array().is_some_and(|roles| roles.iter().any(|it| it == "gateway"));
     let named = machines.iter().find(is_gateway)?["node"].as_str()?;
     let leads = roles["leader"].as_str() == Some(named);
-    (2..=cluster.count()).find(|number| !leads && id(cluster, *number) == named)
-}
-
-fn id(cluster: &Machines, number: usize) -> String {
-    let path = cluster.node(number).data().join("node-id");
-    std::fs::read_to_string(path).expect("a node that runs has an id").trim().to_owned()
-}
-
-fn up(cluster: &Machines) -> usize {
-    let nodes = cluster.node(1).json(&["node", "ls"]);
-    nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|one| one["presence"] == "up").count())
+    cluster.number(named).filter(|number| !leads && *number != 1)
 }

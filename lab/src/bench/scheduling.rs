@@ -7,7 +7,7 @@ use super::{Measured, Options};
 use scheduler::{Input, Machine, Memory, StackWanted, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use wire::resource::{Instance, Load, Phase, Presence, Rollout, RolloutState, StackRevision, Status, Wanted};
+use wire::resource::{Instance, Load, Phase, Presence, Rollout, RolloutState, StackRevision, Status};
 use wire::spec::{Constraint, Service, Stack};
 
 const MACHINES: usize = 5_000;
@@ -109,19 +109,8 @@ impl Cluster {
                     let status =
                         Status { instance: id.clone(), phase: Phase::Running, ready: true, ..Status::default() };
                     self.statuses.insert(id.clone(), Arc::new(status));
-                    let instance = Instance {
-                        id: id.clone(),
-                        stack: new.stack,
-                        service: new.service,
-                        slot: new.slot,
-                        revision: new.revision,
-                        node: new.node,
-                        wanted: Wanted::Running,
-                        shape: new.shape,
-                        spec: Service::clone(&new.spec),
-                        created_ms: 900_000,
-                        placed: new.placed,
-                    };
+                    let spec = Service::clone(&new.spec);
+                    let instance = new.instance(id.clone(), spec, 900_000);
                     self.instances.insert(id, Arc::new(instance));
                 }
                 Step::Record(rollout) => {

@@ -26,10 +26,6 @@ fn ready(node: &Node) -> Vec<String> {
     on.map(str::to_owned).collect()
 }
 
-fn id(node: &Node) -> String {
-    std::fs::read_to_string(node.data().join("node-id")).expect("a node has an id").trim().to_owned()
-}
-
 /// Machines by id, with how they are.
 fn machines(node: &Node) -> Vec<(String, bool)> {
     let nodes = node.json(&["node", "ls"]);
@@ -97,7 +93,7 @@ fn a_cluster_that_lost_all_machines_begins_anew_from_a_backup() {
     assert_eq!(mode & 0o777, 0o700, "the authority's key is in there");
     let told = restore(&file, &["--check"]);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.contains("shop") && told.contains(&id(&first)) && told.contains(&id(&second)), "{told}");
+    assert!(told.contains("shop") && told.contains(&first.id()) && told.contains(&second.id()), "{told}");
     wait::until("its age is measured", 20, || {
         let metrics = first.call("GET", "/metrics", "").text();
         metrics.lines().any(|line| line.starts_with("bramble_cluster_backup_age_seconds ")).then_some(())
@@ -121,7 +117,7 @@ fn a_cluster_that_lost_all_machines_begins_anew_from_a_backup() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     refused(&file, &arguments, &["B0803", "has the state of a machine already"]);
     let third = Node::with(Settings { data: Some(anew), ..Settings::default() });
-    let me = id(&third);
+    let me = third.id();
     wait::until("what was deployed runs again", 60, || {
         let on = ready(&third);
         (on.len() >= 2 && on.iter().all(|machine| *machine == me)).then_some(())
@@ -144,7 +140,7 @@ fn a_cluster_that_lost_all_machines_begins_anew_from_a_backup() {
     assert!(second.cli(&["service", "scale", "shop/web", "4"]).status.success());
     assert_eq!(ready(&third).len(), 4);
     assert!(!second.cli(&["stack", "show", "late"]).status.success());
-    let gone = third.cli(&["node", "rm", &id(&first)]);
+    let gone = third.cli(&["node", "rm", &first.id()]);
     assert!(gone.status.success(), "{}", String::from_utf8_lossy(&gone.stderr));
     wait::until("the machine that is gone for good is", 20, || (machines(&third).len() == 2).then_some(()));
     for node in [&first, &second, &third] {

@@ -165,7 +165,7 @@ fn a_machine_is_emptied_without_a_failed_request_and_removed_for_good() {
         .instances()
         .iter()
         .filter_map(|one| one["instance"]["node"].as_str().map(str::to_owned))
-        .find(|node| std::fs::read_to_string(second.data().join("node-id")).is_ok_and(|id| id.trim() == node));
+        .find(|node| second.id() == *node);
     let id = of_second.expect("the second machine has some of four");
     let load = Load::start(2, first.http, "web.test");
     let refused = first.refused(&["node", "rm", &id]);

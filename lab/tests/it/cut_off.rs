@@ -11,11 +11,6 @@ const VERDICT: u64 = 20;
 /// For watching that nothing happens: several times as long as five heartbeats.
 const CALM: Duration = Duration::from_secs(8);
 
-/// The machine's id, as the cluster has it.
-pub fn id(node: &Node) -> String {
-    std::fs::read_to_string(node.data().join("node-id")).expect("a node that runs has an id").trim().to_owned()
-}
-
 /// What `by` says of how a machine is: `up`, `down` and what there is besides.
 fn presence(by: &Node, id: &str) -> String {
     let nodes = by.json(&["node", "ls"]);
@@ -83,7 +78,7 @@ fn comes_back(cluster: &Machines, number: usize, lost: &str) {
 #[test]
 fn a_machine_that_is_cut_off_is_judged_down_and_stops_what_was_moved_when_it_is_back() {
     let Some(mut cluster) = five() else { return };
-    let fifth = id(cluster.node(5));
+    let fifth = cluster.node(5).id();
     cluster.act(Verb::Partition(5, None)).expect("it is cut off");
     moves_from(cluster.node(1), &fifth);
     cluster.act(Verb::Heal).expect("it is back");
@@ -93,7 +88,7 @@ fn a_machine_that_is_cut_off_is_judged_down_and_stops_what_was_moved_when_it_is_
 #[test]
 fn a_machine_that_hears_and_is_not_heard_is_judged_down() {
     let Some(mut cluster) = five() else { return };
-    let fifth = id(cluster.node(5));
+    let fifth = cluster.node(5).id();
     for other in 1..=4 {
         cluster.act(Verb::OneWay(5, other)).expect("it is not heard");
     }
@@ -105,7 +100,7 @@ fn a_machine_that_hears_and_is_not_heard_is_judged_down() {
 #[test]
 fn a_freeze_of_a_second_is_nothing_and_one_of_five_does_no_harm() {
     let Some(mut cluster) = five() else { return };
-    let (first, fifth) = (id(cluster.node(1)), id(cluster.node(5)));
+    let (first, fifth) = (cluster.node(1).id(), cluster.node(5).id());
     let before = instances(cluster.node(1));
     cluster.act(Verb::Freeze(5)).expect("it stands still");
     std::thread::sleep(Duration::from_secs(1));
@@ -126,7 +121,7 @@ fn what_is_lost_of_ten_frames_one_does_no_harm() {
         // On both sides of a way: a tenth is lost of what goes from one to another.
         cluster.act(Verb::Loss(number, 51)).expect("frames are lost");
     }
-    let all: Vec<String> = (1..=5).map(|number| id(cluster.node(number))).collect();
+    let all: Vec<String> = (1..=5).map(|number| cluster.node(number).id()).collect();
     stays_up(&cluster, &all.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(instances(cluster.node(1)), before, "nothing was moved");
     assert_eq!(known(cluster.node(1)), 5);

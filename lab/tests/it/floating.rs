@@ -2,7 +2,6 @@
 
 use crate::alerts::alert;
 use crate::cluster::web;
-use crate::cut_off::id;
 use lab::machines::Verb;
 use lab::{Machines, Node, http, wait};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,8 +11,7 @@ const FLOATING: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 200);
 /// The number of the machine that is the gateway, as `by` sees it.
 fn gateway(cluster: &Machines, by: usize) -> Option<usize> {
     let all = cluster.node(by).json(&["cluster", "address", "ls"]);
-    let named = all[0]["gateway"].as_str()?.to_owned();
-    (1..=cluster.count()).find(|number| id(cluster.node(*number)) == named)
+    cluster.number(all[0]["gateway"].as_str()?)
 }
 
 /// A request through the address is answered.
@@ -54,23 +52,18 @@ fn the_address_outlives_the_machine_that_had_it() {
     cluster.act(Verb::PowerCut(Some(had))).expect("its power is cut");
     let then = moved(&cluster, 1, had, port);
     cluster.act(Verb::Rejoin(had)).expect("it comes back");
-    wait::until("it does not take it back", 20, || (known_up(&cluster) == 4).then_some(()));
+    wait::until("it does not take it back", 20, || (cluster.count_up() == 4).then_some(()));
     assert_eq!(gateway(&cluster, 1), Some(then));
     cluster.act(Verb::Freeze(then)).expect("it stands still");
     let last = moved(&cluster, 1, then, port);
     cluster.act(Verb::Thaw(then)).expect("it goes on");
-    wait::until("all are up", 30, || (known_up(&cluster) == 4).then_some(()));
+    wait::until("all are up", 30, || (cluster.count_up() == 4).then_some(()));
     assert_eq!(holders(&cluster), [last], "who was frozen does not have it any more");
     // Given away on purpose.
-    assert!(cluster.node(1).cli(&["node", "drain", &id(cluster.node(last))]).status.success());
+    assert!(cluster.node(1).cli(&["node", "drain", &cluster.node(last).id()]).status.success());
     moved(&cluster, 1, last, port);
     assert!(cluster.node(1).cli(&["cluster", "address", "rm", &FLOATING.to_string()]).status.success());
     wait::until("nobody has it", 10, || holders(&cluster).is_empty().then_some(()));
-}
-
-fn known_up(cluster: &Machines) -> usize {
-    let nodes = cluster.node(1).json(&["node", "ls"]);
-    nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|one| one["presence"] == "up").count())
 }
 
 #[test]

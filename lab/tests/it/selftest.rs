@@ -42,7 +42,7 @@ fn a_machine_with_a_core_that_is_wrong_is_drained_until_it_is_right_again() {
     let first = Node::start();
     let arguments = ["--selftest-lab", &file.to_string_lossy()].map(str::to_owned).to_vec();
     let mut second = Node::with(Settings { token: Some(first.join_token(&[])), arguments, ..Settings::default() });
-    let id = std::fs::read_to_string(second.data().join("node-id")).expect("a node has an id").trim().to_owned();
+    let id = second.id();
     first.deployed("shop", &web());
     wait::until("each machine has some", 20, || machines(&first).contains(&id).then_some(()));
     wait::until("its cores are tested", 20, || {

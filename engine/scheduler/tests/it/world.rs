@@ -84,19 +84,8 @@ impl World {
             Step::Create(new) => {
                 self.made += 1;
                 let id = format!("{}.{}.{}.{:05}", new.stack, new.service, new.slot, self.made);
-                let instance = Instance {
-                    id: id.clone(),
-                    stack: new.stack,
-                    service: new.service,
-                    slot: new.slot,
-                    revision: new.revision,
-                    node: new.node,
-                    wanted: Wanted::Running,
-                    shape: new.shape,
-                    spec: Service::clone(&new.spec),
-                    created_ms: self.now_ms,
-                    placed: new.placed,
-                };
+                let spec = Service::clone(&new.spec);
+                let instance = new.instance(id.clone(), spec, self.now_ms);
                 self.instances.insert(id, Arc::new(instance));
             }
             Step::Stop { instance, .. } => {
