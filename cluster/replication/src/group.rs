@@ -1,6 +1,7 @@
 //! A member of a replicated group: opens its log and machine, takes part, proposes, closes.
 
 use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
+use crate::election::{Elections, Heard};
 use crate::forced;
 use crate::lane::Lane;
 use crate::log_store::{LogStore, NOTE_VERSION, Note};
@@ -10,6 +11,7 @@ use crate::network::{Network, Peers, SendError};
 use crate::options::{Options, Start, Timing};
 use crate::types::{Raft, RaftError};
 use openraft::error::{CheckIsLeaderError, ClientWriteError};
+use openraft::raft::AppendEntriesResponse;
 use openraft::{ChangeMembers, Config, SnapshotPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -108,6 +110,7 @@ struct Inner {
     commands: mpsc::Sender<WaitingCommand>,
     tasks: Mutex<Vec<Task>>,
     is_superseded: AtomicBool,
+    elections: Arc<Elections>,
 }
 
 impl fmt::Debug for Group {
@@ -149,11 +152,21 @@ impl Group {
             LogStore::new(Arc::clone(&lane), reader, note).map_err(|error| OpenError::Raft(error.to_string()))?;
         let store = MachineStore::new(Arc::clone(&machine), saved, options.checkpoint_commands);
         let config = Arc::new(config(options.timing)?);
-        let raft = Raft::new(options.node, config, Peers(Arc::clone(&network)), logs, store.clone())
+        let raft = Raft::new(options.node, config, Peers(Arc::clone(&network)), logs.clone(), store.clone())
             .await
             .map_err(|error| OpenError::Raft(chain(&error)))?;
         let (commands, arriving) = mpsc::channel(WAITING_MAX);
+        let elections = Arc::new(Elections {
+            node: options.node,
+            raft: raft.clone(),
+            network: Arc::clone(&network),
+            logs,
+            heard: Heard::now(),
+            timing: options.timing,
+        });
+        let elects = Arc::clone(&elections);
         let tasks = vec![
+            world::task::spawn("replication.elections", async move { elects.run().await }),
             world::task::spawn("replication.batcher", batcher::run(raft.clone(), Arc::clone(&lane), arriving)),
             world::task::spawn("replication.checkpoints", checkpoints(raft.clone(), store.clone())),
         ];
@@ -167,6 +180,7 @@ impl Group {
             commands,
             tasks: Mutex::new(tasks),
             is_superseded: AtomicBool::new(false),
+            elections,
         };
         let group = Self { inner: Arc::new(inner) };
         group.begin(options.start).await?;
@@ -203,15 +217,43 @@ impl Group {
     /// Answers a message that a network brought from another member.
     pub async fn handle(&self, message: &[u8]) -> Vec<u8> {
         let raft = &self.inner.raft;
-        let message = Message::decode(message).filter(|message| self.is_of_our_time(message));
+        let Some(message) = Message::decode(message) else { return Vec::new() };
+        if !self.is_of_our_time(&message) {
+            // Nothing is what a member says that does not know the question.
+            return if matches!(message, Message::Prevote(_)) { answer(&false, &[]) } else { Vec::new() };
+        }
         match message {
-            None => Vec::new(),
-            Some(Message::Append(request)) => answer(&raft.append_entries(request).await, &[]),
-            Some(Message::Vote(request)) => answer(&raft.vote(request).await, &[]),
-            Some(Message::Snapshot(request)) => answer(&raft.install_snapshot(request).await, &[]),
-            Some(Message::Propose(command)) => to_answer(self.propose_here(command, None).await.map_err(no_leader)),
-            Some(Message::Ask(question)) => to_answer(self.answer_here(&question).await.map_err(no_leader)),
-            Some(Message::ReadIndex) => answer(&self.read_index_here().await.map_err(no_leader), &[]),
+            Message::Append(request) => {
+                let appended = raft.append_entries(request).await;
+                self.hear(appended.as_ref().is_ok_and(|appended| match appended {
+                    AppendEntriesResponse::HigherVote(_) => false,
+                    AppendEntriesResponse::Success
+                    | AppendEntriesResponse::PartialSuccess(_)
+                    | AppendEntriesResponse::Conflict => true,
+                }));
+                answer(&appended, &[])
+            }
+            Message::Vote(request) => {
+                let voted = raft.vote(request).await;
+                self.hear(voted.as_ref().is_ok_and(|voted| voted.vote_granted));
+                answer(&voted, &[])
+            }
+            Message::Snapshot(request) => {
+                let vote = request.vote;
+                let installed = raft.install_snapshot(request).await;
+                self.hear(installed.as_ref().is_ok_and(|installed| installed.vote <= vote));
+                answer(&installed, &[])
+            }
+            Message::Prevote(asked) => answer(&self.inner.elections.would_vote(&asked), &[]),
+            Message::Propose(command) => to_answer(self.propose_here(command, None).await.map_err(no_leader)),
+            Message::Ask(question) => to_answer(self.answer_here(&question).await.map_err(no_leader)),
+            Message::ReadIndex => answer(&self.read_index_here().await.map_err(no_leader), &[]),
+        }
+    }
+
+    fn hear(&self, leads: bool) {
+        if leads {
+            self.inner.elections.heard.again();
         }
     }
 
@@ -222,6 +264,7 @@ impl Group {
             Message::Append(request) => request.vote.leader_id().term,
             Message::Vote(request) => request.vote.leader_id().term,
             Message::Snapshot(request) => request.vote.leader_id().term,
+            Message::Prevote(asked) => asked.term,
             Message::Propose(_) | Message::Ask(_) | Message::ReadIndex => return true,
         };
         let (own, is_blank) = {
@@ -485,8 +528,10 @@ fn config(timing: Timing) -> Result<Config, OpenError> {
     let config = Config {
         cluster_name: "bramble".to_owned(),
         heartbeat_interval: timing.heartbeat_ms,
+        enable_elect: false,
         election_timeout_min: timing.election_ms_min,
-        election_timeout_max: timing.election_ms_max,
+        // No voter leaves a leader for so long; openraft would draw its own time-out up to here.
+        election_timeout_max: timing.election_ms_min + 1,
         install_snapshot_timeout: timing.election_ms_max,
         max_payload_entries: MESSAGE_ENTRIES,
         // Checkpoints are due by bytes as well as by number, which openraft does not count.

@@ -7,6 +7,7 @@
 //! ([`Network`] does).
 
 mod batcher;
+mod election;
 mod entry;
 mod forced;
 mod group;

@@ -91,6 +91,11 @@ impl LogStore {
         Ok(store)
     }
 
+    /// The last entry, written or being written.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.memory().last
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().expect("keeping the log's memory never panics")
     }

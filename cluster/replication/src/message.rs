@@ -1,6 +1,7 @@
 //! What members say to each other, as bytes: `version u8 | kind u8 | head length u32 | head as JSON | blobs`, each
 //! blob with its length u32. Commands and entries travel as blobs, never inside JSON. Pure.
 
+use crate::election::Prevote;
 use crate::entry;
 use crate::types::{LogId, Types, Vote};
 use openraft::SnapshotMeta;
@@ -21,6 +22,8 @@ pub(crate) enum Message {
     Ask(Vec<u8>),
     /// To the leader: up to which index must I have applied to be up to date?
     ReadIndex,
+    /// To a voter: would it vote for who asks?
+    Prevote(Prevote),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,6 +57,7 @@ impl Message {
             Self::Propose(command) => pack(4, &(), &[command]),
             Self::Ask(question) => pack(5, &(), &[question]),
             Self::ReadIndex => pack::<_, Vec<u8>>(6, &(), &[]),
+            Self::Prevote(asked) => pack::<_, Vec<u8>>(7, asked, &[]),
         }
     }
 
@@ -76,6 +80,7 @@ impl Message {
             4 => Some(Self::Propose(only(blobs)?)),
             5 => Some(Self::Ask(only(blobs)?)),
             6 => Some(Self::ReadIndex),
+            7 => Some(Self::Prevote(serde_json::from_slice(head).ok()?)),
             _ => None,
         }
     }

@@ -1,12 +1,13 @@
 //! Three members in one process.
 
 use crate::book::{Book, Member, member, options};
-use replication::{RestoreError, Start, Switchboard, restore};
+use replication::{Network, RestoreError, SendError, Start, Switchboard, restore};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use storage::replicated::{Machine, Proposer};
+use storage::replicated::{Machine, Proposer, Waiting};
 use world::disk::{Disk, Simulated};
 
 struct Cluster {
@@ -91,6 +92,54 @@ async fn a_lost_leader_is_replaced_and_catches_up() {
         member.group.barrier().await.unwrap();
         assert_eq!(member.book.pages().len(), 7, "member {}", member.group.overview().node);
     }
+    cluster.close().await;
+}
+
+/// A line that counts what is sent through it.
+struct Counting {
+    line: Arc<dyn Network>,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Network for Counting {
+    fn send(&self, to: u64, message: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, SendError>> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.line.send(to, message)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_does_not_end_the_lead_of_a_leader_the_others_hear() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let board = Switchboard::new();
+    let mut members = Vec::new();
+    for node in 1..=3 {
+        let start = if node == 1 { Start::Found } else { Start::Join };
+        let line = board.line(node);
+        let line = if node == 3 { Arc::new(Counting { line, sent: Arc::clone(&sent) }) } else { line };
+        members.push(member(&Simulated::new(node), node, start, line).await.unwrap());
+        board.connect(node, members.last().unwrap().group.clone());
+    }
+    let cluster = Cluster { board, members };
+    let leader = &cluster.member(1).group;
+    leader.add_learner(2).await.unwrap();
+    leader.add_learner(3).await.unwrap();
+    leader.set_voters(BTreeSet::from([1, 2, 3])).await.unwrap();
+    leader.propose(b"before".to_vec()).await.unwrap();
+    let before = leader.overview();
+    cluster.board.isolate(3);
+    // It follows, so that all it says is that it would like to be elected.
+    let (begun, rounds) = (sent.load(Ordering::Relaxed), 3);
+    until(|| sent.load(Ordering::Relaxed) >= begun + 2 * rounds).await;
+    leader.propose(b"without".to_vec()).await.unwrap();
+    cluster.board.mend();
+    let away = cluster.member(3);
+    until(|| away.book.pages().len() == 2).await;
+    leader.propose(b"after".to_vec()).await.unwrap();
+    until(|| away.book.pages().len() == 3).await;
+    let after = leader.overview();
+    assert_eq!((after.term, after.leader), (before.term, before.leader));
+    assert_eq!(away.group.overview().term, before.term);
     cluster.close().await;
 }
 
