@@ -1,10 +1,12 @@
 //! Gathers commands that wait at the same time into one log entry: group commit.
 //!
-//! While one entry is being synced the next gathers, so that a disk that needs 10 ms for a sync still takes thousands
+//! While entries are being synced the next gathers, so that a disk that needs 10 ms for a sync still takes thousands
 //! of commands a second, and a lone command waits for nobody.
 
 use crate::lane::Lane;
 use crate::types::{Commands, Logged, Metrics, Raft, RaftError};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use openraft::ServerState;
 use openraft::error::ClientWriteError;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ const BATCH_COMMANDS: usize = 512;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// How long after the end of a leadership its entries' proposers are told what became of them.
 const SAID_WITHIN: Duration = Duration::from_secs(1);
+/// Entries under way at once: while the others sync one, this member syncs the next.
+const ENTRIES_MAX: usize = 2;
 /// What an entry adds to its commands, at most: its own header, each command's length, the log's frame.
 const ENTRY_BYTES: usize = 256;
 const COMMAND_BYTES: usize = 4;
@@ -42,12 +46,16 @@ pub(crate) struct Waiting {
 /// Commits what arrives until the group and with it the sender is gone. Cancelled, it drops what waits, whose
 /// callers then know that it may have happened.
 pub(crate) async fn run(raft: Raft, lane: Arc<Lane>, mut arriving: mpsc::Receiver<Waiting>) {
-    let mut left_over = None;
+    let (mut left_over, mut under_way, mut bytes_under_way) = (None, FuturesUnordered::new(), 0);
     loop {
-        let first = match left_over.take() {
-            Some(waiting) => waiting,
-            None => match arriving.recv().await {
-                Some(waiting) => waiting,
+        let first = tokio::select! {
+            biased;
+            Some(over) = under_way.next() => {
+                bytes_under_way -= over;
+                continue;
+            }
+            first = next(&mut left_over, &mut arriving), if under_way.len() < ENTRIES_MAX => match first {
+                Some(first) => first,
                 None => return,
             },
         };
@@ -65,8 +73,22 @@ pub(crate) async fn run(raft: Raft, lane: Arc<Lane>, mut arriving: mpsc::Receive
         // Whoever stopped waiting before it was written does not want it any more.
         batch.retain(|waiting| !waiting.answer.is_closed());
         if !batch.is_empty() {
-            commit(&raft, &lane, batch, bytes).await;
+            let needed = (bytes + batch.len() * COMMAND_BYTES + ENTRY_BYTES) as u64;
+            bytes_under_way += needed;
+            let (raft, lane, room) = (&raft, &lane, bytes_under_way);
+            under_way.push(async move {
+                commit(raft, lane, batch, room).await;
+                needed
+            });
         }
+    }
+}
+
+/// What comes next; `None` when nothing will any more.
+async fn next(left_over: &mut Option<Waiting>, arriving: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
+    match left_over.take() {
+        Some(waiting) => Some(waiting),
+        None => arriving.recv().await,
     }
 }
 
@@ -77,9 +99,9 @@ pub(crate) fn leading(raft: &Raft) -> Option<u64> {
     (metrics.state == ServerState::Leader && metrics.running_state.is_ok()).then_some(metrics.current_term)
 }
 
-async fn commit(raft: &Raft, lane: &Lane, batch: Vec<Waiting>, bytes: usize) {
-    let needed = bytes + batch.len() * COMMAND_BYTES + ENTRY_BYTES;
-    if !lane.admits(needed as u64).await {
+/// `room` is what the log needs for it and what is under way.
+async fn commit(raft: &Raft, lane: &Lane, batch: Vec<Waiting>, room: u64) {
+    if !lane.admits(room).await {
         return refuse(batch, || Refused::Failed(ProposeError::DiskFull));
     }
     // openraft takes messages in order: whatever ends a leadership that there is now comes before its next.

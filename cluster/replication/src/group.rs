@@ -150,11 +150,17 @@ impl Group {
         }
         let logs =
             LogStore::new(Arc::clone(&lane), reader, note).map_err(|error| OpenError::Raft(error.to_string()))?;
-        let store = MachineStore::new(Arc::clone(&machine), saved, options.checkpoint_commands);
+        let store = MachineStore::new(Arc::clone(&machine), logs.clone(), saved, options.checkpoint_commands);
         let config = Arc::new(config(options.timing)?);
-        let raft = Raft::new(options.node, config, Peers(Arc::clone(&network)), logs.clone(), store.clone())
-            .await
-            .map_err(|error| OpenError::Raft(chain(&error)))?;
+        let raft = Raft::new(
+            options.node,
+            config,
+            Peers { network: Arc::clone(&network), logs: logs.clone() },
+            logs.clone(),
+            store.clone(),
+        )
+        .await
+        .map_err(|error| OpenError::Raft(chain(&error)))?;
         let (commands, arriving) = mpsc::channel(WAITING_MAX);
         let elections = Arc::new(Elections {
             node: options.node,

@@ -3,6 +3,7 @@
 //! A checkpoint is the machine's own, written in the background; openraft calls it building a snapshot. The bytes of a
 //! snapshot are only made when a member needs them.
 
+use crate::log_store::LogStore;
 use crate::types::{Entry, LogId, Replies, StorageError, StorageIoError, StoredMembership, Types};
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta};
@@ -53,6 +54,7 @@ struct Position {
 #[derive(Debug, Clone)]
 pub(crate) struct MachineStore {
     machine: Arc<dyn Machine>,
+    logs: LogStore,
     position: Arc<Mutex<Position>>,
     /// Rung when a checkpoint is due.
     due: Arc<Notify>,
@@ -63,10 +65,17 @@ pub(crate) struct MachineStore {
 }
 
 impl MachineStore {
-    pub(crate) fn new(machine: Arc<dyn Machine>, saved: Mark, due_commands: u64) -> Self {
+    pub(crate) fn new(machine: Arc<dyn Machine>, logs: LogStore, saved: Mark, due_commands: u64) -> Self {
         let applied = Arc::new(Bell::new(saved.applied.map(|applied| applied.index)));
         let position = Position { mark: saved.clone(), saved, commands: 0, bytes: 0 };
-        Self { machine, position: Arc::new(Mutex::new(position)), due: Arc::new(Notify::new()), due_commands, applied }
+        Self {
+            machine,
+            logs,
+            position: Arc::new(Mutex::new(position)),
+            due: Arc::new(Notify::new()),
+            due_commands,
+            applied,
+        }
     }
 
     /// Tells of the last entry applied.
@@ -138,6 +147,7 @@ impl RaftStateMachine<Types> for MachineStore {
     {
         let mut replies = Vec::new();
         for entry in entries {
+            self.logs.written_to(Some(entry.log_id)).await?;
             let (commands, bytes, answers) = match &entry.payload {
                 EntryPayload::Blank | EntryPayload::Membership(_) => (0, 0, Vec::new()),
                 EntryPayload::Normal(commands) => {

@@ -3,6 +3,7 @@
 //! A transport carries bytes to a member and its answer back; what is in them is this crate's. [`Nowhere`] is the
 //! transport of a machine on its own; [`crate::switchboard`] connects members within one process.
 
+use crate::log_store::LogStore;
 use crate::message::{Message, read_answer};
 use crate::types::{RaftError, Types};
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RemoteError, Unreachable};
@@ -44,18 +45,22 @@ impl Network for Nowhere {
 }
 
 #[derive(Clone)]
-pub(crate) struct Peers(pub(crate) Arc<dyn Network>);
+pub(crate) struct Peers {
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) logs: LogStore,
+}
 
 impl RaftNetworkFactory<Types> for Peers {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _node: &openraft::EmptyNode) -> Peer {
-        Peer { network: Arc::clone(&self.0), target }
+        Peer { network: Arc::clone(&self.network), logs: self.logs.clone(), target }
     }
 }
 
 pub(crate) struct Peer {
     network: Arc<dyn Network>,
+    logs: LogStore,
     target: u64,
 }
 
@@ -92,9 +97,19 @@ impl Peer {
 impl RaftNetwork<Types> for Peer {
     async fn append_entries(
         &mut self,
-        request: AppendEntriesRequest<Types>,
+        mut request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RpcError<RaftError>> {
+        // That something is committed is said once it is on this disk too. Entries do not wait for that: what is said with them is
+        // said again when there are none.
+        if request.entries.is_empty() {
+            let written = tokio::time::timeout(option.hard_ttl(), self.logs.written_to(request.leader_commit)).await;
+            written
+                .map_err(|elapsed| RPCError::Network(NetworkError::new(&elapsed)))?
+                .map_err(|broken| RPCError::Network(NetworkError::new(&broken)))?;
+        } else {
+            request.leader_commit = request.leader_commit.min(self.logs.written());
+        }
         self.call(Message::Append(request), &option).await
     }
 
