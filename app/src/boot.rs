@@ -374,7 +374,7 @@ fn lasting(
         ..gateway::Settings::default()
     };
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));
-    let cluster = Arc::new(Cluster::new(&node.data, &id, node.peers, meter.clone()));
+    let cluster = Arc::new(Cluster::new(&node.data, &id, node.peers, Arc::clone(&gateway), meter.clone()));
     Ok(Lasting { node, id, token, api, spawner, boxes, meter, telemetry, logs, gateway, cluster, previous })
 }
 

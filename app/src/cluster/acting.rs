@@ -4,19 +4,28 @@
 //! stopped. Never knows how the lease is agreed on.
 
 use super::lease::Held;
-use address::{Holder, Take};
+use address::{Holder, Shut, Take};
 use control::view::View;
+use gateway::Gateway;
 use meter::Meter;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use wire::diagnostic::chain;
 use wire::resource::FloatingAddress;
+use wire::spec::Protocol;
 
 /// From when a lease was asked for, the kernel keeps an address no longer than this, whatever becomes of the program: a second
 /// is the least it can count, the rest is what the answer may take.
 const KEPT: Duration = Duration::from_millis(1_150);
+/// Connections that are being made when newcomers are no longer answered may take so long to be there.
+const HANDSHAKE: Duration = Duration::from_millis(30);
+/// Who is connected has so long to be answered before the address goes to another machine: newcomers wait for as long, and ask
+/// again after a second anyway.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Between two tries to hold an address that could not be held.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -25,6 +34,7 @@ pub struct Acting {
     pub view: View,
     pub held: watch::Receiver<Option<Held>>,
     pub stopped: watch::Sender<u64>,
+    pub gateway: Arc<Gateway>,
     pub meter: Meter,
 }
 
@@ -45,9 +55,10 @@ impl Acting {
         loop {
             let (wanted, over) = self.wanted();
             let held = *self.held.borrow_and_update();
-            match held.filter(|_| over.is_none()) {
-                Some(held) => self.hold(held, &wanted, &mut places.0).await,
-                None => let_go(&mut places.0).await,
+            match held {
+                Some(held) if over.is_none() => self.hold(held, &wanted, &mut places.0).await,
+                Some(_) if !places.0.is_empty() => self.hand_over(&wanted, &mut places.0).await,
+                Some(_) | None => let_go(&mut places.0).await,
             }
             if let Some(epoch) = over {
                 self.stopped.send_if_modified(|stopped| std::mem::replace(stopped, epoch) != epoch);
@@ -74,6 +85,40 @@ impl Acting {
         let mine = snapshot.roles.gateway.as_ref().filter(|gateway| *gateway.holder == *self.me);
         let over = mine.filter(|gateway| gateway.hand_over).map(|gateway| gateway.epoch);
         (snapshot.floating.addresses.clone(), over)
+    }
+
+    /// Lets go of the addresses once those that are connected were answered; the lease is renewed meanwhile.
+    async fn hand_over(&mut self, wanted: &[FloatingAddress], places: &mut BTreeMap<String, Place>) {
+        let addresses: Vec<IpAddr> = wanted.iter().map(|floating| floating.ip).collect();
+        let sockets = self.gateway.sockets().await.into_iter().filter(|socket| socket.protocol == Protocol::Tcp);
+        let shut: Vec<Shut> = sockets
+            .filter_map(|socket| {
+                let shut = Shut::new(socket.socket, &addresses);
+                let failed = |error: &std::io::Error| {
+                    tracing::warn!(%error, port = %socket.address, "connections begun while an address is handed over may break");
+                };
+                shut.inspect_err(failed).ok()
+            })
+            .collect();
+        let gateway = Arc::clone(&self.gateway);
+        let mut answered = pin!(async move {
+            tokio::time::sleep(HANDSHAKE).await;
+            gateway.renew(LAST_ANSWERS).await;
+        });
+        loop {
+            tokio::select! {
+                () = answered.as_mut() => break,
+                changed = self.held.changed() => {
+                    let held = *self.held.borrow_and_update();
+                    match held {
+                        Some(held) if changed.is_ok() => self.hold(held, wanted, places).await,
+                        Some(_) | None => break,
+                    }
+                }
+            }
+        }
+        let_go(places).await;
+        drop(shut);
     }
 
     async fn hold(&self, held: Held, wanted: &[FloatingAddress], places: &mut BTreeMap<String, Place>) {

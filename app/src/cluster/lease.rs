@@ -209,18 +209,20 @@ impl Holder {
         let mut stopped = self.stopped.clone();
         loop {
             let mine = self.named();
-            let goes_on = mine.as_ref().filter(|gateway| !gateway.hand_over);
             let is_over = |held: &Held| {
-                goes_on.is_none_or(|gateway| gateway.epoch != held.epoch) || held.until <= world::clock::monotonic()
+                mine.as_ref().is_none_or(|gateway| gateway.epoch != held.epoch)
+                    || held.until <= world::clock::monotonic()
             };
             self.held.send_if_modified(|held| held.take_if(|held| is_over(held)).is_some());
             active.set(f64::from(u8::from(self.held.borrow().is_some())));
             match &mine {
-                Some(gateway) if !gateway.hand_over => self.renew(gateway.epoch).await,
                 Some(gateway) if *stopped.borrow_and_update() >= gateway.epoch => {
+                    self.held.send_replace(None);
                     self.ask(gateway.epoch, true).await;
                 }
-                Some(_) | None => {}
+                // One that is to hand over has it until it has stopped.
+                Some(gateway) => self.renew(gateway.epoch).await,
+                None => {}
             }
             let due = world::clock::monotonic() + wanted(&view.borrow_and_update()) / RENEWALS;
             while self.named() == mine {

@@ -27,6 +27,7 @@ use control::view::{Snapshot, View};
 use control::{Compare, Soft, Space, Txn};
 use desk::Desk;
 use elsewhere::Others;
+use gateway::Gateway;
 use gossip::{Circle, Heard, Talk};
 use home::Standing;
 pub use home::{Home, HomeError};
@@ -73,6 +74,7 @@ pub struct Cluster {
     listen: SocketAddr,
     home: Home,
     line: Arc<Line>,
+    gateway: Arc<Gateway>,
     meter: Meter,
     present: Mutex<Option<Present>>,
     /// Held while the cluster is founded.
@@ -97,7 +99,7 @@ pub struct Ground {
 
 impl Cluster {
     /// Of the machine with this data folder, which is to listen for its peers at `listen`.
-    pub fn new(data: &Path, me: &str, listen: SocketAddr, meter: Meter) -> Cluster {
+    pub fn new(data: &Path, me: &str, listen: SocketAddr, gateway: Arc<Gateway>, meter: Meter) -> Cluster {
         let hostname = hostname();
         let (home, line) = (Home::of(data), Arc::default());
         Cluster {
@@ -106,6 +108,7 @@ impl Cluster {
             listen,
             home,
             line,
+            gateway,
             meter,
             present: Mutex::default(),
             founding: tokio::sync::Mutex::default(),
@@ -295,8 +298,14 @@ impl Cluster {
             voters,
         };
         let ((hold, held), (stop, stopped)) = (watch::channel(None), watch::channel(0));
-        let acting =
-            acting::Acting { me: self.me.clone(), view: view.clone(), held, stopped: stop, meter: self.meter.clone() };
+        let acting = acting::Acting {
+            me: self.me.clone(),
+            view: view.clone(),
+            held,
+            stopped: stop,
+            gateway: Arc::clone(&self.gateway),
+            meter: self.meter.clone(),
+        };
         let holder = Holder {
             me: self.me.clone(),
             group,

@@ -34,6 +34,7 @@ mod holder;
 mod kernel;
 mod link;
 mod netlink;
+mod newcomers;
 mod sys;
 mod tenure;
 
@@ -41,4 +42,5 @@ pub use error::Error;
 pub use floating::Floating;
 pub use frame::Mac;
 pub use holder::Holder;
+pub use newcomers::Shut;
 pub use tenure::{Event, KERNEL_LATE_MS, QUIET_MS, Take, kernel_seconds, successor_from_ms};

@@ -54,3 +54,20 @@ pub(crate) fn attach_filter(socket: BorrowedFd<'_>, steps: &[FilterStep]) -> std
     };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
+
+/// The socket has no filter any more.
+pub(crate) fn detach_filter(socket: BorrowedFd<'_>) -> std::io::Result<()> {
+    let nothing: libc::c_int = 0;
+    const LENGTH: libc::socklen_t = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed, so open; the kernel reads an `int`, which lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DETACH_FILTER,
+            std::ptr::from_ref(&nothing).cast(),
+            LENGTH,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}

@@ -120,8 +120,8 @@ impl State {
         self.retired.retain(|phase| !phase.is_closed());
         let mut closing = Vec::new();
         for (_, listening) in self.listeners.extract_if(|key, _| !wanted.contains(key)) {
-            let (phase, accepting) = listening.retire();
-            self.retired.push(phase);
+            let (phases, accepting) = listening.retire();
+            self.retired.extend(phases);
             closing.push(accepting);
         }
         if !closing.is_empty() {

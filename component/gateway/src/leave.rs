@@ -4,7 +4,7 @@
 //! are answered here. Does not know how the other one was started or given its sockets.
 
 use crate::gateway::Gateway;
-use crate::listener::Phase;
+use crate::listener::{Listening, Phase};
 use crate::table::Endpoint;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use wire::spec::Protocol;
 
 /// How long connections may take to close that are told to.
 const CUT_MOMENT: Duration = Duration::from_millis(500);
+
+/// A request may be on its way to a connection that is told to end: longer than a slow link takes to carry it.
+const LAST_MOMENT: Duration = Duration::from_millis(100);
 
 /// Client connections that were cut, because their time was up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,8 +34,8 @@ impl Gateway {
         state.closed = true;
         let listeners = std::mem::take(&mut state.listeners);
         for (key, listening) in listeners {
-            let (phase, task) = listening.leave();
-            state.retired.push(phase);
+            let (phases, task) = listening.leave();
+            state.retired.extend(phases);
             match key.protocol {
                 Protocol::Tcp => drop(task.join().await),
                 // It answers what it was asked.
@@ -44,6 +47,35 @@ impl Gateway {
             // The other gateway waits for the folder, and nobody for this; it ends within a bound of its own.
             world::task::spawn("cache closing", async move { stash.close().await }).detach();
         }
+    }
+
+    /// Has every client that is connected connect again, as before an address goes to another machine: it is answered once more
+    /// and told so, then what is idle closes, and what is not when its request is over. Waits until they have, at most `patience`;
+    /// what takes longer goes on.
+    pub async fn renew(&self, patience: Duration) {
+        let before: Vec<watch::Sender<Phase>> = {
+            let mut state = self.state.lock().await;
+            state.listeners.values_mut().map(Listening::renew).collect()
+        };
+        let ended = async {
+            for phase in &before {
+                phase.closed().await;
+            }
+        };
+        let told = async {
+            for (phase, moment) in [(Phase::Leave, LAST_MOMENT), (Phase::Drain, patience)] {
+                for client in &before {
+                    client.send_replace(phase);
+                }
+                self.floor.ground.crowd.nudge();
+                tokio::time::sleep(moment).await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = told => {}
+        }
+        self.state.lock().await.retired.extend(before);
     }
 
     /// Takes in which endpoints there are: what is still under way may have to find another one.

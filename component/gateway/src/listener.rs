@@ -108,7 +108,10 @@ pub(crate) struct Floor {
 pub(crate) struct Listening {
     pub(crate) got: SocketAddr,
     pub(crate) target: Arc<Swap<Target>>,
-    pub(crate) phase: watch::Sender<Phase>,
+    phase: watch::Sender<Phase>,
+    clients: watch::Sender<Phase>,
+    /// What clients that come now go by.
+    current: Arc<Swap<watch::Receiver<Phase>>>,
     /// The socket once more, for whoever keeps it while this process is replaced.
     pub(crate) kept: OwnedFd,
     accepting: Task,
@@ -127,6 +130,8 @@ impl Listening {
         write_at_once(&socket)?;
         let target = Arc::new(Swap::new(target));
         let (phase, watched) = watch::channel(Phase::Open);
+        let (clients, current) = watch::channel(Phase::Open);
+        let current = Arc::new(Swap::new(current));
         let offer = secure.then(Arc::<Offer>::default);
         #[cfg(feature = "http3")]
         if let (Some(offer), TargetKind::Routed(_)) = (&offer, &target.get().kind) {
@@ -140,10 +145,16 @@ impl Listening {
             let _there = thread.enter();
             TcpListener::from_std(socket)?
         };
-        let door =
-            Door { socket, thread: thread.number(), target: Arc::clone(&target), floor, offer, phase: watched.clone() };
+        let door = Door {
+            socket,
+            thread: thread.number(),
+            target: Arc::clone(&target),
+            floor,
+            offer,
+            current: Arc::clone(&current),
+        };
         let accepting = thread.spawn("gateway listener", while_open(watched, door.accept()));
-        Ok(Listening { got, target, phase, kept, accepting })
+        Ok(Listening { got, target, phase, clients, current, kept, accepting })
     }
 
     /// Starts to serve UDP at `socket`.
@@ -160,20 +171,33 @@ impl Listening {
         let ground = Arc::clone(&floor.ground);
         let serving = udp::serve(socket, Arc::clone(&target), ground, dialer, watched);
         let accepting = world::task::spawn("gateway udp port", serving);
-        Ok(Listening { got, target, phase, kept, accepting })
+        let (clients, current) = watch::channel(Phase::Open);
+        let current = Arc::new(Swap::new(current));
+        Ok(Listening { got, target, phase, clients, current, kept, accepting })
     }
 
     /// Stops accepting while another gateway goes on at the same socket. The task ends by itself.
-    pub(crate) fn leave(self) -> (watch::Sender<Phase>, Task) {
-        self.phase.send_replace(Phase::Leave);
-        (self.phase, self.accepting)
+    pub(crate) fn leave(self) -> ([watch::Sender<Phase>; 2], Task) {
+        self.end(Phase::Leave)
     }
 
-    /// Stops accepting. The sender tells the connections that remain how to end, and that they have; the task
+    /// Stops accepting. The senders tell the connections that remain how to end, and that they have; the task
     /// ends as soon as the socket is closed.
-    pub(crate) fn retire(self) -> (watch::Sender<Phase>, Task) {
-        self.phase.send_replace(Phase::Drain);
-        (self.phase, self.accepting)
+    pub(crate) fn retire(self) -> ([watch::Sender<Phase>; 2], Task) {
+        self.end(Phase::Drain)
+    }
+
+    fn end(self, phase: Phase) -> ([watch::Sender<Phase>; 2], Task) {
+        self.phase.send_replace(phase);
+        self.clients.send_replace(phase);
+        ([self.phase, self.clients], self.accepting)
+    }
+
+    /// Goes on accepting, and says how those end that are connected by now.
+    pub(crate) fn renew(&mut self) -> watch::Sender<Phase> {
+        let (clients, current) = watch::channel(Phase::Open);
+        self.current.set(current);
+        std::mem::replace(&mut self.clients, clients)
     }
 }
 
@@ -192,7 +216,7 @@ struct Door {
     target: Arc<Swap<Target>>,
     floor: Arc<Floor>,
     offer: Option<Arc<Offer>>,
-    phase: watch::Receiver<Phase>,
+    current: Arc<Swap<watch::Receiver<Phase>>>,
 }
 
 impl Door {
@@ -253,7 +277,7 @@ impl Door {
             pulse,
             client,
             load: seat.load(),
-            phase: self.phase.clone(),
+            phase: self.current.get().as_ref().clone(),
             secure: self.offer.is_some(),
             offer: self.offer.clone(),
             http_2: false,

@@ -47,7 +47,8 @@ pub(super) fn run(_options: &Options) -> Measured {
         (Fault::PowerCut, "its machine lost power", 1_000.0),
         (Fault::Killed, "its node was killed", 2_500.0),
         (Fault::Frozen, "its machine was frozen", 2_500.0),
-        (Fault::HandedOver, "it was handed over", 50.0),
+        // As long as those who are connected may take to be answered; newcomers wait for as long.
+        (Fault::HandedOver, "it was handed over", 1_000.0),
     ] {
         let outcomes: Vec<Outcome> = (0..TIMES).map(|_| one(&mut cluster, fault)).collect();
         let times: Vec<f64> = outcomes.iter().map(|one| milliseconds(one.silent)).collect();

@@ -5,6 +5,7 @@ use crate::cluster::web;
 use lab::machines::Verb;
 use lab::{Machines, Node, http, wait};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const FLOATING: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 200);
 
@@ -18,6 +19,20 @@ fn gateway(cluster: &Machines, by: usize) -> Option<usize> {
 fn answers(port: u16) -> bool {
     let to = SocketAddr::from((FLOATING, port));
     http::quick(to, "web.test").is_ok_and(|answer| answer.status == 200)
+}
+
+/// Asks one request after the other; how many, and why those failed that did.
+fn ask_until(ends: &AtomicBool, port: u16) -> (usize, Vec<String>) {
+    let (mut asked, mut failed) = (0, Vec::new());
+    while !ends.load(Ordering::Relaxed) {
+        asked += 1;
+        match http::quick(SocketAddr::from((FLOATING, port)), "web.test") {
+            Ok(answer) if answer.status == 200 => {}
+            Ok(answer) => failed.push(answer.status.to_string()),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    (asked, failed)
 }
 
 /// The machines that have it, of those that run. A program can only listen at an address that is there.
@@ -59,9 +74,17 @@ fn the_address_outlives_the_machine_that_had_it() {
     cluster.act(Verb::Thaw(then)).expect("it goes on");
     wait::until("all are up", 30, || (cluster.count_up() == 4).then_some(()));
     assert_eq!(holders(&cluster), [last], "who was frozen does not have it any more");
-    // Given away on purpose.
-    assert!(cluster.node(1).cli(&["node", "drain", &cluster.node(last).id()]).status.success());
-    moved(&cluster, 1, last, port);
+    // Given away on purpose, nobody who asks meanwhile is left without an answer.
+    let ends = AtomicBool::new(false);
+    let (asked, failed) = std::thread::scope(|scope| {
+        let (ends, place) = (&ends, cluster.place().expect("it has a network"));
+        let asking = scope.spawn(move || place.inside(|| ask_until(ends, port)));
+        assert!(cluster.node(1).cli(&["node", "drain", &cluster.node(last).id()]).status.success());
+        moved(&cluster, 1, last, port);
+        ends.store(true, Ordering::Relaxed);
+        asking.join().expect("it only asks")
+    });
+    assert!(asked > 0 && failed.is_empty(), "{} of {asked} failed: {failed:?}", failed.len());
     assert!(cluster.node(1).cli(&["cluster", "address", "rm", &FLOATING.to_string()]).status.success());
     wait::until("nobody has it", 10, || holders(&cluster).is_empty().then_some(()));
 }

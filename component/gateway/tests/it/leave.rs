@@ -32,6 +32,30 @@ async fn who_has_connected_is_answered_once_more_and_whoever_comes_next_by_the_n
 }
 
 #[tokio::test]
+async fn clients_are_asked_to_connect_again_and_the_same_gateway_goes_on() {
+    let instance = Instance::named("a").await;
+    let bed = Bed::new(&[("a", &instance)]).await;
+    let (mut kept, mut idle) = (Client::connect(bed.address).await, Client::connect(bed.address).await);
+    for client in [&mut kept, &mut idle] {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let renewing = bed.gateway.renew(LONG);
+    let asking = async {
+        let answer = kept.get("/").await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "a"));
+        assert!(idle.head().await.is_none(), "it has nothing under way and is closed");
+    };
+    tokio::join!(renewing, asking);
+    let mut next = Client::connect(bed.address).await;
+    for _ in 0..2 {
+        let answer = next.get("/").await;
+        assert_eq!((answer.status, answer.headers.get("connection")), (200, None), "it goes on");
+    }
+    bed.gateway.close(LONG).await;
+    assert!(next.head().await.is_none(), "it ends with its gateway");
+}
+
+#[tokio::test]
 async fn what_does_not_end_in_its_time_is_cut_and_counted() {
     let instance = Instance::raw(|stream| async move {
         // Never answers.
