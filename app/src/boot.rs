@@ -78,6 +78,8 @@ pub enum BootError {
     Etcd { address: SocketAddr, source: std::io::Error },
     #[error("read what this machine keeps of its cluster")]
     Home(#[from] HomeError),
+    #[error(transparent)]
+    Twin(#[from] cluster::twin::Twin),
     #[error("join the cluster")]
     Join(#[from] Box<JoinError>),
     #[error("go on as `bramble up`: {0}")]
@@ -102,6 +104,7 @@ impl BootError {
             BootError::Home(_) => {
                 "restore the folder `cluster` of the data folder, or have the machine join anew with another".to_owned()
             }
+            BootError::Twin(twin) => twin.hint.clone(),
             BootError::Join(error) => error.hint(),
             BootError::GoOn(_) => "this machine has joined: run `bramble up`".to_owned(),
             BootError::Take(_) => "this is how `bramble upgrade` starts a binary; run that instead".to_owned(),
@@ -296,6 +299,7 @@ async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Re
                 Some(gateway::Socket { address: name.parse().ok()?, protocol: Protocol::Tcp, socket })
             });
             let lasting = lasting(node, listener, spawner, inherited.collect(), Previous::default())?;
+            lasting.cluster.begin().await?;
             let roles = Roles::begin(&lasting, Opened::open(&lasting, Duration::ZERO).await?, at_once()).await?;
             announce(&lasting);
             work(lasting, roles, Held { lock, asking, program }, signals).await

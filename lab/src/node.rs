@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 /// How a node differs from the usual one.
@@ -84,6 +84,24 @@ impl Node {
     }
 
     pub fn with(settings: Settings) -> Node {
+        let mut node = Node::prepared(settings);
+        node.launch();
+        node
+    }
+
+    /// One that is not started, with a copy of a data folder, whatever state that is in.
+    pub fn copy_of(data: &Path, place: Option<Place>) -> Node {
+        let node = Node::prepared(Settings { place, ..Settings::default() });
+        let from = data.join(".");
+        let mut copying = Command::new("cp");
+        copying.args(["--archive", "--one-file-system"]).arg(from).arg(&node.data).stderr(Stdio::null());
+        // What is removed meanwhile cannot be copied, and is no part of the copy.
+        copying.status().expect("cp runs");
+        assert!(node.data.join("node-id").exists(), "{} is a data folder", data.display());
+        node
+    }
+
+    fn prepared(settings: Settings) -> Node {
         let (folder, data) = match &settings.data {
             Some(data) => (None, data.clone()),
             None => {
@@ -98,9 +116,7 @@ impl Node {
             }
         };
         let (api, http, peers) = settings.place.as_ref().map_or_else(on_loopback, in_place);
-        let mut node = Node { settings, data, _folder: folder, child: None, successor: None, api, http, peers };
-        node.launch();
-        node
+        Node { settings, data, _folder: folder, child: None, successor: None, api, http, peers }
     }
 
     /// As the cluster has it.
@@ -121,9 +137,18 @@ impl Node {
     /// Starts the binary and waits until its API answers.
     pub fn launch(&mut self) {
         self.launch_unready();
-        wait::until("the API answers", 30, || {
-            http::get(self.api, "/healthz").ok().filter(|answer| answer.status == 200)
-        });
+        wait::until("the API answers", 30, || self.answers().then_some(()));
+    }
+
+    /// Whether its API does.
+    pub fn answers(&self) -> bool {
+        http::get(self.api, "/healthz").is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Whether the process that was started has ended by itself, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let child = self.child.as_mut()?;
+        child.try_wait().expect("our own child can be waited for")
     }
 
     /// Starts the binary without waiting.

@@ -227,6 +227,7 @@ impl Talking {
                 Effect::Tell(event) => {
                     has_news = true;
                     if let Event::Twins { id, addresses } = event {
+                        super::twin::seen(&self.talk.meter, &near(id).to_string()).inc();
                         tracing::error!(node = %id, ?addresses, "two machines have one key: is one's data folder a copy of the other's?");
                     }
                 }

@@ -10,12 +10,14 @@ use rustls_pki_types::pem::PemObject;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use wire::resource::Member;
+use wire::resource::{Incarnation, Member};
 
 const KEY: &str = "key.pem";
 const CHAIN: &str = "certificate.pem";
 const ROOTS: &str = "authorities.pem";
 const MEMBERS: &str = "members.json";
+/// Which of its lives the machine began last.
+const INCARNATION: &str = "incarnation.json";
 /// There while what this machine has counts no longer.
 const SUPERSEDED: &str = "superseded";
 /// There while this machine is to take the lead by force when its node begins.
@@ -89,6 +91,17 @@ impl Home {
     pub fn keep_members(&self, members: &[Member]) -> Result<(), HomeError> {
         let text = serde_json::to_string(members).map_err(|source| damaged(&self.folder.join(MEMBERS), source))?;
         self.write(MEMBERS, &text)
+    }
+
+    pub fn incarnation(&self) -> Result<Option<Incarnation>, HomeError> {
+        let Some(text) = self.read(INCARNATION)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|source| damaged(&self.folder.join(INCARNATION), source))
+    }
+
+    pub fn keep_incarnation(&self, incarnation: &Incarnation) -> Result<(), HomeError> {
+        let text = serde_json::to_string(incarnation);
+        let text = text.map_err(|source| damaged(&self.folder.join(INCARNATION), source))?;
+        self.write(INCARNATION, &text)
     }
 
     pub fn is_to_force(&self) -> bool {

@@ -241,6 +241,7 @@ const BOARDS: &[Board] = &[
                     line("bramble_cluster_floating_failed", "{address} cannot be held"),
                 ],
             ),
+            panel("Twins met", Unit::PerSecond, &[line("bramble_cluster_twins_met_total", "{machine}")]),
             panel("Roles changed", Unit::PerSecond, &[line("bramble_cluster_role_changes_total", "changes")]),
             panel(
                 "A write is on the disk within",

@@ -26,4 +26,5 @@ mod selftest;
 mod surviving;
 mod tls;
 mod together;
+mod twin;
 mod upgrade;

@@ -345,6 +345,19 @@ fn cluster() -> Vec<Rule> {
             unit: Unit::Count,
         },
         Rule {
+            name: "machine_twin",
+            summary: "two machines have the key of {machine}, met {value} times in ten minutes: one's data folder is a copy \
+                      of the other's; the log of the node names both addresses; give the copy a folder of its own",
+            expression: Expression::Growth {
+                of: Select::all("bramble_cluster_twins_met_total"),
+                over_ms: 10 * MINUTE_MS,
+            },
+            by: &["machine"],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
             name: "floating_address_lost",
             summary: "address {address} is nowhere: the gateway cannot hold it; its log says why, as a rule the program may not \
                       change addresses (setcap cap_net_admin,cap_net_raw+ep) or no interface is on that network",
