@@ -128,6 +128,8 @@ pub struct Machines {
     // Before the network that they are in.
     nodes: Vec<(Node, State)>,
     network: Option<Network>,
+    /// Machines listen at every address they have.
+    anywhere: bool,
 }
 
 impl Machines {
@@ -154,11 +156,38 @@ impl Machines {
         }
     }
 
+    /// The same, of machines that listen at whatever address they have, now and later.
+    pub fn anywhere(count: usize) -> Option<Machines> {
+        let network = Network::new().map_err(|why| println!("skipped: {why}")).ok()?;
+        Some(Machines::among(Some(network), count, true).expect("machines can be plugged in"))
+    }
+
+    /// A machine has another address from now on.
+    pub fn renumber(&mut self, number: usize, last: u8) -> Result<(), String> {
+        let place = self.network(&[number])?.renumber(number, last)?;
+        self.nodes[number - 1].0.move_to(place);
+        Ok(())
+    }
+
+    /// What machines announce to their link is not heard.
+    pub fn mute_groups(&mut self) -> Result<(), String> {
+        self.network(&[])?.mute_groups()
+    }
+
+    /// A machine is started with these arguments too, from its next start on.
+    pub fn start_with(&mut self, number: usize, arguments: &[&str]) {
+        self.nodes[number - 1].0.start_with(arguments);
+    }
+
     fn on(network: Option<Network>, count: usize) -> Result<Machines, String> {
+        Machines::among(network, count, false)
+    }
+
+    fn among(network: Option<Network>, count: usize, anywhere: bool) -> Result<Machines, String> {
         if let Some(network) = &network {
             network.enter();
         }
-        let mut machines = Machines { nodes: Vec::new(), network };
+        let mut machines = Machines { nodes: Vec::new(), network, anywhere };
         for _ in 0..count.max(1) {
             machines.join()?;
         }
@@ -178,7 +207,8 @@ impl Machines {
         }
         let token = up.map(|node| node.join_token(&[]));
         let place = self.network.as_mut().map(Network::plug).transpose()?;
-        self.nodes.push((Node::with(Settings { token, place, ..Settings::default() }), State::Up));
+        let settings = Settings { token, place, anywhere: self.anywhere, ..Settings::default() };
+        self.nodes.push((Node::with(settings), State::Up));
         Ok(self.nodes.len())
     }
 
@@ -224,6 +254,11 @@ impl Machines {
     pub fn count_up(&self) -> usize {
         let nodes = self.node(1).json(&["node", "ls"]);
         nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|one| one["presence"] == "up").count())
+    }
+
+    /// A place on their network for somebody who is none of them.
+    pub fn stranger(&mut self) -> Result<Place, String> {
+        self.network(&[])?.plug()
     }
 
     /// From where they are reached, if they have a network of their own.

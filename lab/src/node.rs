@@ -25,6 +25,8 @@ pub struct Settings {
     pub token: Option<String>,
     /// In a network of its own; on loopback if not given.
     pub place: Option<Place>,
+    /// Listens at every address that it has there, and not only at the one it has now.
+    pub anywhere: bool,
 }
 
 /// A running node. Dropped, it stops with all it started.
@@ -140,6 +142,17 @@ impl Node {
         wait::until("the API answers", 30, || self.answers().then_some(()));
     }
 
+    /// It has another address, and ports as before.
+    pub fn move_to(&mut self, place: Place) {
+        (self.api, self.http, self.peers) = in_place(&place);
+        self.settings.place = Some(place);
+    }
+
+    /// It is started with these too.
+    pub fn start_with(&mut self, arguments: &[&str]) {
+        self.settings.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    }
+
     /// Whether its API does.
     pub fn answers(&self) -> bool {
         http::get(self.api, "/healthz").is_ok_and(|answer| answer.status == 200)
@@ -174,11 +187,14 @@ impl Node {
             Some(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.http.port())),
             None => self.http,
         };
+        let anywhere = |at: SocketAddr| {
+            if self.settings.anywhere { SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port())) } else { at }
+        };
         command
             .arg("--data")
             .arg(&self.data)
-            .args(["--api", &self.api.to_string(), "--http", &http.to_string()])
-            .args(["--peers", &self.peers.to_string()])
+            .args(["--api", &anywhere(self.api).to_string(), "--http", &http.to_string()])
+            .args(["--peers", &anywhere(self.peers).to_string()])
             .args(&self.settings.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -3,6 +3,7 @@
 //! Promises that each file is whole or not there, that only its owner reads them, and that a machine has a key before it
 //! shows it to anybody. Never decides anything.
 
+use base64::Engine;
 use pki::{MachineKey, NodeCertificate};
 use rpc::Credentials;
 use rustls_pki_types::CertificateDer;
@@ -18,6 +19,8 @@ const ROOTS: &str = "authorities.pem";
 const MEMBERS: &str = "members.json";
 /// Which of its lives the machine began last.
 const INCARNATION: &str = "incarnation.json";
+/// The secret of its announcements.
+const DISCOVERY: &str = "discovery.key";
 /// There while what this machine has counts no longer.
 const SUPERSEDED: &str = "superseded";
 /// There while this machine is to take the lead by force when its node begins.
@@ -102,6 +105,17 @@ impl Home {
         let text = serde_json::to_string(incarnation);
         let text = text.map_err(|source| damaged(&self.folder.join(INCARNATION), source))?;
         self.write(INCARNATION, &text)
+    }
+
+    /// What members share to find each other on a link; `None` until it was told.
+    pub fn discovery(&self) -> Result<Option<Vec<u8>>, HomeError> {
+        let Some(text) = self.read(DISCOVERY)? else { return Ok(None) };
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim());
+        bytes.map(Some).map_err(|source| damaged(&self.folder.join(DISCOVERY), source))
+    }
+
+    pub fn keep_discovery(&self, secret: &[u8]) -> Result<(), HomeError> {
+        self.write(DISCOVERY, &base64::engine::general_purpose::STANDARD.encode(secret))
     }
 
     pub fn is_to_force(&self) -> bool {

@@ -6,7 +6,9 @@
 
 mod acting;
 mod addresses;
+mod clocks;
 mod desk;
+mod discovery;
 mod disk;
 mod elsewhere;
 pub mod entry;
@@ -16,6 +18,7 @@ pub mod join;
 mod keeper;
 mod lease;
 mod line;
+mod places;
 mod reports;
 pub mod restore;
 pub mod roles;
@@ -28,6 +31,7 @@ use containers::Boxes;
 use control::view::{Snapshot, View};
 use control::{Compare, Soft, Space, Txn};
 use desk::Desk;
+use discovery::Discovery;
 use elsewhere::Others;
 use gossip::{Circle, Heard, Talk};
 use home::Standing;
@@ -36,6 +40,7 @@ use lease::{Holder, Lessor};
 use line::Line;
 use meter::Meter;
 use pki::{Authority, Token, token};
+use places::Places;
 use replication::{Group, Start, Timing};
 use roles::Roles;
 use rpc::{Code, Failure, Identity, Patience, Peers, Revoked};
@@ -67,6 +72,8 @@ pub struct Cluster {
     me: String,
     hostname: String,
     listen: SocketAddr,
+    /// Where others may be, as whoever started this node said.
+    hinted: Vec<SocketAddr>,
     home: Home,
     line: Arc<Line>,
     meter: Meter,
@@ -94,14 +101,16 @@ pub struct Ground {
 }
 
 impl Cluster {
-    /// Of the machine with this data folder, which is to listen for its peers at `listen`.
-    pub fn new(data: &Path, me: &str, listen: SocketAddr, meter: Meter) -> Cluster {
+    /// Of the machine with this data folder, which is to listen for its peers at `listen`, and to look for them where they are
+    /// known to be and at `hinted`.
+    pub fn new(data: &Path, me: &str, (listen, hinted): (SocketAddr, Vec<SocketAddr>), meter: Meter) -> Cluster {
         let hostname = hostname();
         let (home, line) = (Home::of(data), Arc::default());
         Cluster {
             me: me.to_owned(),
             hostname,
             listen,
+            hinted,
             home,
             line,
             meter,
@@ -132,8 +141,9 @@ impl Cluster {
     /// vote. A process that takes over from another on this machine need not ask.
     pub async fn begin(&self) -> Result<(), BootError> {
         let Some(standing) = self.home.standing()? else { return Ok(()) };
-        let life = Life { incarnation: twin::next(&self.home)?, addresses: addresses::reachable(self.listen) };
-        twin::look_for(&self.me, &standing, &life, &self.home.members()?).await??;
+        let life = self.life_as(twin::next(&self.home)?);
+        let places = Places::new(self.hinted.clone());
+        twin::look_for(&self.me, &standing, &life, &self.home.members()?, &places).await??;
         self.live(life.incarnation)
     }
 
@@ -150,8 +160,11 @@ impl Cluster {
 
     /// What this machine says of that to others.
     fn life(&self) -> Option<Life> {
-        let addresses = addresses::reachable(self.listen);
-        self.incarnation().map(|incarnation| Life { incarnation, addresses })
+        self.incarnation().map(|incarnation| self.life_as(incarnation))
+    }
+
+    fn life_as(&self, incarnation: Incarnation) -> Life {
+        Life { incarnation, addresses: addresses::reachable(self.listen), now_ms: world::clock::unix_ms() }
     }
 
     /// Where this machine stands, as its join token said.
@@ -246,14 +259,17 @@ impl Cluster {
         let peers = Peers::new(identity.clone(), revoked.clone(), patience, &self.meter);
         let met = self.home.members()?;
         self.line.know(&met);
-        met.iter().for_each(|member| peers.set_addresses(member.node, &member.addresses));
-        let circle = Circle::new(identity.node());
+        let places = Arc::new(Places::new(self.hinted.clone()));
+        let circle = Circle::new(identity.node(), Arc::clone(&places));
         circle.know(met.iter().filter(|member| !member.revoked));
+        met.iter().for_each(|member| peers.set_addresses(member.node, &places.of(member.node)));
         let (tell, heard) = watch::channel(Heard::default());
+        let found = heard.clone();
         let talk = Talk {
             me: identity.node(),
             socket,
             circle: Arc::clone(&circle),
+            peers: peers.clone(),
             addresses: addresses::reachable(self.listen),
             zone: self.zone()?.unwrap_or_default(),
             meter: self.meter.clone(),
@@ -261,23 +277,11 @@ impl Cluster {
         let exchange = gossip::exchange(identity.node(), Arc::clone(&circle), peers.clone(), heard.clone());
         self.line.lead(Some(peers.clone()));
         let Ground { group, space, soft, view, boxes } = ground.clone();
-        let cluster: ClusterId = standing.certificate.cluster.clone();
         let lessor = Arc::<Lessor>::default();
         if self.incarnation().is_none() {
             self.live(twin::next(&self.home)?)?;
         }
-        let desk = Desk {
-            me: self.me.clone(),
-            cluster,
-            group: group.clone(),
-            space: space.clone(),
-            soft: soft.clone(),
-            view: view.clone(),
-            boxes: Arc::clone(&boxes),
-            circle: Arc::clone(&circle),
-            lessor: Arc::clone(&lessor),
-            witness: Witness::new(Arc::clone(self), peers.clone(), view.clone(), self.meter.clone()),
-        };
+        let desk = self.desk(ground, standing.certificate.cluster.clone(), &peers, &circle, &lessor);
         let server =
             rpc::Server::serve(listener, identity.clone(), revoked.clone(), Arc::new(desk), patience, &self.meter)
                 .map_err(listen)?;
@@ -294,19 +298,85 @@ impl Cluster {
             meter: self.meter.clone(),
             home: self.home.clone(),
         };
-        let acquaintance =
-            Acquaintance { cluster: Arc::clone(self), peers: peers.clone(), circle, revoked, soft, view: view.clone() };
-        let cluster = Arc::clone(self);
-        let tending = Tending { cluster, identity, standing, peers, space, view, fsync_p99_us: None };
+        let acquaintance = Acquaintance {
+            cluster: Arc::clone(self),
+            peers: peers.clone(),
+            circle,
+            places: Arc::clone(&places),
+            revoked,
+            soft,
+            view: view.clone(),
+        };
+        tasks.extend(self.belong(ground, (standing, identity), &peers, places, found)?);
         tasks.extend([
             world::task::spawn("gossip", gossip::talk(talk, tell)),
             world::task::spawn("gossip keys", exchange),
             world::task::spawn("cluster keeper", keeper::run(keeper)),
             world::task::spawn("cluster acquaintance", acquaintance.keep()),
-            world::task::spawn("cluster membership", tending.keep()),
         ]);
         *self.present() = Some(Present { server, tasks });
         Ok(())
+    }
+
+    fn desk(
+        self: &Arc<Self>,
+        ground: &Ground,
+        cluster: ClusterId,
+        peers: &Peers,
+        circle: &Arc<Circle>,
+        lessor: &Arc<Lessor>,
+    ) -> Desk {
+        let Ground { group, space, soft, view, boxes } = ground.clone();
+        let witness = Witness::new(Arc::clone(self), peers.clone(), view.clone(), Arc::clone(&circle.places));
+        let (circle, lessor) = (Arc::clone(circle), Arc::clone(lessor));
+        Desk { me: self.me.clone(), cluster, group, space, soft, view, boxes, circle, lessor, witness }
+    }
+
+    /// Stays a member that others know, and finds the others.
+    fn belong(
+        self: &Arc<Self>,
+        ground: &Ground,
+        (standing, identity): (Standing, Identity),
+        peers: &Peers,
+        places: Arc<Places>,
+        heard: Receiver<Heard>,
+    ) -> Result<[Task; 3], BootError> {
+        let Ground { space, view, .. } = ground.clone();
+        let (share, secret) = watch::channel(self.home.discovery()?);
+        let discovery = Discovery {
+            me: identity.node(),
+            listen: self.listen,
+            places,
+            peers: peers.clone(),
+            heard,
+            secret,
+            meter: self.meter.clone(),
+        };
+        let (own, own_clock) = watch::channel(None);
+        let clocks = clocks::Clocks {
+            me: self.me.clone(),
+            peers: peers.clone(),
+            authority: standing.certificate.authority(),
+            home: self.home.clone(),
+            meter: self.meter.clone(),
+            own,
+        };
+        let tending = Tending {
+            cluster: Arc::clone(self),
+            identity,
+            standing,
+            peers: peers.clone(),
+            space,
+            view,
+            own_clock,
+            secret: share,
+            fsync_p99_us: None,
+        };
+        Ok([
+            world::task::spawn("cluster membership", tending.keep()),
+            world::task::spawn("cluster discovery", discovery.look()),
+            world::task::spawn("cluster clocks", clocks.compare()),
+        ])
     }
 
     /// Decides about roles while this machine leads, and takes up its own. Says who is to vote.
@@ -400,6 +470,7 @@ struct Acquaintance {
     cluster: Arc<Cluster>,
     peers: Peers,
     circle: Arc<Circle>,
+    places: Arc<Places>,
     revoked: Revoked,
     soft: Soft,
     view: View,
@@ -442,7 +513,7 @@ impl Acquaintance {
             stays
         });
         for (node, member) in others {
-            self.peers.set_addresses(node, &member.addresses);
+            self.peers.set_addresses(node, &self.places.of(node));
             followed.entry(node).or_insert_with(|| {
                 let (peers, id) = (self.peers.clone(), member.id.clone());
                 let follow = reports::follow(peers, node, id, self.soft.clone(), self.view.clone());

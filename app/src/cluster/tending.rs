@@ -4,12 +4,13 @@
 
 use super::home::Standing;
 use super::twin::{self, Twin};
-use super::{Cluster, RENEW, disk, entry, internal};
+use super::{Cluster, RENEW, clocks, discovery, disk, entry, internal};
 use control::view::View;
 use control::{Compare, Space, SpaceError, Txn};
 use rpc::{Code, Failure, Identity, Peers, Terms};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use wire::identity::NodeId;
 use wire::join::JoinAnswer;
 use wire::resource::{Member, key};
@@ -19,6 +20,9 @@ const TEND: Duration = Duration::from_secs(10);
 /// And again after a failure, as nobody led just then.
 const TEND_AGAIN: Duration = Duration::from_millis(500);
 const RENEWED_WITHIN: Duration = Duration::from_secs(5);
+/// Certificates begin a day before they are made. One that was made by a clock further off than half of that would count with
+/// nobody, and the machine that has it could never come back by itself.
+const SKEW_MS_MAX: u64 = 12 * 3_600 * 1_000;
 
 pub struct Tending {
     pub cluster: Arc<Cluster>,
@@ -27,6 +31,10 @@ pub struct Tending {
     pub peers: Peers,
     pub space: Space,
     pub view: View,
+    /// By how much this machine's clock is ahead of the others', if that is known.
+    pub own_clock: watch::Receiver<Option<i64>>,
+    /// What members share to find each other, once it is known.
+    pub secret: watch::Sender<Option<Vec<u8>>>,
     /// How fast its disk is, once that is known.
     pub fsync_p99_us: Option<u64>,
 }
@@ -53,6 +61,11 @@ impl Tending {
                     continue;
                 }
             }
+            if self.secret.borrow().is_none()
+                && let Err(error) = self.learn_secret().await
+            {
+                tracing::debug!(%error, "what members share to find each other is not known yet");
+            }
             if entry::now_s() >= self.standing.certificate.renew_at_s()
                 && let Err(error) = self.renew().await
             {
@@ -67,6 +80,15 @@ impl Tending {
                 return;
             }
         }
+    }
+
+    /// Kept beside the certificate: when it is needed, nobody can be asked for the state of record.
+    async fn learn_secret(&self) -> Result<(), Failure> {
+        let (_, kept) = entry::authority(&self.space).await?;
+        let secret = discovery::secret(&kept.key_pem);
+        self.cluster.home.keep_discovery(&secret).map_err(internal)?;
+        self.secret.send_replace(Some(secret));
+        Ok(())
     }
 
     async fn look_for_twin(&self) -> Result<(), Twin> {
@@ -151,6 +173,9 @@ impl Tending {
 
     /// Any member gives the next certificate, this one first: it has the same state of record.
     async fn renew(&mut self) -> Result<(), Failure> {
+        if let Some(ahead_ms) = self.own_clock.borrow().filter(|ahead_ms| ahead_ms.unsigned_abs() > SKEW_MS_MAX) {
+            return Err(untimely(ahead_ms));
+        }
         let request = self.standing.key.request().map_err(internal)?;
         let (node, cluster) = (self.identity.node(), self.standing.certificate.cluster.clone());
         let mut told = entry::renew(&self.space, &cluster, Some(node), &request).await;
@@ -165,7 +190,11 @@ impl Tending {
                 Err(error) => Err(Failure::new(error.code(), error.to_string())),
             };
         }
-        let JoinAnswer { chain_pem, roots_pem, .. } = told?;
+        let JoinAnswer { chain_pem, roots_pem, now_ms } = told?;
+        let ahead_ms = world::clock::unix_ms().cast_signed().saturating_sub(now_ms.cast_signed());
+        if ahead_ms.unsigned_abs() > SKEW_MS_MAX {
+            return Err(untimely(ahead_ms));
+        }
         self.cluster.home.keep(&chain_pem, &roots_pem).map_err(internal)?;
         if let Some(standing) = self.cluster.home.standing().map_err(internal)? {
             self.identity.renew(standing.credentials().map_err(internal)?).map_err(internal)?;
@@ -173,6 +202,12 @@ impl Tending {
         }
         Ok(())
     }
+}
+
+fn untimely(ahead_ms: i64) -> Failure {
+    let message =
+        format!("a certificate of now is of no use: this machine's clock is {} the others'", clocks::side(ahead_ms));
+    Failure::new(Code::FailedPrecondition, message).with_hint("set the clock of the machine that is wrong")
 }
 
 /// Whether a disk that was so fast still is, as far as votes go. What it takes a little longer or shorter is not written down.

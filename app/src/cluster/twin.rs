@@ -10,6 +10,7 @@
 
 use super::Cluster;
 use super::home::{Home, HomeError, Standing};
+use super::places::Places;
 use control::view::View;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -43,6 +44,9 @@ const ADDRESSES_MAX: usize = 8;
 pub struct Life {
     pub incarnation: Incarnation,
     pub addresses: Vec<SocketAddr>,
+    /// What time it is there.
+    #[serde(default)]
+    pub now_ms: u64,
 }
 
 /// Why a machine does not begin.
@@ -75,14 +79,16 @@ pub async fn look_for(
     standing: &Standing,
     life: &Life,
     met: &[Member],
+    places: &Places,
 ) -> Result<Result<(), Twin>, HomeError> {
     let identity = Identity::new(standing.credentials()?);
     let (node, revoked) = (identity.node(), Revoked::new());
     let peers = Peers::new(identity, revoked, Patience::default(), &Meter::new());
     let others: Vec<NodeId> =
         met.iter().filter(|member| member.id != me && !member.revoked).map(|member| member.node).collect();
+    places.know(met.iter());
     for member in met.iter().filter(|member| others.contains(&member.node)) {
-        peers.set_addresses(member.node, &member.addresses);
+        peers.set_addresses(member.node, &places.of(member.node));
     }
     let own = met.iter().find(|member| member.id == me).map(|member| member.addresses.clone()).unwrap_or_default();
     let until = world::clock::monotonic() + BEGINS_WITHIN;
@@ -182,13 +188,13 @@ pub struct Witness {
     cluster: Arc<Cluster>,
     peers: Peers,
     view: View,
-    meter: Meter,
+    places: Arc<Places>,
     begun: Mutex<BTreeMap<NodeId, (Life, Instant)>>,
 }
 
 impl Witness {
-    pub fn new(cluster: Arc<Cluster>, peers: Peers, view: View, meter: Meter) -> Witness {
-        Witness { cluster, peers, view, meter, begun: Mutex::default() }
+    pub fn new(cluster: Arc<Cluster>, peers: Peers, view: View, places: Arc<Places>) -> Witness {
+        Witness { cluster, peers, view, places, begun: Mutex::default() }
     }
 
     /// Which life of this machine this is.
@@ -198,6 +204,10 @@ impl Witness {
 
     /// Says whether the machine with this key may begin the life it asks for.
     pub async fn admit(&self, caller: NodeId, asked: &Life) -> Result<(), Failure> {
+        // Whoever calls may be where nobody knows it to be.
+        if self.places.found(caller, &asked.addresses) {
+            self.peers.set_addresses(caller, &self.places.of(caller));
+        }
         let known = self.view.borrow().members.values().find(|member| member.node == caller).cloned();
         // It has joined, and this one has not heard of it yet.
         let Some(known) = known else { return Ok(()) };
@@ -224,7 +234,7 @@ impl Witness {
 
     fn refuse(&self, known: &Member, twin: Twin) -> Failure {
         tracing::error!(machine = known.id, reason = twin.message, "a second machine with one key was refused");
-        seen(&self.meter, &known.id).inc();
+        seen(&self.cluster.meter, &known.id).inc();
         twin.failure()
     }
 }
