@@ -25,6 +25,7 @@ mod requests;
 mod rolling;
 mod routes;
 mod selftest;
+mod strangers;
 mod surviving;
 mod tls;
 mod together;
