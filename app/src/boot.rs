@@ -39,6 +39,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 const READY_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Between tries to take up again what a new process failed to take over. Clients are served meanwhile.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// How often the lab's clock is looked at.
+const CLOCK_LOOK: Duration = Duration::from_millis(100);
 /// Worker threads, besides those of the gateway: the node's own work is waiting.
 const THREADS_MAX: usize = 4;
 /// More serve no more clients: each looks ten times a second how late it is, and half a million requests are enough.
@@ -78,6 +80,8 @@ pub enum BootError {
     Etcd { address: SocketAddr, source: std::io::Error },
     #[error("read what this machine keeps of its cluster")]
     Home(#[from] HomeError),
+    #[error(transparent)]
+    Twin(#[from] cluster::twin::Twin),
     #[error("join the cluster")]
     Join(#[from] Box<JoinError>),
     #[error("go on as `bramble up`: {0}")]
@@ -102,6 +106,7 @@ impl BootError {
             BootError::Home(_) => {
                 "restore the folder `cluster` of the data folder, or have the machine join anew with another".to_owned()
             }
+            BootError::Twin(twin) => twin.hint.clone(),
             BootError::Join(error) => error.hint(),
             BootError::GoOn(_) => "this machine has joined: run `bramble up`".to_owned(),
             BootError::Take(_) => "this is how `bramble upgrade` starts a binary; run that instead".to_owned(),
@@ -190,6 +195,7 @@ fn start(args: &UpArgs) -> Result<(), BootError> {
 /// How the node runs, with a data folder that is there; and that as it was named.
 fn data_of(args: &UpArgs) -> Result<(Node, String), BootError> {
     let node = config::node(args)?;
+    config::set_clock(&node)?;
     let path = node.data.display().to_string();
     let data = made(&node.data, &path)?;
     Ok((Node { data, ..node }, path))
@@ -280,7 +286,18 @@ impl Signals {
     }
 }
 
+/// Follows what the lab's file says of this machine's clock, for as long as the node runs.
+async fn follow_clock(node: Node) {
+    loop {
+        tokio::time::sleep(CLOCK_LOOK).await;
+        if let Err(error) = config::set_clock(&node) {
+            tracing::debug!(%error, "the lab's clock is being written");
+        }
+    }
+}
+
 async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Result<(), BootError> {
+    let _clock = node.clock_lab.is_some().then(|| world::task::spawn("clock of the lab", follow_clock(node.clone())));
     let signals = Signals::new().map_err(BootError::Runtime)?;
     let spawner = Arc::new(spawner.client().map_err(BootError::Spawner)?);
     let path = node.data.display().to_string();
@@ -296,6 +313,7 @@ async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Re
                 Some(gateway::Socket { address: name.parse().ok()?, protocol: Protocol::Tcp, socket })
             });
             let lasting = lasting(node, listener, spawner, inherited.collect(), Previous::default())?;
+            lasting.cluster.begin().await?;
             let roles = Roles::begin(&lasting, Opened::open(&lasting, Duration::ZERO).await?, at_once()).await?;
             announce(&lasting);
             work(lasting, roles, Held { lock, asking, program }, signals).await
@@ -374,7 +392,8 @@ fn lasting(
         ..gateway::Settings::default()
     };
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));
-    let cluster = Arc::new(Cluster::new(&node.data, &id, node.peers, Arc::clone(&gateway), meter.clone()));
+    let ways = (node.peers, node.hinted.clone());
+    let cluster = Arc::new(Cluster::new(&node.data, &id, ways, Arc::clone(&gateway), meter.clone()));
     Ok(Lasting { node, id, token, api, spawner, boxes, meter, telemetry, logs, gateway, cluster, previous })
 }
 

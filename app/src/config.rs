@@ -40,6 +40,8 @@ pub struct Node {
     pub https: Option<SocketAddr>,
     /// Where other machines of the cluster are listened to.
     pub peers: SocketAddr,
+    /// Where other machines may be now, besides where they were.
+    pub hinted: Vec<SocketAddr>,
     /// Where clients of etcd are served.
     pub etcd: Option<SocketAddr>,
     /// Addresses and networks of balancers that may name their clients.
@@ -53,6 +55,8 @@ pub struct Node {
     pub alerts_after_ms: Option<u64>,
     /// Names cores that are to be wrong, in builds for tests.
     pub selftest_lab: Option<PathBuf>,
+    /// Says by how much this machine's clock is to be wrong, in builds for tests.
+    pub clock_lab: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
     pub mirrors: BTreeMap<String, String>,
     pub credentials: BTreeMap<String, Credentials>,
@@ -166,6 +170,7 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         https: args.https.as_deref().map(|given| address("--https", given)).transpose()?,
         etcd: args.etcd.as_deref().map(|given| address("--etcd", given)).transpose()?,
         peers: address("--peers", &args.peers)?,
+        hinted: args.find.iter().map(|given| address("--find", given)).collect::<Result<_, _>>()?,
         access_log: match &args.access_log {
             Some(given) => given.parse().map_err(|_| ConfigError::AccessLog { given: given.clone() })?,
             None => AccessLog::DEFAULT,
@@ -179,10 +184,24 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         selftest_lab: args.selftest_lab.clone(),
         #[cfg(not(debug_assertions))]
         selftest_lab: None,
+        #[cfg(debug_assertions)]
+        clock_lab: args.clock_lab.clone(),
+        #[cfg(not(debug_assertions))]
+        clock_lab: None,
         labels: args.label.iter().map(|given| pair("--label", given)).collect::<Result<_, _>>()?,
         mirrors: args.mirror.iter().map(|given| pair("--mirror", given)).collect::<Result<_, _>>()?,
         credentials: credentials(),
     })
+}
+
+/// Has this process's clock be wrong by the milliseconds that the lab's file says now, if there is one.
+pub fn set_clock(node: &Node) -> Result<(), ConfigError> {
+    let Some(path) = &node.clock_lab else { return Ok(()) };
+    let failed = |source| ConfigError::File { what: "the lab's clock", path: path.clone(), source };
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let wrong_ms = text.trim().parse().map_err(|error| failed(std::io::Error::other(error)))?;
+    world::clock::be_wrong_by(wrong_ms);
+    Ok(())
 }
 
 /// Bytes with a binary unit: `64m`, `1g`.

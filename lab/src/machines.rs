@@ -29,6 +29,8 @@ pub enum Verb {
     Heal,
     /// One machine more.
     Join,
+    /// One machine more, without power, with a copy of this one's disk.
+    Copy(usize),
     Status,
     Help,
     Quit,
@@ -44,6 +46,7 @@ delay N 50ms      what it sends and receives is late, each way
 loss N 10%        of what it sends and receives, so much is lost, each way
 heal              no partition, delay or loss any more
 join              one machine more
+copy N            one machine more, without power, with a copy of N's disk
 status            what is with each
 help, quit";
 
@@ -63,6 +66,7 @@ impl Verb {
         let verb = match (name, first, second) {
             ("kill", one, None) => Verb::Kill(number(need(one)?)?),
             ("freeze", one, None) => Verb::Freeze(number(need(one)?)?),
+            ("copy", one, None) => Verb::Copy(number(need(one)?)?),
             ("thaw", one, None) => Verb::Thaw(number(need(one)?)?),
             ("rejoin", one, None) => Verb::Rejoin(number(need(one)?)?),
             ("power-cut", one, None) => Verb::PowerCut(one.map(number).transpose()?),
@@ -124,6 +128,8 @@ pub struct Machines {
     // Before the network that they are in.
     nodes: Vec<(Node, State)>,
     network: Option<Network>,
+    /// Machines listen at every address they have.
+    anywhere: bool,
 }
 
 impl Machines {
@@ -150,11 +156,38 @@ impl Machines {
         }
     }
 
+    /// The same, of machines that listen at whatever address they have, now and later.
+    pub fn anywhere(count: usize) -> Option<Machines> {
+        let network = Network::new().map_err(|why| println!("skipped: {why}")).ok()?;
+        Some(Machines::among(Some(network), count, true).expect("machines can be plugged in"))
+    }
+
+    /// A machine has another address from now on.
+    pub fn renumber(&mut self, number: usize, last: u8) -> Result<(), String> {
+        let place = self.network(&[number])?.renumber(number, last)?;
+        self.nodes[number - 1].0.move_to(place);
+        Ok(())
+    }
+
+    /// What machines announce to their link is not heard.
+    pub fn mute_groups(&mut self) -> Result<(), String> {
+        self.network(&[])?.mute_groups()
+    }
+
+    /// A machine is started with these arguments too, from its next start on.
+    pub fn start_with(&mut self, number: usize, arguments: &[&str]) {
+        self.nodes[number - 1].0.start_with(arguments);
+    }
+
     fn on(network: Option<Network>, count: usize) -> Result<Machines, String> {
+        Machines::among(network, count, false)
+    }
+
+    fn among(network: Option<Network>, count: usize, anywhere: bool) -> Result<Machines, String> {
         if let Some(network) = &network {
             network.enter();
         }
-        let mut machines = Machines { nodes: Vec::new(), network };
+        let mut machines = Machines { nodes: Vec::new(), network, anywhere };
         for _ in 0..count.max(1) {
             machines.join()?;
         }
@@ -174,8 +207,37 @@ impl Machines {
         }
         let token = up.map(|node| node.join_token(&[]));
         let place = self.network.as_mut().map(Network::plug).transpose()?;
-        self.nodes.push((Node::with(Settings { token, place, ..Settings::default() }), State::Up));
+        let settings = Settings { token, place, anywhere: self.anywhere, ..Settings::default() };
+        self.nodes.push((Node::with(settings), State::Up));
         Ok(self.nodes.len())
+    }
+
+    /// One more that takes itself for machine `number`, as far as its disk says. It is not started.
+    fn copy(&mut self, number: usize) -> Result<usize, String> {
+        let states = [State::Up, State::Killed, State::Frozen, State::Off];
+        let data = self.of(number, &states)?.data().to_owned();
+        let place = self.network.as_mut().map(Network::plug).transpose()?;
+        let node = Node::copy_of(&data, place);
+        self.nodes.push((node, State::Off));
+        Ok(self.nodes.len())
+    }
+
+    /// Starts a machine that was killed or without power, and does not wait until it serves.
+    pub fn begin(&mut self, number: usize) -> &mut Node {
+        self.nodes[number - 1].1 = State::Up;
+        let node = &mut self.nodes[number - 1].0;
+        node.launch_unready();
+        node
+    }
+
+    /// Gives a machine its power back: its link, and nothing runs yet.
+    pub fn power(&self, number: usize) -> Result<(), String> {
+        self.network.as_ref().map_or(Ok(()), |network| network.power(number, true))
+    }
+
+    /// Whether the node on a machine has ended by itself.
+    pub fn has_ended(&mut self, number: usize) -> bool {
+        self.nodes[number - 1].0.ended().is_some()
     }
 
     /// The node on a machine.
@@ -192,6 +254,11 @@ impl Machines {
     pub fn count_up(&self) -> usize {
         let nodes = self.node(1).json(&["node", "ls"]);
         nodes.as_array().map_or(0, |nodes| nodes.iter().filter(|one| one["presence"] == "up").count())
+    }
+
+    /// A place on their network for somebody who is none of them.
+    pub fn stranger(&mut self) -> Result<Place, String> {
+        self.network(&[])?.plug()
     }
 
     /// From where they are reached, if they have a network of their own.
@@ -238,6 +305,7 @@ impl Machines {
             Verb::Loss(number, per_mille) => self.network(&[number])?.lose(number, per_mille)?,
             Verb::Heal => self.network(&[])?.heal()?,
             Verb::Join => return self.join().map(|number| format!("machine {number} has joined")),
+            Verb::Copy(number) => return self.copy(number).map(|number| format!("machine {number} is the copy")),
             Verb::Status => return Ok(self.status()),
             Verb::Help => return Ok(HELP.to_owned()),
             Verb::Quit => {}
@@ -252,9 +320,7 @@ impl Machines {
 
     fn rejoin(&mut self, number: usize) -> Result<(), String> {
         self.of(number, &[State::Killed, State::Off])?;
-        if let Some(network) = &self.network {
-            network.power(number, true)?;
-        }
+        self.power(number)?;
         self.nodes[number - 1].0.launch();
         self.nodes[number - 1].1 = State::Up;
         Ok(())
@@ -330,6 +396,7 @@ mod tests {
         check("loss 2 10%", Ok(Verb::Loss(2, 100)));
         check("loss 2 0.5%", Ok(Verb::Loss(2, 5)));
         check("power-cut", Ok(Verb::PowerCut(None)));
+        check("copy 2", Ok(Verb::Copy(2)));
         check("power-cut 2", Ok(Verb::PowerCut(Some(2))));
         check("kill", Err("`kill 2`"));
         check("kill 0", Err("no number of a machine"));

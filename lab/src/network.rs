@@ -24,6 +24,8 @@ pub struct Network {
     cuts: BTreeSet<(usize, usize)>,
     /// Of frames from and to a machine, so many of a thousand are dropped.
     losses: BTreeMap<usize, u32>,
+    /// Frames to groups are dropped.
+    is_mute: bool,
 }
 
 /// Where a machine is.
@@ -60,7 +62,7 @@ impl Network {
         }
         sweep();
         let mark = format!("{MARK}{}-{}", std::process::id(), world::random::word(4));
-        let network = Network { mark, places: 0, cuts: BTreeSet::new(), losses: BTreeMap::new() };
+        let network = Network { mark, places: 0, cuts: BTreeSet::new(), losses: BTreeMap::new(), is_mute: false };
         let hub = network.hub();
         run(&["ip", "netns", "add", &hub])?;
         run(&["ip", "-n", &hub, "link", "add", "br0", "type", "bridge"])?;
@@ -91,6 +93,22 @@ impl Network {
         run(&["ip", "-n", &name, "addr", "add", &format!("fd77:1::{number}/64"), "dev", "v0", "nodad"])?;
         run(&["ip", "-n", &name, "route", "add", "default", "via", &Ipv4Addr::from(BRIDGE).to_string()])?;
         Ok(Place { namespace: name, ip })
+    }
+
+    /// A machine has another address from now on, as the last number of it says, and not the one it had.
+    pub fn renumber(&self, machine: usize, last: u8) -> Result<Place, String> {
+        let name = self.namespace(machine);
+        let ip = Ipv4Addr::new(BRIDGE[0], BRIDGE[1], BRIDGE[2], last);
+        run(&["ip", "-n", &name, "-4", "addr", "flush", "dev", "v0"])?;
+        run(&["ip", "-n", &name, "addr", "add", &format!("{ip}/24"), "dev", "v0"])?;
+        run(&["ip", "-n", &name, "route", "replace", "default", "via", &Ipv4Addr::from(BRIDGE).to_string()])?;
+        Ok(Place { namespace: name, ip })
+    }
+
+    /// Frames to groups are dropped: what is announced to a link is not heard.
+    pub fn mute_groups(&mut self) -> Result<(), String> {
+        self.is_mute = true;
+        self.rule()
     }
 
     /// Where whoever speaks with the machines stands.
@@ -143,6 +161,7 @@ impl Network {
     pub fn heal(&mut self) -> Result<(), String> {
         self.cuts.clear();
         self.losses.clear();
+        self.is_mute = false;
         for machine in 1..=self.places {
             // Those that are not delayed have nothing to be taken away.
             for (namespace, link) in [(self.hub(), port(machine)), (self.namespace(machine), "v0".to_owned())] {
@@ -177,6 +196,9 @@ impl Network {
             for direction in ["iifname", "oifname"] {
                 let _ = writeln!(rules, "{direction} {} numgen random mod 1000 < {per_mille} drop", port(*machine));
             }
+        }
+        if self.is_mute {
+            rules.push_str("ip daddr 224.0.0.0/4 drop\n");
         }
         let table = format!(
             "table bridge lab {{}}\ndelete table bridge lab\ntable bridge lab {{\nchain forward {{\n\

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 /// How a node differs from the usual one.
@@ -25,6 +25,8 @@ pub struct Settings {
     pub token: Option<String>,
     /// In a network of its own; on loopback if not given.
     pub place: Option<Place>,
+    /// Listens at every address that it has there, and not only at the one it has now.
+    pub anywhere: bool,
 }
 
 /// A running node. Dropped, it stops with all it started.
@@ -84,6 +86,24 @@ impl Node {
     }
 
     pub fn with(settings: Settings) -> Node {
+        let mut node = Node::prepared(settings);
+        node.launch();
+        node
+    }
+
+    /// One that is not started, with a copy of a data folder, whatever state that is in.
+    pub fn copy_of(data: &Path, place: Option<Place>) -> Node {
+        let node = Node::prepared(Settings { place, ..Settings::default() });
+        let from = data.join(".");
+        let mut copying = Command::new("cp");
+        copying.args(["--archive", "--one-file-system"]).arg(from).arg(&node.data).stderr(Stdio::null());
+        // What is removed meanwhile cannot be copied, and is no part of the copy.
+        copying.status().expect("cp runs");
+        assert!(node.data.join("node-id").exists(), "{} is a data folder", data.display());
+        node
+    }
+
+    fn prepared(settings: Settings) -> Node {
         let (folder, data) = match &settings.data {
             Some(data) => (None, data.clone()),
             None => {
@@ -98,9 +118,7 @@ impl Node {
             }
         };
         let (api, http, peers) = settings.place.as_ref().map_or_else(on_loopback, in_place);
-        let mut node = Node { settings, data, _folder: folder, child: None, successor: None, api, http, peers };
-        node.launch();
-        node
+        Node { settings, data, _folder: folder, child: None, successor: None, api, http, peers }
     }
 
     /// As the cluster has it.
@@ -121,9 +139,29 @@ impl Node {
     /// Starts the binary and waits until its API answers.
     pub fn launch(&mut self) {
         self.launch_unready();
-        wait::until("the API answers", 30, || {
-            http::get(self.api, "/healthz").ok().filter(|answer| answer.status == 200)
-        });
+        wait::until("the API answers", 30, || self.answers().then_some(()));
+    }
+
+    /// It has another address, and ports as before.
+    pub fn move_to(&mut self, place: Place) {
+        (self.api, self.http, self.peers) = in_place(&place);
+        self.settings.place = Some(place);
+    }
+
+    /// It is started with these too.
+    pub fn start_with(&mut self, arguments: &[&str]) {
+        self.settings.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    }
+
+    /// Whether its API does.
+    pub fn answers(&self) -> bool {
+        http::get(self.api, "/healthz").is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Whether the process that was started has ended by itself, and how.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let child = self.child.as_mut()?;
+        child.try_wait().expect("our own child can be waited for")
     }
 
     /// Starts the binary without waiting.
@@ -149,11 +187,14 @@ impl Node {
             Some(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.http.port())),
             None => self.http,
         };
+        let anywhere = |at: SocketAddr| {
+            if self.settings.anywhere { SocketAddr::from((Ipv4Addr::UNSPECIFIED, at.port())) } else { at }
+        };
         command
             .arg("--data")
             .arg(&self.data)
-            .args(["--api", &self.api.to_string(), "--http", &http.to_string()])
-            .args(["--peers", &self.peers.to_string()])
+            .args(["--api", &anywhere(self.api).to_string(), "--http", &http.to_string()])
+            .args(["--peers", &anywhere(self.peers).to_string()])
             .args(&self.settings.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

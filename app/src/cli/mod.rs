@@ -116,6 +116,10 @@ pub struct UpArgs {
     /// Where other machines of the cluster reach this one; nobody listens there before the first join token
     #[arg(long, value_name = "ADDR", default_value = crate::config::PEERS_DEFAULT)]
     pub peers: String,
+    /// Where another machine of the cluster is now, if all have other addresses than before and none is on this link; may be
+    /// repeated
+    #[arg(long, value_name = "ADDR")]
+    pub find: Vec<String>,
     /// Where clients of etcd are served, as 127.0.0.1:2379: whoever reaches it may do everything there, and nothing else;
     /// nobody is unless this is given
     #[arg(long, value_name = "ADDR")]
@@ -141,6 +145,10 @@ pub struct UpArgs {
     #[cfg(debug_assertions)]
     #[arg(long, value_name = "FILE", hide = true)]
     pub selftest_lab: Option<PathBuf>,
+    /// A file that says by how many milliseconds this machine's clock is to be wrong, for the lab
+    #[cfg(debug_assertions)]
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub clock_lab: Option<PathBuf>,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,

@@ -9,7 +9,8 @@ use super::gossip::{Circle, KEY};
 use super::lease::{self, HOLD, Lessor};
 use super::line::MESSAGE;
 use super::reports::{self, FOLLOW};
-use super::{PING, RENEW, internal};
+use super::twin::{BEGIN, Life, PING, Witness};
+use super::{RENEW, internal};
 use containers::Boxes;
 use control::view::View;
 use control::{Soft, Space};
@@ -29,6 +30,7 @@ pub struct Desk {
     pub boxes: Arc<Boxes>,
     pub circle: Arc<Circle>,
     pub lessor: Arc<Lessor>,
+    pub witness: Witness,
 }
 
 impl Handler for Desk {
@@ -37,6 +39,7 @@ impl Handler for Desk {
             Method::open_call(entry::JOIN),
             Method::call(RENEW),
             Method::call(PING),
+            Method::call(BEGIN),
             Method::call(KEY),
             Method::call(MESSAGE),
             Method::call(HOLD),
@@ -49,7 +52,13 @@ impl Handler for Desk {
         Box::pin(async move {
             match call.method {
                 MESSAGE => Ok(self.group.handle(&call.request).await.into()),
-                PING => Ok(Answer::default()),
+                PING => Ok(serde_json::to_vec(&self.witness.life()).map_err(internal)?.into()),
+                BEGIN => {
+                    let asked: Life = serde_json::from_slice(&call.request).map_err(unreadable)?;
+                    let unknown = || Failure::new(Code::Unauthenticated, "only members begin");
+                    self.witness.admit(call.caller.node().ok_or_else(unknown)?, &asked).await?;
+                    Ok(Answer::default())
+                }
                 HOLD => {
                     let asked: lease::Asked = serde_json::from_slice(&call.request).map_err(unreadable)?;
                     let known = self.view.borrow().members.get(&asked.machine).map(|member| member.node);

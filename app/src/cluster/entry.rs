@@ -74,6 +74,7 @@ pub async fn admit(space: &Space, cluster: &ClusterId, asked: Asked) -> Result<T
             joined_ms: world::clock::unix_ms(),
             fsync_p99_us: None,
             revoked: false,
+            incarnation: None,
         };
         let at_member = key::member(&member.id);
         let before = space.get(&at_member).await.map_err(unavailable)?.map_or(0, |entry| entry.mod_revision);

@@ -3,6 +3,7 @@
 //! Owns the socket and the clock of [`membership::alive`], and where which machine is. Promises that what is heard was sealed
 //! by the machine it is from. It says who is silent; whether that machine is down is for whoever leads to find out.
 
+use super::places::Places;
 use super::seal::{Seals, TICKET_BYTES};
 use membership::alive::{self, DATAGRAM_BYTES_MAX, Effect, Event, Gossip, Record, Settings, Standing};
 use meter::{Counter, Gauge, Meter};
@@ -39,25 +40,23 @@ pub struct Heard {
 /// The keys and the members, as the desk and the gossip share them.
 pub struct Circle {
     seals: Mutex<Seals>,
-    members: Mutex<BTreeMap<NodeId, Vec<SocketAddr>>>,
+    pub places: Arc<Places>,
 }
 
 impl Circle {
-    pub fn new(me: NodeId) -> Arc<Circle> {
-        Arc::new(Circle { seals: Mutex::new(Seals::new(me)), members: Mutex::default() })
+    pub fn new(me: NodeId, places: Arc<Places>) -> Arc<Circle> {
+        Arc::new(Circle { seals: Mutex::new(Seals::new(me)), places })
     }
 
     /// These are members, and no others.
     pub fn know<'a>(&self, members: impl Iterator<Item = &'a Member>) {
-        let members: BTreeMap<NodeId, Vec<SocketAddr>> =
-            members.map(|member| (member.node, member.addresses.clone())).collect();
-        self.seals().keep(|node| members.contains_key(&node));
-        *self.members() = members;
+        self.places.know(members);
+        self.seals().keep(|node| self.places.is_member(node));
     }
 
     /// A key for `caller`, if it is a member.
     pub fn invite(&self, caller: NodeId) -> Option<Vec<u8>> {
-        if !self.members().contains_key(&caller) {
+        if !self.places.is_member(caller) {
             return None;
         }
         let mut ticket = [0; TICKET_BYTES];
@@ -68,10 +67,6 @@ impl Circle {
     fn seals(&self) -> MutexGuard<'_, Seals> {
         self.seals.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn members(&self) -> MutexGuard<'_, BTreeMap<NodeId, Vec<SocketAddr>>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Gets keys of all members that have not given one, or are not heard of. Runs until it is dropped, anywhere.
@@ -81,12 +76,12 @@ pub async fn exchange(me: NodeId, circle: Arc<Circle>, peers: Peers, heard: watc
         let now = world::clock::monotonic();
         let alive = heard.borrow().alive.clone();
         let missing: Vec<NodeId> = {
-            let (members, seals) = (circle.members(), circle.seals());
+            let (members, seals) = (circle.places.members(), circle.seals());
             let is_due = |node: &NodeId| {
                 let lately = asked.get(node).is_some_and(|at| now.saturating_duration_since(*at) < KEY_STALE);
                 !seals.reaches(*node) || (!alive.contains(node) && !lately)
             };
-            members.keys().copied().filter(|node| *node != me).filter(is_due).collect()
+            members.into_iter().filter(|node| *node != me).filter(is_due).collect()
         };
         for node in missing {
             asked.insert(node, now);
@@ -103,6 +98,7 @@ pub struct Talk {
     pub me: NodeId,
     pub socket: UdpSocket,
     pub circle: Arc<Circle>,
+    pub peers: Peers,
     pub addresses: Vec<SocketAddr>,
     pub zone: String,
     pub meter: Meter,
@@ -182,9 +178,9 @@ impl Talking {
 
     /// Introduces members that are not known yet.
     fn meet(&mut self) {
-        let members = self.talk.circle.members().clone();
-        for (node, addresses) in members.into_iter().filter(|(node, _)| *node != self.talk.me) {
-            for address in addresses {
+        let members = self.talk.circle.places.members();
+        for node in members.into_iter().filter(|node| *node != self.talk.me) {
+            for address in self.talk.circle.places.told_of(node) {
                 if self.places.insert(address, node) != Some(node) {
                     self.gossip.contact(address);
                 }
@@ -227,6 +223,7 @@ impl Talking {
                 Effect::Tell(event) => {
                     has_news = true;
                     if let Event::Twins { id, addresses } = event {
+                        super::twin::seen(&self.talk.meter, &near(id).to_string()).inc();
                         tracing::error!(node = %id, ?addresses, "two machines have one key: is one's data folder a copy of the other's?");
                     }
                 }
@@ -241,6 +238,10 @@ impl Talking {
         let mut heard = Heard::default();
         for seen in self.gossip.peers(self.now_ms()) {
             let node = near(seen.id);
+            // It may have told others where it is before it could have it written down.
+            if seen.standing == Standing::Alive && self.talk.circle.places.found(node, &seen.record.addresses) {
+                self.talk.peers.set_addresses(node, &self.talk.circle.places.of(node));
+            }
             match seen.standing {
                 Standing::Alive => heard.alive.insert(node),
                 Standing::Silent { .. } | Standing::Left { .. } => heard.silent.insert(node),

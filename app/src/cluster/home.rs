@@ -3,6 +3,7 @@
 //! Promises that each file is whole or not there, that only its owner reads them, and that a machine has a key before it
 //! shows it to anybody. Never decides anything.
 
+use base64::Engine;
 use pki::{MachineKey, NodeCertificate};
 use rpc::Credentials;
 use rustls_pki_types::CertificateDer;
@@ -10,12 +11,16 @@ use rustls_pki_types::pem::PemObject;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use wire::resource::Member;
+use wire::resource::{Incarnation, Member};
 
 const KEY: &str = "key.pem";
 const CHAIN: &str = "certificate.pem";
 const ROOTS: &str = "authorities.pem";
 const MEMBERS: &str = "members.json";
+/// Which of its lives the machine began last.
+const INCARNATION: &str = "incarnation.json";
+/// The secret of its announcements.
+const DISCOVERY: &str = "discovery.key";
 /// There while what this machine has counts no longer.
 const SUPERSEDED: &str = "superseded";
 /// There while this machine is to take the lead by force when its node begins.
@@ -89,6 +94,28 @@ impl Home {
     pub fn keep_members(&self, members: &[Member]) -> Result<(), HomeError> {
         let text = serde_json::to_string(members).map_err(|source| damaged(&self.folder.join(MEMBERS), source))?;
         self.write(MEMBERS, &text)
+    }
+
+    pub fn incarnation(&self) -> Result<Option<Incarnation>, HomeError> {
+        let Some(text) = self.read(INCARNATION)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|source| damaged(&self.folder.join(INCARNATION), source))
+    }
+
+    pub fn keep_incarnation(&self, incarnation: &Incarnation) -> Result<(), HomeError> {
+        let text = serde_json::to_string(incarnation);
+        let text = text.map_err(|source| damaged(&self.folder.join(INCARNATION), source))?;
+        self.write(INCARNATION, &text)
+    }
+
+    /// What members share to find each other on a link; `None` until it was told.
+    pub fn discovery(&self) -> Result<Option<Vec<u8>>, HomeError> {
+        let Some(text) = self.read(DISCOVERY)? else { return Ok(None) };
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim());
+        bytes.map(Some).map_err(|source| damaged(&self.folder.join(DISCOVERY), source))
+    }
+
+    pub fn keep_discovery(&self, secret: &[u8]) -> Result<(), HomeError> {
+        self.write(DISCOVERY, &base64::engine::general_purpose::STANDARD.encode(secret))
     }
 
     pub fn is_to_force(&self) -> bool {

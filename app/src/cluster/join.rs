@@ -52,8 +52,11 @@ impl JoinError {
                     .to_owned()
             }
             JoinError::Address { .. } => "have a member print a new token".to_owned(),
-            JoinError::Reach(_) => {
-                "is a member running at one of these addresses, and does a firewall let TCP through?".to_owned()
+            JoinError::Reach(error) => {
+                let known = error.attempts.iter().map(|(_, error)| error.hint()).find(|hint| !hint.is_empty());
+                known
+                    .unwrap_or("is a member running at one of these addresses, and does a firewall let TCP through?")
+                    .to_owned()
             }
             JoinError::Asked(error) => error.hint().to_owned(),
             JoinError::Told(_) => "is the cluster's program a later one? install that on this machine".to_owned(),

@@ -4,9 +4,9 @@
 //! Level-driven: it looks at members, the group and who answers, and does what is missing, again and again; another
 //! leader goes on from the same. Promises that what it writes is only what changed.
 
-use super::PING;
 use super::gossip;
 use super::home::Home;
+use super::twin::PING;
 use control::view::View;
 use control::{Space, Txn};
 use futures::StreamExt;

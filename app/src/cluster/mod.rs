@@ -6,7 +6,9 @@
 
 mod acting;
 mod addresses;
+mod clocks;
 mod desk;
+mod discovery;
 mod disk;
 mod elsewhere;
 pub mod entry;
@@ -16,16 +18,20 @@ pub mod join;
 mod keeper;
 mod lease;
 mod line;
+mod places;
 mod reports;
 pub mod restore;
 pub mod roles;
 mod seal;
+mod tending;
+pub mod twin;
 
 use crate::boot::BootError;
 use containers::Boxes;
 use control::view::{Snapshot, View};
 use control::{Compare, Soft, Space, Txn};
 use desk::Desk;
+use discovery::Discovery;
 use elsewhere::Others;
 use gateway::Gateway;
 use gossip::{Circle, Heard, Talk};
@@ -35,35 +41,30 @@ use lease::{Holder, Lessor};
 use line::Line;
 use meter::Meter;
 use pki::{Authority, Token, token};
+use places::Places;
 use replication::{Group, Start, Timing};
 use roles::Roles;
-use rpc::{Code, Failure, Identity, Patience, Peers, Revoked, Terms};
+use rpc::{Code, Failure, Identity, Patience, Peers, Revoked};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tending::Tending;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch::{self, Receiver};
+use twin::{Life, Witness};
 use wire::identity::{ClusterId, NodeId};
-use wire::join::JoinAnswer;
-use wire::resource::{ClusterAuthority, Member, Presence, key};
+use wire::resource::{ClusterAuthority, Incarnation, Member, Presence, key};
 use world::task::Task;
 
-/// Asks whether a machine is there.
-const PING: &str = "cluster/ping";
 /// Asks for the next certificate.
 const RENEW: &str = "cluster/renew";
 const CLUSTER_CHARACTERS: usize = 16;
 /// Four heartbeats a second, and five missed ones are a new leader's: a machine that stands still for a second keeps its office.
 const AMONG_OTHERS: Timing = Timing { heartbeat_ms: 250, election_ms_min: 1_250, election_ms_max: 2_500 };
-/// How often a member looks whether its certificate is to be renewed and its addresses have changed.
-const TEND: Duration = Duration::from_secs(10);
-/// And again after a failure, as nobody led just then.
-const TEND_AGAIN: Duration = Duration::from_millis(500);
 const BIND_PATIENCE: Duration = Duration::from_secs(2);
 const BIND_PAUSE: Duration = Duration::from_millis(20);
-const RENEWED_WITHIN: Duration = Duration::from_secs(5);
 /// What is under way between machines may take so long to end when the node ends.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -72,11 +73,15 @@ pub struct Cluster {
     me: String,
     hostname: String,
     listen: SocketAddr,
+    /// Where others may be, as whoever started this node said.
+    hinted: Vec<SocketAddr>,
     home: Home,
     line: Arc<Line>,
     gateway: Arc<Gateway>,
     meter: Meter,
     present: Mutex<Option<Present>>,
+    /// Which of its lives this process is, once it has one.
+    incarnation: Mutex<Option<Incarnation>>,
     /// Held while the cluster is founded.
     founding: tokio::sync::Mutex<()>,
 }
@@ -98,19 +103,28 @@ pub struct Ground {
 }
 
 impl Cluster {
-    /// Of the machine with this data folder, which is to listen for its peers at `listen`.
-    pub fn new(data: &Path, me: &str, listen: SocketAddr, gateway: Arc<Gateway>, meter: Meter) -> Cluster {
+    /// Of the machine with this data folder, which is to listen for its peers at `listen`, and to look for them where they are
+    /// known to be and at `hinted`.
+    pub fn new(
+        data: &Path,
+        me: &str,
+        (listen, hinted): (SocketAddr, Vec<SocketAddr>),
+        gateway: Arc<Gateway>,
+        meter: Meter,
+    ) -> Cluster {
         let hostname = hostname();
         let (home, line) = (Home::of(data), Arc::default());
         Cluster {
             me: me.to_owned(),
             hostname,
             listen,
+            hinted,
             home,
             line,
             gateway,
             meter,
             present: Mutex::default(),
+            incarnation: Mutex::default(),
             founding: tokio::sync::Mutex::default(),
         }
     }
@@ -130,6 +144,36 @@ impl Cluster {
             return Ok((Start::Force, AMONG_OTHERS));
         }
         Ok(if has_others { (Start::Join, AMONG_OTHERS) } else { (Start::Found, Timing::default()) })
+    }
+
+    /// Begins another life of this machine, unless one goes on elsewhere. Before its log is opened: who has a twin must not
+    /// vote. A process that takes over from another on this machine need not ask.
+    pub async fn begin(&self) -> Result<(), BootError> {
+        let Some(standing) = self.home.standing()? else { return Ok(()) };
+        let life = self.life_as(twin::next(&self.home)?);
+        let places = Places::new(self.hinted.clone());
+        twin::look_for(&self.me, &standing, &life, &self.home.members()?, &places).await??;
+        self.live(life.incarnation)
+    }
+
+    fn live(&self, incarnation: Incarnation) -> Result<(), BootError> {
+        self.home.keep_incarnation(&incarnation)?;
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = Some(incarnation);
+        Ok(())
+    }
+
+    /// Which of its lives this process is, once it is one of several.
+    fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What this machine says of that to others.
+    fn life(&self) -> Option<Life> {
+        self.incarnation().map(|incarnation| self.life_as(incarnation))
+    }
+
+    fn life_as(&self, incarnation: Incarnation) -> Life {
+        Life { incarnation, addresses: addresses::reachable(self.listen), now_ms: world::clock::unix_ms() }
     }
 
     /// Where this machine stands, as its join token said.
@@ -197,8 +241,9 @@ impl Cluster {
     /// This machine as a member, known before or not.
     fn record(&self, before: Option<Member>, node: NodeId, fsync_p99_us: Option<u64>) -> Member {
         let (addresses, hostname) = (addresses::reachable(self.listen), self.hostname.clone());
+        let incarnation = self.incarnation();
         match before {
-            Some(before) => Member { addresses, hostname, fsync_p99_us, ..before },
+            Some(before) => Member { addresses, hostname, fsync_p99_us, incarnation, ..before },
             None => Member {
                 id: self.me.clone(),
                 node,
@@ -210,6 +255,7 @@ impl Cluster {
                 joined_ms: world::clock::unix_ms(),
                 fsync_p99_us,
                 revoked: false,
+                incarnation,
             },
         }
     }
@@ -222,14 +268,17 @@ impl Cluster {
         let peers = Peers::new(identity.clone(), revoked.clone(), patience, &self.meter);
         let met = self.home.members()?;
         self.line.know(&met);
-        met.iter().for_each(|member| peers.set_addresses(member.node, &member.addresses));
-        let circle = Circle::new(identity.node());
+        let places = Arc::new(Places::new(self.hinted.clone()));
+        let circle = Circle::new(identity.node(), Arc::clone(&places));
         circle.know(met.iter().filter(|member| !member.revoked));
+        met.iter().for_each(|member| peers.set_addresses(member.node, &places.of(member.node)));
         let (tell, heard) = watch::channel(Heard::default());
+        let found = heard.clone();
         let talk = Talk {
             me: identity.node(),
             socket,
             circle: Arc::clone(&circle),
+            peers: peers.clone(),
             addresses: addresses::reachable(self.listen),
             zone: self.zone()?.unwrap_or_default(),
             meter: self.meter.clone(),
@@ -237,19 +286,11 @@ impl Cluster {
         let exchange = gossip::exchange(identity.node(), Arc::clone(&circle), peers.clone(), heard.clone());
         self.line.lead(Some(peers.clone()));
         let Ground { group, space, soft, view, boxes } = ground.clone();
-        let cluster: ClusterId = standing.certificate.cluster.clone();
         let lessor = Arc::<Lessor>::default();
-        let desk = Desk {
-            me: self.me.clone(),
-            cluster,
-            group: group.clone(),
-            space: space.clone(),
-            soft: soft.clone(),
-            view: view.clone(),
-            boxes: Arc::clone(&boxes),
-            circle: Arc::clone(&circle),
-            lessor: Arc::clone(&lessor),
-        };
+        if self.incarnation().is_none() {
+            self.live(twin::next(&self.home)?)?;
+        }
+        let desk = self.desk(ground, standing.certificate.cluster.clone(), &peers, &circle, &lessor);
         let server =
             rpc::Server::serve(listener, identity.clone(), revoked.clone(), Arc::new(desk), patience, &self.meter)
                 .map_err(listen)?;
@@ -266,18 +307,85 @@ impl Cluster {
             meter: self.meter.clone(),
             home: self.home.clone(),
         };
-        let acquaintance =
-            Acquaintance { cluster: Arc::clone(self), peers: peers.clone(), circle, revoked, soft, view: view.clone() };
-        let tending = Tending { cluster: Arc::clone(self), identity, standing, peers, space, view, fsync_p99_us: None };
+        let acquaintance = Acquaintance {
+            cluster: Arc::clone(self),
+            peers: peers.clone(),
+            circle,
+            places: Arc::clone(&places),
+            revoked,
+            soft,
+            view: view.clone(),
+        };
+        tasks.extend(self.belong(ground, (standing, identity), &peers, places, found)?);
         tasks.extend([
             world::task::spawn("gossip", gossip::talk(talk, tell)),
             world::task::spawn("gossip keys", exchange),
             world::task::spawn("cluster keeper", keeper::run(keeper)),
             world::task::spawn("cluster acquaintance", acquaintance.keep()),
-            world::task::spawn("cluster membership", tending.keep()),
         ]);
         *self.present() = Some(Present { server, tasks });
         Ok(())
+    }
+
+    fn desk(
+        self: &Arc<Self>,
+        ground: &Ground,
+        cluster: ClusterId,
+        peers: &Peers,
+        circle: &Arc<Circle>,
+        lessor: &Arc<Lessor>,
+    ) -> Desk {
+        let Ground { group, space, soft, view, boxes } = ground.clone();
+        let witness = Witness::new(Arc::clone(self), peers.clone(), view.clone(), Arc::clone(&circle.places));
+        let (circle, lessor) = (Arc::clone(circle), Arc::clone(lessor));
+        Desk { me: self.me.clone(), cluster, group, space, soft, view, boxes, circle, lessor, witness }
+    }
+
+    /// Stays a member that others know, and finds the others.
+    fn belong(
+        self: &Arc<Self>,
+        ground: &Ground,
+        (standing, identity): (Standing, Identity),
+        peers: &Peers,
+        places: Arc<Places>,
+        heard: Receiver<Heard>,
+    ) -> Result<[Task; 3], BootError> {
+        let Ground { space, view, .. } = ground.clone();
+        let (share, secret) = watch::channel(self.home.discovery()?);
+        let discovery = Discovery {
+            me: identity.node(),
+            listen: self.listen,
+            places,
+            peers: peers.clone(),
+            heard,
+            secret,
+            meter: self.meter.clone(),
+        };
+        let (own, own_clock) = watch::channel(None);
+        let clocks = clocks::Clocks {
+            me: self.me.clone(),
+            peers: peers.clone(),
+            authority: standing.certificate.authority(),
+            home: self.home.clone(),
+            meter: self.meter.clone(),
+            own,
+        };
+        let tending = Tending {
+            cluster: Arc::clone(self),
+            identity,
+            standing,
+            peers: peers.clone(),
+            space,
+            view,
+            own_clock,
+            secret: share,
+            fsync_p99_us: None,
+        };
+        Ok([
+            world::task::spawn("cluster membership", tending.keep()),
+            world::task::spawn("cluster discovery", discovery.look()),
+            world::task::spawn("cluster clocks", clocks.compare()),
+        ])
     }
 
     /// Decides about roles while this machine leads, and takes up its own. Says who is to vote.
@@ -377,6 +485,7 @@ struct Acquaintance {
     cluster: Arc<Cluster>,
     peers: Peers,
     circle: Arc<Circle>,
+    places: Arc<Places>,
     revoked: Revoked,
     soft: Soft,
     view: View,
@@ -419,7 +528,7 @@ impl Acquaintance {
             stays
         });
         for (node, member) in others {
-            self.peers.set_addresses(node, &member.addresses);
+            self.peers.set_addresses(node, &self.places.of(node));
             followed.entry(node).or_insert_with(|| {
                 let (peers, id) = (self.peers.clone(), member.id.clone());
                 let follow = reports::follow(peers, node, id, self.soft.clone(), self.view.clone());
@@ -452,107 +561,6 @@ impl Acquaintance {
             self.soft.delete(&key::load(id));
         }
     }
-}
-
-/// Being a member: known by its present addresses, with a certificate that has not ended.
-struct Tending {
-    cluster: Arc<Cluster>,
-    identity: Identity,
-    standing: Standing,
-    peers: Peers,
-    space: Space,
-    view: View,
-    /// How fast its disk is, once that is known.
-    fsync_p99_us: Option<u64>,
-}
-
-impl Tending {
-    async fn keep(mut self) {
-        self.fsync_p99_us = self.measure_disk().await;
-        loop {
-            if let Err(error) = self.be_known().await {
-                tracing::debug!(%error, "this machine's record cannot be brought up to date yet");
-                tokio::time::sleep(TEND_AGAIN).await;
-                continue;
-            }
-            if entry::now_s() >= self.standing.certificate.renew_at_s()
-                && let Err(error) = self.renew().await
-            {
-                tracing::warn!(%error, "this machine's certificate cannot be renewed yet");
-            }
-            tokio::time::sleep(TEND).await;
-        }
-    }
-
-    /// As fast as its writes are, this machine may vote or not.
-    async fn measure_disk(&self) -> Option<u64> {
-        let folder = self.cluster.home.folder().to_owned();
-        match tokio::task::spawn_blocking(move || disk::fsync_p99_us(&folder)).await {
-            Ok(Ok(p99_us)) => {
-                let seconds = Duration::from_micros(p99_us).as_secs_f64();
-                let help = "99 of 100 writes were on the disk within this time when the node began.";
-                self.cluster.meter.gauge("bramble_cluster_fsync_p99_seconds", help, &[]).set(seconds);
-                Some(p99_us)
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "how fast this machine's disk writes cannot be measured: it gets no vote");
-                None
-            }
-            Err(_) => None,
-        }
-    }
-
-    async fn be_known(&self) -> Result<(), control::SpaceError> {
-        let me = &self.cluster.me;
-        let known = self.view.borrow().members.get(me).cloned();
-        let record = |before| self.cluster.record(before, self.identity.node(), self.fsync_p99_us);
-        let is_right = |known: &Member| {
-            let now = record(Some(known.clone()));
-            let is_as_fast = is_as_fast(known.fsync_p99_us, now.fsync_p99_us);
-            (&known.addresses, &known.hostname, is_as_fast) == (&now.addresses, &now.hostname, true)
-        };
-        if known.as_ref().is_some_and(is_right) {
-            return Ok(());
-        }
-        let at = key::member(me);
-        let stored = self.space.get(&at).await?;
-        let revision = stored.as_ref().map_or(0, |entry| entry.mod_revision);
-        let before: Option<Member> = stored.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-        let member = record(before);
-        let txn = Txn::new().when(Compare::mod_revision(&at, revision)).put_json(&at, &member);
-        self.space.commit(txn).await.map(drop)
-    }
-
-    /// Any member gives the next certificate, this one first: it has the same state of record.
-    async fn renew(&mut self) -> Result<(), Failure> {
-        let request = self.standing.key.request().map_err(internal)?;
-        let (node, cluster) = (self.identity.node(), self.standing.certificate.cluster.clone());
-        let mut told = entry::renew(&self.space, &cluster, Some(node), &request).await;
-        let others: Vec<NodeId> = self.view.borrow().members.values().map(|member| member.node).collect();
-        for other in others.into_iter().filter(|other| *other != node) {
-            if told.is_ok() {
-                break;
-            }
-            let asked = self.peers.call(other, RENEW, request.clone(), Terms::within(RENEWED_WITHIN)).await;
-            told = match asked {
-                Ok(answer) => serde_json::from_slice(&answer.bytes).map_err(internal),
-                Err(error) => Err(Failure::new(error.code(), error.to_string())),
-            };
-        }
-        let JoinAnswer { chain_pem, roots_pem, .. } = told?;
-        self.cluster.home.keep(&chain_pem, &roots_pem).map_err(internal)?;
-        if let Some(standing) = self.cluster.home.standing().map_err(internal)? {
-            self.identity.renew(standing.credentials().map_err(internal)?).map_err(internal)?;
-            self.standing = standing;
-        }
-        Ok(())
-    }
-}
-
-/// Whether a disk that was so fast still is, as far as votes go. What it takes a little longer or shorter is not written down.
-fn is_as_fast(before: Option<u64>, now: Option<u64>) -> bool {
-    let may_vote = |p99_us: Option<u64>| p99_us.is_some_and(|p99_us| p99_us <= membership::roles::FSYNC_P99_US_MAX);
-    before.is_some() == now.is_some() && may_vote(before) == may_vote(now)
 }
 
 fn internal(error: impl std::error::Error) -> Failure {

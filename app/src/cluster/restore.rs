@@ -133,6 +133,7 @@ fn become_member(
         joined_ms: world::clock::unix_ms(),
         fsync_p99_us: None,
         revoked: false,
+        incarnation: None,
     };
     members.push(member.clone());
     home.keep_members(&members)?;

@@ -156,7 +156,8 @@ fn nonce(number: u64) -> Nonce {
 
 #[cfg(test)]
 mod tests {
-    use super::{Seals, TICKET_BYTES};
+    use super::{HEAD_BYTES, Seals, TICKET_BYTES};
+    use proptest::prelude::*;
     use wire::identity::NodeId;
 
     fn pair() -> (Seals, Seals, NodeId, NodeId) {
@@ -201,6 +202,25 @@ mod tests {
         // Too old to be known, and as old as is known.
         for (at, expected) in [(6, false), (7, true), (7, false), (199, true), (135, false), (136, true), (198, true)] {
             assert_eq!(opened(at), expected, "{at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_and_disturb_nobody(
+            bytes in proptest::collection::vec(any::<u8>(), 0..1_400),
+            number in any::<u64>(),
+        ) {
+            let (mut here, mut there, _, bob) = pair();
+            let sealed = here.seal(bob, b"hello").expect("there is a key");
+            prop_assert_eq!(there.open(&bytes), None);
+            // With a head that is right but for the number, which somebody may have seen and counted on.
+            let mut like = sealed[..HEAD_BYTES - 8].to_vec();
+            like.extend(number.to_be_bytes());
+            like.extend(&bytes);
+            prop_assert_eq!(there.open(&like), None);
+            prop_assert!(there.open(&sealed).is_some());
+            prop_assert_eq!(here.accept(bob, &bytes), bytes.len() == TICKET_BYTES);
         }
     }
 

@@ -214,6 +214,12 @@ impl NodeCertificate {
         Ok(NodeCertificate { cluster, node, not_before_s, not_after_s, chain })
     }
 
+    /// Who signed it: the fingerprint of its authority's key, if that is in the chain.
+    pub fn authority(&self) -> Option<Fingerprint> {
+        let (_, parsed) = X509Certificate::from_der(self.chain.get(1)?).ok()?;
+        Some(Fingerprint::of_key(parsed.public_key().raw))
+    }
+
     /// As text, the machine's own first.
     pub fn pem(&self) -> String {
         self.chain.iter().map(|one| crate::authority::pem(one)).collect()
@@ -263,6 +269,7 @@ mod tests {
         let request = MachineKey::create().unwrap().request().unwrap();
         let certificate = authority.enrol(&cluster(), &request, None, NOW_S).unwrap();
         assert_eq!(certificate.not_after_s, NOW_S + 7 * DAY_S);
+        assert_eq!(certificate.authority(), Some(authority.fingerprint()));
         assert_eq!(certificate.not_before_s, NOW_S - DAY_S);
         assert_eq!(certificate.renew_at_s(), NOW_S + 7 * DAY_S - 7 * DAY_S / 3);
     }

@@ -356,6 +356,18 @@ pub struct Member {
     /// It was removed: its certificates count no more.
     #[serde(default)]
     pub revoked: bool,
+    /// Which of its lives was there last; `None` until it said so.
+    #[serde(default)]
+    pub incarnation: Option<Incarnation>,
+}
+
+/// One life of a machine: from a start of its program to the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// It grows with each, as the machine itself counts.
+    pub number: u64,
+    /// Two with one number are two machines.
+    pub word: String,
 }
 
 /// Addresses that are always the gateway's, whichever machine that is.

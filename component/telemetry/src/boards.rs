@@ -241,6 +241,21 @@ const BOARDS: &[Board] = &[
                     line("bramble_cluster_floating_failed", "{address} cannot be held"),
                 ],
             ),
+            panel(
+                "Clocks are off by",
+                Unit::Seconds,
+                &[line("bramble_cluster_clock_skew_seconds", "{host} {machine}")],
+            ),
+            panel(
+                "Announcements to the link",
+                Unit::PerSecond,
+                &[
+                    line("bramble_discovery_sent_total", "sent"),
+                    line("bramble_discovery_found_total", "members found"),
+                    line("bramble_discovery_refused_total", "refused"),
+                ],
+            ),
+            panel("Twins met", Unit::PerSecond, &[line("bramble_cluster_twins_met_total", "{machine}")]),
             panel("Roles changed", Unit::PerSecond, &[line("bramble_cluster_role_changes_total", "changes")]),
             panel(
                 "A write is on the disk within",

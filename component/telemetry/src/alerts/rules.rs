@@ -345,6 +345,32 @@ fn cluster() -> Vec<Rule> {
             unit: Unit::Count,
         },
         Rule {
+            name: "clock_skewed",
+            summary: "the clock of machine {machine} ({host}) is {value} from the others': set it, `timedatectl set-ntp true` \
+                      keeps it right; further off than hours, certificates do not count and it is cut off",
+            expression: Expression::Latest {
+                of: Select::all("bramble_cluster_clock_skew_seconds"),
+                within_ms: RECENT_MS,
+            },
+            by: &["machine", "host"],
+            holds: Holds::Above(2.0),
+            for_ms: MINUTE_MS,
+            unit: Unit::Seconds,
+        },
+        Rule {
+            name: "machine_twin",
+            summary: "two machines have the key of {machine}, met {value} times in ten minutes: one's data folder is a copy \
+                      of the other's; the log of the node names both addresses; give the copy a folder of its own",
+            expression: Expression::Growth {
+                of: Select::all("bramble_cluster_twins_met_total"),
+                over_ms: 10 * MINUTE_MS,
+            },
+            by: &["machine"],
+            holds: Holds::AtLeast(1.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
             name: "floating_address_lost",
             summary: "address {address} is nowhere: the gateway cannot hold it; its log says why, as a rule the program may not \
                       change addresses (setcap cap_net_admin,cap_net_raw+ep) or no interface is on that network",

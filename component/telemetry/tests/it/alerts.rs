@@ -205,6 +205,36 @@ fn a_core_that_computes_wrong_is_named_with_its_answer() {
 }
 
 #[test]
+fn a_machine_whose_clock_is_wrong() {
+    let mut bed = Bed::built_in();
+    let skew = |bed: &mut Bed, value| {
+        bed.set("bramble_cluster_clock_skew_seconds", &[("machine", "m1"), ("host", "pi")], value);
+    };
+    skew(&mut bed, 1.5);
+    bed.pass(60_000 + STEP_MS);
+    assert!(bed.changed().is_empty());
+    skew(&mut bed, 31_536_000.0);
+    bed.pass(60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+clock_skewed(pi,m1)"]);
+    skew(&mut bed, 0.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-clock_skewed(pi,m1)"]);
+}
+
+#[test]
+fn a_machine_that_is_there_twice() {
+    let mut bed = Bed::built_in();
+    let met = bed.meter.counter("bramble_cluster_twins_met_total", "T.", &[("machine", "m1")]);
+    bed.pass(STEP_MS);
+    assert!(bed.changed().is_empty());
+    met.inc();
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["+machine_twin(m1)"]);
+    bed.pass(10 * 60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["-machine_twin(m1)"]);
+}
+
+#[test]
 fn an_address_that_the_gateway_cannot_hold() {
     let mut bed = Bed::built_in();
     let failed = |bed: &mut Bed, value| bed.set("bramble_cluster_floating_failed", &[("address", "192.0.2.80")], value);
