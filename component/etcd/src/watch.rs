@@ -40,15 +40,33 @@ struct Stream {
     next_id: i64,
     /// Asks every watch to say when it has come as far as this revision.
     ring: watch::Sender<u64>,
-    /// Who has come how far.
-    arrived: (mpsc::Sender<u64>, mpsc::Receiver<u64>),
+    /// What watches have to say.
+    news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+    /// Watches there were so far.
+    count: u64,
     /// Revisions asked for, and how many watches are still to come there.
     awaited: Vec<(u64, usize)>,
 }
 
 struct Watching {
+    /// Tells it from an earlier one of the same id, of which there may still be news.
+    number: u64,
     task: Task,
     _held: Counted,
+}
+
+/// Of one watch.
+struct News {
+    id: i64,
+    number: u64,
+    what: What,
+}
+
+enum What {
+    /// It has sent everything up to this revision.
+    Arrived(u64),
+    /// It sends nothing more.
+    Over(WatchError),
 }
 
 /// A watch among all there are.
@@ -75,15 +93,7 @@ impl Drop for Counted {
 pub(crate) async fn serve(desk: Arc<Desk>, mut inflow: Inflow, out: Out) {
     let _held = Held::new(&desk.meters.streams);
     let mut closing = desk.closing.clone();
-    let mut stream = Stream {
-        desk,
-        out: out.clone(),
-        watches: BTreeMap::new(),
-        next_id: 0,
-        ring: watch::Sender::new(0),
-        arrived: mpsc::channel(QUEUE),
-        awaited: Vec::new(),
-    };
+    let mut stream = Stream::new(desk, out.clone());
     let mut is_open = true;
     loop {
         let done = tokio::select! {
@@ -93,7 +103,7 @@ pub(crate) async fn serve(desk: Arc<Desk>, mut inflow: Inflow, out: Out) {
                 Ok(None) => { is_open = false; Ok(()) }
                 Err(status) => Err(Some(status)),
             },
-            Some(revision) = stream.arrived.1.recv() => stream.came(revision).await,
+            Some(news) = stream.news.1.recv() => stream.hear(news).await,
             () = out.closed() => Err(None),
             () = closed(&mut closing) => Err(Some(status::stopped())),
         };
@@ -110,6 +120,19 @@ pub(crate) async fn serve(desk: Arc<Desk>, mut inflow: Inflow, out: Out) {
 }
 
 impl Stream {
+    fn new(desk: Arc<Desk>, out: Out) -> Stream {
+        Stream {
+            desk,
+            out,
+            watches: BTreeMap::new(),
+            next_id: 0,
+            ring: watch::Sender::new(0),
+            news: mpsc::channel(QUEUE),
+            count: 0,
+            awaited: Vec::new(),
+        }
+    }
+
     async fn request(&mut self, asked: WatchRequest) -> Result<(), Option<Status>> {
         match asked {
             WatchRequest { create_request: Some(asked), .. } => self.create(asked).await,
@@ -165,18 +188,21 @@ impl Stream {
         if from < oldest {
             return self.send(compacted(self.response(id), oldest)).await;
         }
+        self.count += 1;
+        let number = self.count;
         let one = Follower {
             desk: Arc::clone(&self.desk),
             id,
+            number,
             range,
             asked,
             watch,
             out: self.out.clone(),
             ring: self.ring.subscribe(),
-            arrived: self.arrived.0.clone(),
+            news: self.news.0.clone(),
         };
         let task = world::task::spawn("etcd watch", one.follow());
-        self.watches.insert(id, Watching { task, _held: held });
+        self.watches.insert(id, Watching { number, task, _held: held });
         Ok(())
     }
 
@@ -190,7 +216,6 @@ impl Stream {
     /// Once every watch has sent what happened up to now, the client is told how far that is.
     async fn progress(&mut self) -> Result<(), Option<Status>> {
         let revision = self.desk.space.revision();
-        self.watches.retain(|_, watching| !watching.task.is_finished());
         let last = self.awaited.last().map(|(revision, _)| *revision);
         if last == Some(revision) {
             return Ok(());
@@ -201,6 +226,25 @@ impl Stream {
         self.awaited.push((revision, self.watches.len()));
         self.ring.send_replace(revision);
         Ok(())
+    }
+
+    async fn hear(&mut self, News { id, number, what }: News) -> Result<(), Option<Status>> {
+        if self.watches.get(&id).is_none_or(|watching| watching.number != number) {
+            return Ok(());
+        }
+        match what {
+            What::Arrived(revision) => self.came(revision).await,
+            What::Over(error) => {
+                // Before its client is told: it may ask for the same again at once.
+                self.watches.remove(&id);
+                let oldest = match error {
+                    WatchError::Compacted { at } => at,
+                    WatchError::Lagged => self.desk.space.compacted() + 1,
+                    WatchError::Closed => return Err(Some(status::stopped())),
+                };
+                self.send(compacted(self.response(id), oldest)).await
+            }
+        }
     }
 
     async fn came(&mut self, arrived: u64) -> Result<(), Option<Status>> {
@@ -227,12 +271,13 @@ fn compacted(answer: WatchResponse, oldest: u64) -> WatchResponse {
 struct Follower {
     desk: Arc<Desk>,
     id: i64,
+    number: u64,
     range: Range,
     asked: WatchCreateRequest,
     watch: control::Watch,
     out: Out,
     ring: watch::Receiver<u64>,
-    arrived: mpsc::Sender<u64>,
+    news: mpsc::Sender<News>,
 }
 
 impl Follower {
@@ -246,11 +291,14 @@ impl Follower {
                 biased;
                 events = self.watch.next() => match events {
                     Ok(events) => self.tell(events).await,
-                    Err(error) => return self.end(&error).await,
+                    Err(error) => {
+                        self.say(What::Over(error)).await;
+                        return;
+                    }
                 },
                 Ok(()) = self.ring.changed() => {
                     let revision = *self.ring.borrow_and_update();
-                    self.arrived.send(revision).await.is_ok()
+                    self.say(What::Arrived(revision)).await
                 }
                 _ = progress.tick(), if self.asked.progress_notify => {
                     let answer = self.response(self.watch.position().saturating_sub(1));
@@ -267,17 +315,9 @@ impl Follower {
         WatchResponse { header: Some(self.desk.header(revision)), watch_id: self.id, ..Default::default() }
     }
 
-    async fn end(&self, error: &WatchError) {
-        let answer = match error {
-            WatchError::Compacted { at } => Ok(compacted(self.response(self.desk.space.revision()), *at)),
-            WatchError::Lagged => {
-                let oldest = self.desk.space.compacted() + 1;
-                Ok(compacted(self.response(self.desk.space.revision()), oldest))
-            }
-            WatchError::Closed => Err(status::stopped()),
-        };
-        // Nobody to tell is as good as told.
-        let _ = self.out.send(answer).await;
+    /// False when the stream is gone.
+    async fn say(&self, what: What) -> bool {
+        self.news.send(News { id: self.id, number: self.number, what }).await.is_ok()
     }
 
     async fn tell(&self, events: Vec<control::Event>) -> bool {
@@ -329,5 +369,54 @@ fn told(event: control::Event, prev_kv: Option<KeyValue>) -> Event {
             let kv = KeyValue { key, mod_revision, ..KeyValue::default() };
             Event { kind: One(EventType::Delete), kv: Some(kv), prev_kv }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::Standing;
+    use crate::meters::Meters;
+    use control::{Space, Txn};
+    use meter::Meter;
+
+    type Answers = mpsc::Receiver<Result<WatchResponse, Status>>;
+
+    fn stream(space: &Space) -> (Stream, Answers) {
+        let (_, closing) = watch::channel(false);
+        let stands = Box::new(Standing::default);
+        let desk = Desk::new(space.clone(), Meters::new(&Meter::new()), closing, stands);
+        let (out, answers) = mpsc::channel(QUEUE);
+        (Stream::new(Arc::new(desk), out), answers)
+    }
+
+    async fn create(stream: &mut Stream, watch_id: i64, start_revision: i64) {
+        let asked = WatchCreateRequest { key: Arc::from(*b"k"), watch_id, start_revision, ..Default::default() };
+        stream.create(asked).await.expect("it is taken");
+    }
+
+    /// Changes more than the history keeps.
+    async fn forget(space: &Space) {
+        for number in 0..100 {
+            let txn = (0..128).fold(Txn::new(), |txn, key| txn.put(format!("etcd/{key}"), vec![number]));
+            space.commit(txn).await.expect("it is written");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_by_itself_leaves_its_place() {
+        let space = Space::ephemeral();
+        forget(&space).await;
+        let (mut stream, mut answers) = stream(&space);
+        for _ in 0..3 {
+            create(&mut stream, 7, 2).await;
+            let created = answers.recv().await.expect("an answer").expect("no failure");
+            assert!(created.created && !created.canceled, "{created:?}");
+            let news = stream.news.1.recv().await.expect("it ends");
+            stream.hear(news).await.expect("its client is told");
+            let ended = answers.recv().await.expect("an answer").expect("no failure");
+            assert!(ended.canceled && ended.compact_revision > 2 && ended.watch_id == 7, "{ended:?}");
+        }
+        assert_eq!(stream.desk.watches.load(Ordering::Relaxed), 0);
     }
 }
