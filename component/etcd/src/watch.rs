@@ -44,13 +44,15 @@ struct Stream {
     news: (mpsc::Sender<News>, mpsc::Receiver<News>),
     /// Watches there were so far.
     count: u64,
-    /// Revisions asked for, and how many watches are still to come there.
-    awaited: Vec<(u64, usize)>,
+    /// The newest revision the client wants to know is sent by all watches; what it asked before is part of it.
+    awaited: Option<u64>,
 }
 
 struct Watching {
     /// Tells it from an earlier one of the same id, of which there may still be news.
     number: u64,
+    /// It has sent everything up to this revision, as far as it has said.
+    arrived: u64,
     task: Task,
     _held: Counted,
 }
@@ -129,7 +131,7 @@ impl Stream {
             ring: watch::Sender::new(0),
             news: mpsc::channel(QUEUE),
             count: 0,
-            awaited: Vec::new(),
+            awaited: None,
         }
     }
 
@@ -202,7 +204,7 @@ impl Stream {
             news: self.news.0.clone(),
         };
         let task = world::task::spawn("etcd watch", one.follow());
-        self.watches.insert(id, Watching { number, task, _held: held });
+        self.watches.insert(id, Watching { number, arrived: 0, task, _held: held });
         Ok(())
     }
 
@@ -210,30 +212,32 @@ impl Stream {
         let Some(watching) = self.watches.remove(&asked.watch_id) else { return Ok(()) };
         // After this nothing more is sent of it.
         watching.task.cancel().await;
-        self.send(WatchResponse { canceled: true, ..self.response(asked.watch_id) }).await
+        self.send(WatchResponse { canceled: true, ..self.response(asked.watch_id) }).await?;
+        self.tell_progress().await
     }
 
     /// Once every watch has sent what happened up to now, the client is told how far that is.
     async fn progress(&mut self) -> Result<(), Option<Status>> {
         let revision = self.desk.space.revision();
-        let last = self.awaited.last().map(|(revision, _)| *revision);
-        if last == Some(revision) {
-            return Ok(());
-        }
-        if self.watches.is_empty() {
-            return self.send(self.response(-1)).await;
-        }
-        self.awaited.push((revision, self.watches.len()));
+        self.awaited = Some(revision);
         self.ring.send_replace(revision);
-        Ok(())
+        self.tell_progress().await
+    }
+
+    /// Tells it as soon as it is so: with the last watch to arrive, and when one that had not is gone.
+    async fn tell_progress(&mut self) -> Result<(), Option<Status>> {
+        let has_come = |revision: &u64| self.watches.values().all(|watching| watching.arrived >= *revision);
+        let Some(revision) = self.awaited.take_if(|revision| has_come(revision)) else { return Ok(()) };
+        let header = Some(self.desk.header(revision));
+        self.send(WatchResponse { header, watch_id: -1, ..Default::default() }).await
     }
 
     async fn hear(&mut self, News { id, number, what }: News) -> Result<(), Option<Status>> {
-        if self.watches.get(&id).is_none_or(|watching| watching.number != number) {
+        let Some(watching) = self.watches.get_mut(&id).filter(|watching| watching.number == number) else {
             return Ok(());
-        }
+        };
         match what {
-            What::Arrived(revision) => self.came(revision).await,
+            What::Arrived(revision) => watching.arrived = revision,
             What::Over(error) => {
                 // Before its client is told: it may ask for the same again at once.
                 self.watches.remove(&id);
@@ -242,24 +246,10 @@ impl Stream {
                     WatchError::Lagged => self.desk.space.compacted() + 1,
                     WatchError::Closed => return Err(Some(status::stopped())),
                 };
-                self.send(compacted(self.response(id), oldest)).await
+                self.send(compacted(self.response(id), oldest)).await?;
             }
         }
-    }
-
-    async fn came(&mut self, arrived: u64) -> Result<(), Option<Status>> {
-        for (revision, missing) in &mut self.awaited {
-            if *revision <= arrived {
-                *missing = missing.saturating_sub(1);
-            }
-        }
-        while let Some((revision, 0)) = self.awaited.first().copied() {
-            self.awaited.remove(0);
-            let mut answer = self.response(-1);
-            answer.header = Some(self.desk.header(revision));
-            self.send(answer).await?;
-        }
-        Ok(())
+        self.tell_progress().await
     }
 }
 
@@ -284,10 +274,10 @@ impl Follower {
     /// Sends what happens until nobody takes it. May be cancelled anywhere.
     async fn follow(mut self) {
         let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
-        self.ring.mark_unchanged();
+        let mut said = 0;
         loop {
             let went_on = tokio::select! {
-                // First: whoever rings wants to know what was sent before.
+                // First: what there is to send is sent before anything is said of it.
                 biased;
                 events = self.watch.next() => match events {
                     Ok(events) => self.tell(events).await,
@@ -296,8 +286,13 @@ impl Follower {
                         return;
                     }
                 },
-                Ok(()) = self.ring.changed() => {
-                    let revision = *self.ring.borrow_and_update();
+                // Never a change alone: one that came before the first look counts too.
+                Some(revision) = rung(&mut self.ring, said) => {
+                    // The space may be further than its watches were told; then there is something to send first.
+                    if self.watch.position() <= revision {
+                        continue;
+                    }
+                    said = revision;
                     self.say(What::Arrived(revision)).await
                 }
                 _ = progress.tick(), if self.asked.progress_notify => {
@@ -349,6 +344,11 @@ impl Follower {
         answer.events = events;
         self.out.send(Ok(answer)).await.is_ok()
     }
+}
+
+/// Waits until a revision after `said` is asked for; `None` when nobody can ask any more.
+async fn rung(ring: &mut watch::Receiver<u64>, said: u64) -> Option<u64> {
+    ring.wait_for(|asked| *asked > said).await.ok().map(|asked| *asked)
 }
 
 fn told(event: control::Event, prev_kv: Option<KeyValue>) -> Event {
@@ -418,5 +418,72 @@ mod tests {
             assert!(ended.canceled && ended.compact_revision > 2 && ended.watch_id == 7, "{ended:?}");
         }
         assert_eq!(stream.desk.watches.load(Ordering::Relaxed), 0);
+    }
+
+    async fn write(space: &Space) -> u64 {
+        space.commit(Txn::new().put("etcd/other", *b"1")).await.expect("it is written").revision
+    }
+
+    /// Has the stream hear that watch `id` has come to `revision`.
+    async fn arrives(stream: &mut Stream, id: i64, revision: u64) {
+        let number = stream.watches[&id].number;
+        stream.hear(News { id, number, what: What::Arrived(revision) }).await.expect("it is taken");
+    }
+
+    /// What progress was told since.
+    fn progress(answers: &mut Answers) -> Vec<i64> {
+        let all = std::iter::from_fn(|| answers.try_recv().ok()).map(|answer| answer.expect("no failure"));
+        all.filter(|answer| answer.watch_id == -1).filter_map(|answer| Some(answer.header?.revision)).collect()
+    }
+
+    #[tokio::test]
+    async fn progress_is_told_when_every_watch_has_come_there() {
+        let space = Space::ephemeral();
+        let (mut stream, mut answers) = stream(&space);
+        create(&mut stream, 1, 0).await;
+        create(&mut stream, 2, 0).await;
+        let first = write(&space).await;
+        stream.progress().await.expect("it is taken");
+        arrives(&mut stream, 1, first).await;
+        let second = write(&space).await;
+        stream.progress().await.expect("it is taken");
+        arrives(&mut stream, 1, second).await;
+        assert!(progress(&mut answers).is_empty(), "the second watch has sent nothing");
+        arrives(&mut stream, 2, first).await;
+        assert!(progress(&mut answers).is_empty(), "nor what came after");
+        arrives(&mut stream, 2, second).await;
+        assert_eq!(progress(&mut answers), [signed(second)], "both have, and it is told once");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_gone_is_not_waited_for() {
+        let space = Space::ephemeral();
+        let (mut stream, mut answers) = stream(&space);
+        create(&mut stream, 1, 0).await;
+        create(&mut stream, 2, 0).await;
+        let revision = write(&space).await;
+        stream.progress().await.expect("it is taken");
+        arrives(&mut stream, 1, revision).await;
+        let stale = stream.watches[&2].number;
+        stream.cancel(&WatchCancelRequest { watch_id: 2 }).await.expect("it is taken");
+        assert_eq!(progress(&mut answers), [signed(revision)]);
+        create(&mut stream, 2, 0).await;
+        stream.progress().await.expect("it is taken");
+        stream.hear(News { id: 2, number: stale, what: What::Arrived(revision) }).await.expect("it is taken");
+        assert!(progress(&mut answers).is_empty(), "what the first of this id said is not the second's");
+        stream.hear(News { id: 2, number: stale + 1, what: What::Over(WatchError::Lagged) }).await.expect("it is taken");
+        assert_eq!(progress(&mut answers), [signed(revision)], "nor is one waited for that has ended");
+    }
+
+    #[tokio::test]
+    async fn a_watch_hears_what_was_asked_before_it_ran() {
+        let space = Space::ephemeral();
+        let (mut stream, mut answers) = stream(&space);
+        let revision = write(&space).await;
+        create(&mut stream, 1, 0).await;
+        stream.progress().await.expect("it is taken");
+        let news = stream.news.1.recv().await.expect("it says how far it has come");
+        stream.hear(news).await.expect("it is taken");
+        assert_eq!(progress(&mut answers), [signed(revision)]);
     }
 }
