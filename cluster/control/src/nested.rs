@@ -20,6 +20,25 @@ pub(crate) fn check(compares: &[Compare], success: &[Operation], failure: &[Oper
     distinct(failure).map(drop)
 }
 
+/// The ranges a transaction may look at: those of its compares, and of either branch.
+pub(crate) fn ranges(compares: &[Compare], success: &[Operation], failure: &[Operation]) -> Vec<Range> {
+    let compared = compares.iter().filter_map(|compare| Some((compare.key.clone(), compare.end.clone()?)));
+    let mut all = compared.map(|(start, end)| Range { start, end }).collect::<Vec<_>>();
+    for operation in success.iter().chain(failure) {
+        match operation {
+            Operation::Range { range, .. } | Operation::DeleteRange { range, .. } => all.push(range.clone()),
+            Operation::Nested(nested) => all.extend(ranges(&nested.compares, &nested.success, &nested.failure)),
+            Operation::Put { .. }
+            | Operation::Replace { .. }
+            | Operation::Delete { .. }
+            | Operation::DeletePrefix { .. }
+            | Operation::Get { .. }
+            | Operation::List { .. } => {}
+        }
+    }
+    all
+}
+
 #[derive(Default)]
 struct Sum {
     bytes: usize,

@@ -6,6 +6,7 @@ use crate::board::Board;
 use crate::command::{Answer, Command, Question, Refusal, Reply};
 use crate::keyspace::{CLIENTS_BYTES_MAX, Keyspace, LIVE_BYTES_MAX};
 use crate::meters::Commits;
+use crate::txn::RANGED_KEYS_MAX;
 use crate::watch::Keys;
 use crate::{Committed, Entry, Listing, Range, RangeError, Ranged, SpaceError, Txn, Watch};
 use std::sync::{Arc, OnceLock};
@@ -101,6 +102,7 @@ impl Space {
     /// [`SpaceError`]; [`SpaceError::is_temporary`] says whether trying again may help.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, SpaceError> {
         txn.check()?;
+        self.check_ranges(&txn)?;
         let began = world::clock::monotonic();
         let ended = self.commit_checked(txn).await;
         if let Some(commits) = self.inner.commits.get() {
@@ -116,9 +118,18 @@ impl Space {
     /// As [`Space::commit`]; one that would change something is refused.
     pub async fn look(&self, txn: Txn) -> Result<Committed, SpaceError> {
         txn.check()?;
+        self.check_ranges(&txn)?;
         self.inner.proposer.barrier().await?;
         let state = self.inner.keyspace.board().read();
         state.look(&txn.compares, txn.success, txn.failure).map_err(refused)
+    }
+
+    /// Whether a transaction's ranges hold few enough keys, as far as this member knows. Before it is proposed and never
+    /// while it is applied: members of other versions have to decide alike.
+    fn check_ranges(&self, txn: &Txn) -> Result<(), SpaceError> {
+        let ranges = txn.ranges();
+        let is_too_many = ranges.len() > 1 && self.inner.keyspace.board().read().has_more(&ranges, RANGED_KEYS_MAX);
+        if is_too_many { Err(SpaceError::TooManyKeys { max: RANGED_KEYS_MAX }) } else { Ok(()) }
     }
 
     async fn commit_checked(&self, txn: Txn) -> Result<Committed, SpaceError> {

@@ -365,11 +365,10 @@ impl State {
                     grows.put(key, value.as_deref().unwrap_or_default());
                     grows.answer_bytes += stored.filter(|_| *tell).map_or(0, |stored| cost(key, &stored.value));
                 }
-                Operation::Range { range, limit } => grows.answer_bytes += self.range_bytes(range, *limit),
-                Operation::DeleteRange { range, tell } => {
-                    grows.answer_bytes += if *tell { self.range_bytes(range, usize::MAX) } else { 0 };
-                }
-                Operation::Delete { .. }
+                Operation::Range { range, limit } => self.tells(range, *limit, grows),
+                Operation::DeleteRange { range, tell: true } => self.tells(range, usize::MAX, grows),
+                Operation::DeleteRange { tell: false, .. }
+                | Operation::Delete { .. }
                 | Operation::DeletePrefix { .. }
                 | Operation::Get { .. }
                 | Operation::List { .. }
@@ -379,9 +378,19 @@ impl State {
         None
     }
 
-    fn range_bytes(&self, range: &Range, limit: usize) -> usize {
-        let entries = self.live.range::<str, _>(range.bounds()).take(limit);
-        entries.map(|(key, stored)| cost(key, &stored.value)).sum()
+    /// Adds what is told of a range. Past the bound it is refused, however much more there is.
+    fn tells(&self, range: &Range, limit: usize, grows: &mut Growth) {
+        for (key, stored) in self.live.range::<str, _>(range.bounds()).take(limit) {
+            if grows.answer_bytes > self.limits.answer_bytes {
+                return;
+            }
+            grows.answer_bytes += cost(key, &stored.value);
+        }
+    }
+
+    /// Whether ranges hold more than `max` keys together, a key counted as often as it is in one.
+    pub(crate) fn has_more(&self, ranges: &[Range], max: usize) -> bool {
+        ranges.iter().flat_map(|range| self.live.range::<str, _>(range.bounds())).nth(max).is_some()
     }
 
     fn holds(&self, compare: &Compare) -> bool {

@@ -109,6 +109,55 @@ async fn a_compare_holds_over_a_range_or_as_for_nothing() {
 }
 
 #[tokio::test]
+async fn ranges_of_one_transaction_hold_so_many_keys_together_and_no_more() {
+    const KEYS: usize = 8_192;
+    let space = Space::ephemeral();
+    for start in (0..KEYS).step_by(128) {
+        let txn = (start..start + 128).fold(Txn::new(), |txn, key| txn.put(format!("k{key:04}"), *b""));
+        space.commit(txn).await.unwrap();
+    }
+    let all = || range("k", "l");
+    let count = || Operation::Range { range: all(), limit: 0 };
+    let compare = Compare {
+        key: all().start,
+        end: Some(all().end),
+        relation: Relation::Greater,
+        target: Target::Version(0),
+    };
+    let within = |nested: Nested| Operation::Nested(Box::new(nested));
+    let times = control::RANGED_KEYS_MAX / KEYS;
+    let as_many = (1..times).fold(Txn::new().when(compare.clone()), |txn, _| txn.and(count()));
+    let outcomes = space.look(as_many.clone()).await.unwrap().outcomes;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Ranged { count: 8_192, .. })));
+    space.commit(as_many.clone()).await.expect("as many as there may be");
+    for one_more in [
+        count(),
+        Operation::DeleteRange { range: Range::key("k0000"), tell: false },
+        within(Nested { compares: vec![compare], ..Nested::default() }),
+        within(Nested { failure: vec![count()], ..Nested::default() }),
+    ] {
+        let many = as_many.clone().otherwise(one_more);
+        let refused = (space.look(many.clone()).await, space.commit(many).await);
+        let (Err(SpaceError::TooManyKeys { .. }), Err(SpaceError::TooManyKeys { .. })) = refused else {
+            panic!("{refused:?}")
+        };
+    }
+    space.commit(Txn::new().and(Operation::DeleteRange { range: all(), tell: false })).await.expect("one range may be all");
+}
+
+#[tokio::test]
+async fn a_missing_lease_is_told_before_an_answer_that_is_too_large() {
+    let space = Space::ephemeral();
+    for key in 0..4 {
+        space.commit(Txn::new().put(format!("k{key}"), vec![0; control::VALUE_BYTES_MAX])).await.unwrap();
+    }
+    let large = Txn::new().and(Operation::Range { range: range("k", "l"), limit: usize::MAX });
+    assert!(matches!(space.commit(large.clone()).await, Err(SpaceError::AnswerTooLarge { .. })));
+    let missing = space.commit(large.put_leased("a", *b"", 7)).await;
+    assert!(matches!(missing, Err(SpaceError::LeaseNotFound { id: 7 })), "{missing:?}");
+}
+
+#[tokio::test]
 async fn what_others_keep_is_apart_and_bounded() {
     let space = Space::ephemeral();
     let mut own = space.watch_own(space.revision() + 1);
