@@ -186,11 +186,6 @@ impl Space {
         }
     }
 
-    /// A key as it was before `revision`; `None` where there was none, and where that is no longer known.
-    pub fn before(&self, key: &str, revision: u64) -> Option<Entry> {
-        self.inner.keyspace.board().read().as_of(key, revision.saturating_sub(1)).flatten()
-    }
-
     /// What changed at this revision and before can no longer be watched.
     pub fn compacted(&self) -> u64 {
         self.inner.keyspace.board().read().compacted

@@ -279,7 +279,7 @@ impl Follower {
             let went_on = tokio::select! {
                 // First: what there is to send is sent before anything is said of it.
                 biased;
-                events = self.watch.next() => match events {
+                events = changes(&mut self.watch, self.asked.prev_kv) => match events {
                     Ok(events) => self.tell(events).await,
                     Err(error) => {
                         self.say(What::Over(error)).await;
@@ -315,17 +315,16 @@ impl Follower {
         self.news.send(News { id: self.id, number: self.number, what }).await.is_ok()
     }
 
-    async fn tell(&self, events: Vec<control::Event>) -> bool {
+    async fn tell(&self, events: Vec<(control::Event, Option<Entry>)>) -> bool {
         let mut batch = Vec::new();
         let (mut bytes, mut last) = (0, 0);
-        for event in events.into_iter().filter(|event| self.wants(event)) {
+        for (event, before) in events.into_iter().filter(|(event, _)| self.wants(event)) {
             if bytes > BATCH_BYTES && event.revision != last && !self.send(std::mem::take(&mut batch)).await {
                 return false;
             }
             bytes = if batch.is_empty() { 0 } else { bytes };
             last = event.revision;
-            let prev_kv = if self.asked.prev_kv { self.desk.space.before(&event.key, event.revision) } else { None };
-            let event = told(event, prev_kv.map(key_value));
+            let event = told(event, before.map(key_value));
             let size = |kv: &Option<KeyValue>| kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
             bytes += size(&event.kv) + size(&event.prev_kv);
             batch.push(event);
@@ -349,6 +348,17 @@ impl Follower {
 /// Waits until a revision after `said` is asked for; `None` when nobody can ask any more.
 async fn rung(ring: &mut watch::Receiver<u64>, said: u64) -> Option<u64> {
     ring.wait_for(|asked| *asked > said).await.ok().map(|asked| *asked)
+}
+
+/// The next changes, and what was before each where that is wanted.
+async fn changes(
+    watch: &mut control::Watch,
+    prev_kv: bool,
+) -> Result<Vec<(control::Event, Option<Entry>)>, WatchError> {
+    if prev_kv {
+        return watch.next_with_before().await;
+    }
+    Ok(watch.next().await?.into_iter().map(|event| (event, None)).collect())
 }
 
 fn told(event: control::Event, prev_kv: Option<KeyValue>) -> Event {

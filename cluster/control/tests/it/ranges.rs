@@ -182,6 +182,46 @@ async fn what_others_keep_is_apart_and_bounded() {
     assert_eq!(space.clients_bytes().0, 0);
 }
 
+#[tokio::test]
+async fn what_is_not_read_of_the_past_need_not_be_known() {
+    let space = Space::ephemeral();
+    space.commit(Txn::new().put("a", *b"old").put("b", *b"old")).await.unwrap();
+    let mut number = 0u32;
+    while space.compacted() < 3 {
+        number += 1;
+        let txn = (0..100).fold(Txn::new(), |txn, key| txn.put(format!("other/{key}"), number.to_le_bytes()));
+        space.commit(txn).await.unwrap();
+    }
+    let revision = space.revision();
+    space.commit(Txn::new().put("b", *b"new")).await.unwrap();
+    let read = |limit| space.range_local(&range("a", "c"), limit, Some(revision));
+    assert_eq!(read(2), Err(RangeError::Compacted), "what was in b is gone");
+    assert_eq!(read(1).map(|found| (found.entries.len(), found.count)), Ok((1, 2)), "that it was there is not");
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_was_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn world::disk::Disk> = Arc::new(world::disk::Real);
+    let machine = crate::replicated::alone(Arc::clone(&disk), directory.path()).await;
+    let first = machine.space.commit(Txn::new().put("k", *b"1")).await.unwrap().revision;
+    machine.space.commit(Txn::new().put("other", *b"1").put("k", *b"2")).await.unwrap();
+    machine.space.commit(Txn::new().delete("k")).await.unwrap();
+    machine.space.commit(Txn::new().put("k", *b"3")).await.unwrap();
+    let expected = [None, Some(b"1".to_vec()), Some(b"2".to_vec()), None];
+    assert_eq!(before(&machine.space, first).await, expected);
+    machine.close().await;
+    crate::replicated::released(disk.as_ref(), directory.path()).await;
+    let machine = crate::replicated::alone(disk, directory.path()).await;
+    assert_eq!(before(&machine.space, first).await, expected, "after a restart too");
+    machine.close().await;
+}
+
+async fn before(space: &Space, from: u64) -> Vec<Option<Vec<u8>>> {
+    let changes = space.watch("k", from).next_with_before().await.unwrap();
+    changes.into_iter().map(|(_, before)| before.map(|entry| entry.value.to_vec())).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -211,6 +251,10 @@ proptest! {
                 let found: BTreeMap<String, u64> =
                     found.entries.into_iter().map(|entry| (entry.key, entry.mod_revision)).collect();
                 assert_eq!(found, model, "as of {revision}");
+                let some = space.range_local(&range("k", "l"), 2, Some(revision)).unwrap();
+                let names: Vec<String> = some.entries.into_iter().map(|entry| entry.key).collect();
+                assert_eq!(names, model.keys().take(2).cloned().collect::<Vec<_>>(), "in order, as of {revision}");
+                assert_eq!(some.count, model.len() as u64, "all are counted");
             }
             let future = space.range_local(&range("k", "l"), 1, Some(space.revision() + 1));
             assert_eq!(future, Err(RangeError::Future));

@@ -72,7 +72,7 @@ async fn one_machine_keeps_everything_over_restarts_in_order_and_not() {
 }
 
 /// Waits for the tasks of a closed or dropped machine to end, and with them its hold on the files.
-async fn released(disk: &dyn Disk, directory: &Path) {
+pub(crate) async fn released(disk: &dyn Disk, directory: &Path) {
     let free = |name: &str| disk.open(&directory.join(name)).unwrap().try_lock().unwrap();
     while !["log/lock", "state/space.redb"].into_iter().all(free) {
         tokio::task::yield_now().await;
