@@ -24,6 +24,8 @@ pub const READ_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often a member with leases looks whether it has become the leader, and a failed revocation is repeated.
 const LEASE_LOOK: Duration = Duration::from_secs(1);
+/// Leases ended at once: the group makes one write of them, and leaves room for others' proposals.
+const ENDING_MAX: usize = 256;
 /// How long a member waits to have applied what its leader has acknowledged; then the caller may read a little early.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -355,16 +357,19 @@ impl Inner {
         let Some(term) = term else { return Ok(0) };
         let due = self.keyspace.deadlines().due(now);
         let mut ended = 0;
-        for id in due {
+        for some in due.chunks(ENDING_MAX) {
             // It may have been renewed while others were ended.
-            if !self.keyspace.deadlines().end(id, now) {
-                continue;
+            let over = some.iter().copied().filter(|id| self.keyspace.deadlines().end(*id, now));
+            let ends = over.map(|id| async move { (id, self.end(id, term).await) });
+            let mut failed = None;
+            for (id, end) in futures::future::join_all(ends).await {
+                match end {
+                    Ok(_) => ended += 1,
+                    Err(SpaceError::LeaseNotFound { .. }) => self.keyspace.deadlines().forget(id),
+                    Err(error) => failed = Some(error),
+                }
             }
-            match self.end(id, term).await {
-                Ok(_) => ended += 1,
-                Err(SpaceError::LeaseNotFound { .. }) => self.keyspace.deadlines().forget(id),
-                Err(error) => return Err(error),
-            }
+            failed.map_or(Ok(()), Err)?;
         }
         Ok(ended)
     }

@@ -106,6 +106,27 @@ async fn many_writers_on_one_machine_share_syncs() {
 }
 
 #[tokio::test]
+async fn leases_that_end_together_share_syncs() {
+    let disk = Simulated::new(1);
+    let machine = alone(Arc::new(disk.clone()), Path::new("/data")).await;
+    let mut grants = tokio::task::JoinSet::new();
+    for number in 0..1_000u64 {
+        let space = machine.space.clone();
+        grants.spawn(async move {
+            let lease = space.grant(60_000).await.unwrap();
+            space.commit(Txn::new().put_leased(format!("held/{number}"), *b"1", lease)).await.unwrap();
+        });
+    }
+    grants.join_all().await;
+    let before = disk.syncs();
+    let later = world::clock::monotonic() + std::time::Duration::from_secs(120);
+    assert_eq!(machine.space.expire_leases(later).await.unwrap(), 1_000);
+    assert!(machine.space.list("held/").await.unwrap().entries.is_empty());
+    assert!(disk.syncs() - before < 100, "{} syncs for 1,000 leases", disk.syncs() - before);
+    machine.close().await;
+}
+
+#[tokio::test]
 async fn a_full_disk_is_told_with_advice_and_reading_goes_on() {
     let disk = Simulated::new(1);
     let machine = alone(Arc::new(disk.clone()), Path::new("/data")).await;
