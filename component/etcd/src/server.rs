@@ -18,10 +18,12 @@ use meter::{Held, Meter, Registration};
 use serde_json::json;
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::Cursor;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use world::task::Task;
@@ -101,18 +103,20 @@ async fn accept(listener: TcpListener, desk: Arc<Desk>) {
     }
 }
 
-async fn serve(desk: Arc<Desk>, stream: TcpStream) {
+async fn serve(desk: Arc<Desk>, mut stream: TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small answers to a client of etcd may be late");
     }
     let Ok(here) = stream.local_addr() else { return };
-    let Ok(Some(is_h2)) = tokio::time::timeout(HEAD_DEADLINE, is_h2(&stream)).await else { return };
+    let begun = tokio::time::timeout(HEAD_DEADLINE, beginning(&mut stream)).await;
+    let Ok(Some((is_h2, begin))) = begun else { return };
     let mut closing = desk.closing.clone();
     let service = service_fn(move |request| {
         let desk = Arc::clone(&desk);
         async move { Ok::<_, Infallible>(route(desk, request, here).await) }
     });
-    let io = TokioIo::new(stream);
+    let (from, to) = stream.into_split();
+    let io = TokioIo::new(tokio::io::join(Cursor::new(begin).chain(from), to));
     let ended = if is_h2 {
         let mut builder = http2::Builder::new(Tasks);
         builder
@@ -147,22 +151,20 @@ async fn serve(desk: Arc<Desk>, stream: TcpStream) {
     }
 }
 
-/// Whether the client begins as one of HTTP/2 does; `None` when it ends before that can be told.
-async fn is_h2(stream: &TcpStream) -> Option<bool> {
-    const LOOK_AGAIN: Duration = Duration::from_millis(2);
-    let mut begin = [0; PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut begin).await.ok().filter(|seen| *seen > 0)?;
-        let whole = &begin[..seen];
-        if !PREFACE.starts_with(whole) {
-            return Some(false);
+/// Reads until it can be told whether the client begins as one of HTTP/2 does, and what was read; `None` when it ends before.
+async fn beginning(stream: &mut (impl AsyncRead + Unpin)) -> Option<(bool, Vec<u8>)> {
+    let mut begin = Vec::with_capacity(PREFACE.len());
+    while PREFACE.starts_with(&begin) {
+        if begin.len() == PREFACE.len() {
+            return Some((true, begin));
         }
-        if seen == PREFACE.len() {
-            return Some(true);
+        let rest = (PREFACE.len() - begin.len()) as u64;
+        let count = (&mut *stream).take(rest).read_buf(&mut begin).await.ok()?;
+        if count == 0 {
+            return None;
         }
-        // What has been seen stays to be read: the socket says at once that it has something.
-        tokio::time::sleep(LOOK_AGAIN).await;
     }
+    Some((false, begin))
 }
 
 /// Starts streams as tasks, so that those of one connection use all cores.
@@ -197,5 +199,42 @@ async fn route(desk: Arc<Desk>, request: Request<Incoming>, here: SocketAddr) ->
         (_, Some(method)) => methods::answer(desk, method, Format::Json, Inflow::new(Format::Json, body), here).await,
         (path, None) if path.starts_with("/v3") => text_answer(404, "Not Found\n"),
         (_, None) => text_answer(404, "404 page not found\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_beginning_is_told_in_whatever_pieces_it_comes() {
+        let cases: [(&[u8], Option<bool>); 5] = [
+            (b"PRI * HTTP/2.0\r\n\r\nSM", Some(true)),
+            (b"POST /v3/kv/range HTTP/1.1", Some(false)),
+            (b"PRI / HTTP/1.1", Some(false)),
+            (b"PRI * HT", None),
+            (b"", None),
+        ];
+        for (sent, expected) in cases {
+            for piece in 1..=sent.len().max(1) {
+                let mut pieces = pieces_of(sent, piece);
+                let found = beginning(&mut pieces).await;
+                assert_eq!(found.as_ref().map(|(is_h2, _)| *is_h2), expected, "in pieces of {piece}");
+                let mut all = found.map(|(_, begin)| begin).unwrap_or_default();
+                if expected.is_some() {
+                    pieces.read_to_end(&mut all).await.expect("the rest is there");
+                    assert_eq!(all, sent, "nothing is lost");
+                }
+            }
+        }
+    }
+
+    /// Gives at most `piece` bytes at once.
+    fn pieces_of(sent: &[u8], piece: usize) -> tokio::io::DuplexStream {
+        let (from, mut to) = tokio::io::duplex(piece);
+        let sent = sent.to_vec();
+        world::task::spawn("pieces", async move { drop(to.write_all(&sent).await) }).detach();
+        from
     }
 }
