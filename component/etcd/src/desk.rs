@@ -33,7 +33,12 @@ pub struct Standing {
 }
 
 /// Tells how this member stands, now.
-pub type Stands = dyn Fn() -> Standing + Send + Sync;
+pub trait Stands: Send + Sync {
+    /// Said with every answer.
+    fn term(&self) -> u64;
+
+    fn standing(&self) -> Standing;
+}
 
 /// Returns when the server closes, and when it is gone.
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
@@ -46,14 +51,14 @@ pub(crate) struct Desk {
     pub(crate) closing: watch::Receiver<bool>,
     /// On all connections.
     pub(crate) watches: AtomicUsize,
-    stands: Box<Stands>,
+    stands: Box<dyn Stands>,
     member: u64,
     cluster: AtomicU64,
 }
 
 impl Desk {
-    pub(crate) fn new(space: Space, meters: Meters, closing: watch::Receiver<bool>, stands: Box<Stands>) -> Desk {
-        let member = stands().member;
+    pub(crate) fn new(space: Space, meters: Meters, closing: watch::Receiver<bool>, stands: Box<dyn Stands>) -> Desk {
+        let member = stands.standing().member;
         Desk { space, meters, closing, watches: AtomicUsize::new(0), stands, member, cluster: AtomicU64::new(0) }
     }
 
@@ -62,7 +67,7 @@ impl Desk {
             cluster_id: self.cluster.load(Ordering::Relaxed),
             member_id: self.member,
             revision: kv::signed(revision),
-            raft_term: (self.stands)().term,
+            raft_term: self.stands.term(),
         }
     }
 
@@ -155,7 +160,7 @@ impl Desk {
 
     /// Where others are served this machine does not know; whoever asks has reached it here.
     pub(crate) fn members(&self, here: SocketAddr) -> MemberListResponse {
-        let standing = (self.stands)();
+        let standing = self.stands.standing();
         let of = |id: &u64, is_learner: bool| {
             let client_urls = if *id == standing.member { vec![format!("http://{here}")] } else { Vec::new() };
             Member { id: *id, name: format!("{id:x}"), peer_urls: Vec::new(), client_urls, is_learner }
@@ -166,7 +171,7 @@ impl Desk {
     }
 
     pub(crate) fn status(&self) -> StatusResponse {
-        let standing = (self.stands)();
+        let standing = self.stands.standing();
         let size = i64::try_from(self.space.size_bytes()).unwrap_or(i64::MAX);
         let errors = if standing.leader == 0 { vec![status::no_leader().message.into_owned()] } else { Vec::new() };
         StatusResponse {
@@ -197,5 +202,23 @@ impl Desk {
 
     pub(crate) fn health() -> HealthResponse {
         HealthResponse { status: One(Serving::Serving) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A member of no group.
+    pub(crate) struct Alone;
+
+    impl Stands for Alone {
+        fn term(&self) -> u64 {
+            1
+        }
+
+        fn standing(&self) -> Standing {
+            Standing { member: 1, leader: 1, term: 1, ..Standing::default() }
+        }
     }
 }

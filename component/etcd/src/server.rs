@@ -54,7 +54,7 @@ pub struct Server {
 
 impl Server {
     /// Serves `space` to whoever comes to `listener`.
-    pub fn start(listener: TcpListener, space: Space, stands: Box<Stands>, meter: &Meter) -> Server {
+    pub fn start(listener: TcpListener, space: Space, stands: Box<dyn Stands>, meter: &Meter) -> Server {
         let (closing, closes) = watch::channel(false);
         let series = Meters::keep(meter, space.clone());
         let desk = Arc::new(Desk::new(space, Meters::new(meter), closes, stands));

@@ -385,7 +385,7 @@ fn told(event: control::Event, prev_kv: Option<KeyValue>) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desk::Standing;
+    use crate::desk::tests::Alone;
     use crate::meters::Meters;
     use control::{Space, Txn};
     use meter::Meter;
@@ -394,8 +394,7 @@ mod tests {
 
     fn stream(space: &Space) -> (Stream, Answers) {
         let (_, closing) = watch::channel(false);
-        let stands = Box::new(Standing::default);
-        let desk = Desk::new(space.clone(), Meters::new(&Meter::new()), closing, stands);
+        let desk = Desk::new(space.clone(), Meters::new(&Meter::new()), closing, Box::new(Alone));
         let (out, answers) = mpsc::channel(QUEUE);
         (Stream::new(Arc::new(desk), out), answers)
     }
