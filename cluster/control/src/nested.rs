@@ -39,6 +39,26 @@ pub(crate) fn ranges(compares: &[Compare], success: &[Operation], failure: &[Ope
     all
 }
 
+/// The ranges of which a transaction may tell what they hold, and how many entries of each, in either branch.
+pub(crate) fn told(success: &[Operation], failure: &[Operation]) -> Vec<(Range, usize)> {
+    let mut all = Vec::new();
+    for operation in success.iter().chain(failure) {
+        match operation {
+            Operation::Range { range, limit } => all.push((range.clone(), *limit)),
+            Operation::DeleteRange { range, tell: true } => all.push((range.clone(), usize::MAX)),
+            Operation::Replace { key, tell: true, .. } | Operation::Get { key } => all.push((Range::key(key), 1)),
+            Operation::Nested(nested) => all.extend(told(&nested.success, &nested.failure)),
+            Operation::DeleteRange { tell: false, .. }
+            | Operation::Replace { tell: false, .. }
+            | Operation::Put { .. }
+            | Operation::Delete { .. }
+            | Operation::DeletePrefix { .. }
+            | Operation::List { .. } => {}
+        }
+    }
+    all
+}
+
 #[derive(Default)]
 struct Sum {
     bytes: usize,

@@ -143,7 +143,12 @@ impl State {
     }
 
     fn gathered(&self, limit: usize, bytes_max: usize) -> Gathered {
-        Gathered { ranged: Ranged { revision: self.revision, entries: Vec::new(), count: 0 }, limit, bytes: 0, bytes_max }
+        Gathered {
+            ranged: Ranged { revision: self.revision, entries: Vec::new(), count: 0 },
+            limit,
+            bytes: 0,
+            bytes_max,
+        }
     }
 
     /// What a key was before a change of it; `None` where it was not there, and where that is not known any more.

@@ -181,11 +181,31 @@ impl Space {
     /// # Errors
     /// [`RangeError`].
     pub fn range_local(&self, range: &Range, limit: usize, at_revision: Option<u64>) -> Result<Ranged, RangeError> {
+        self.range_local_within(range, limit, at_revision, READ_BYTES_MAX)
+    }
+
+    /// As [`Space::range_local`], of at most so many bytes.
+    ///
+    /// # Errors
+    /// [`RangeError`].
+    pub fn range_local_within(
+        &self,
+        range: &Range,
+        limit: usize,
+        at_revision: Option<u64>,
+        bytes_max: usize,
+    ) -> Result<Ranged, RangeError> {
         let state = self.inner.keyspace.board().read();
         match at_revision {
-            None => state.range(range, limit, READ_BYTES_MAX),
-            Some(revision) => state.range_at(range, revision, limit, READ_BYTES_MAX),
+            None => state.range(range, limit, bytes_max),
+            Some(revision) => state.range_at(range, revision, limit, bytes_max),
         }
+    }
+
+    /// Whether a transaction would tell of more than so many bytes, roughly, were it to happen now.
+    pub fn tells_more_local(&self, txn: &Txn, bytes_max: usize) -> bool {
+        let told = txn.told();
+        !told.is_empty() && self.inner.keyspace.board().read().has_more_bytes(&told, bytes_max)
     }
 
     /// What changed at this revision and before can no longer be watched.

@@ -399,6 +399,16 @@ impl State {
         }
     }
 
+    /// Whether so many entries of each range come to more than `bytes_max` together.
+    pub(crate) fn has_more_bytes(&self, told: &[(Range, usize)], bytes_max: usize) -> bool {
+        let mut bytes = 0;
+        let mut all = told.iter().flat_map(|(range, limit)| self.live.range::<str, _>(range.bounds()).take(*limit));
+        all.any(|(key, stored)| {
+            bytes += cost(key, &stored.value);
+            bytes > bytes_max
+        })
+    }
+
     /// Whether ranges hold more than `max` keys together, a key counted as often as it is in one.
     pub(crate) fn has_more(&self, ranges: &[Range], max: usize) -> bool {
         ranges.iter().flat_map(|range| self.live.range::<str, _>(range.bounds())).nth(max).is_some()
@@ -443,14 +453,8 @@ impl State {
         let Some((key, stored)) = self.live.remove_entry(key) else { return };
         self.give_room(&key, cost(&key, &stored.value));
         self.unbind(&key, stored.lease);
-        let event = Event {
-            key: key.as_ref().to_owned(),
-            value: None,
-            revision,
-            create_revision: 0,
-            version: 0,
-            lease: None,
-        };
+        let event =
+            Event { key: key.as_ref().to_owned(), value: None, revision, create_revision: 0, version: 0, lease: None };
         self.record(&key, Recorded { event, prior_revision: stored.mod_revision });
     }
 

@@ -219,6 +219,10 @@ impl Txn {
         nested::check(&self.compares, &self.success, &self.failure)
     }
 
+    pub(crate) fn told(&self) -> Vec<(Range, usize)> {
+        nested::told(&self.success, &self.failure)
+    }
+
     pub(crate) fn ranges(&self) -> Vec<Range> {
         nested::ranges(&self.compares, &self.success, &self.failure)
     }

@@ -77,7 +77,9 @@ impl Watch {
             let found = {
                 let state = self.board.read();
                 let found = state.events(&self.keys, self.from_revision, BATCH_EVENTS);
-                found.map(|(events, from)| (events.into_iter().map(|event| told(&state, event)).collect::<Vec<_>>(), from))
+                found.map(|(events, from)| {
+                    (events.into_iter().map(|event| told(&state, event)).collect::<Vec<_>>(), from)
+                })
             };
             match found {
                 Err(_) if self.started => return Err(WatchError::Lagged),

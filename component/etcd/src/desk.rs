@@ -2,6 +2,7 @@
 
 use crate::codec::One;
 use crate::meters::Meters;
+use crate::room::{Room, Rooms};
 use crate::status::{self, Code, Status};
 use crate::words::{
     AlarmAction, AlarmRequest, Done, Header, HealthResponse, LeaseGrantRequest, LeaseGrantResponse,
@@ -11,13 +12,16 @@ use crate::words::{
 use crate::{VERSION, keys, kv};
 use control::{Compare, LEASE_MS_MAX, Range, Space, SpaceError, Txn};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Which cluster this is, for clients that look whether it is still the same. Beside their keys, out of reach.
 const IDENTITY: &str = "etcd-cluster";
 /// etcd grants nothing shorter with its own defaults.
 const TTL_S_MIN: u64 = 2;
+/// One of a list, as JSON has it.
+const LEASE_BYTES: usize = 32;
 
 /// How this member stands in its group.
 #[derive(Debug, Clone, Default)]
@@ -45,12 +49,22 @@ pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
     drop(closing.wait_for(|closing| *closing).await);
 }
 
+/// What the requests of one connection share.
+pub(crate) struct Visit {
+    pub(crate) desk: Arc<Desk>,
+    /// Where its client reached it.
+    pub(crate) here: SocketAddr,
+    /// Rung when the client does not take its answers.
+    pub(crate) late: Arc<Notify>,
+}
+
 pub(crate) struct Desk {
     pub(crate) space: Space,
     pub(crate) meters: Meters,
     pub(crate) closing: watch::Receiver<bool>,
     /// On all connections.
     pub(crate) watches: AtomicUsize,
+    pub(crate) rooms: Rooms,
     stands: Box<dyn Stands>,
     member: u64,
     cluster: AtomicU64,
@@ -59,7 +73,16 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new(space: Space, meters: Meters, closing: watch::Receiver<bool>, stands: Box<dyn Stands>) -> Desk {
         let member = stands.standing().member;
-        Desk { space, meters, closing, watches: AtomicUsize::new(0), stands, member, cluster: AtomicU64::new(0) }
+        Desk {
+            space,
+            meters,
+            closing,
+            watches: AtomicUsize::new(0),
+            rooms: Rooms::new(),
+            stands,
+            member,
+            cluster: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn header(&self, revision: u64) -> Header {
@@ -131,7 +154,7 @@ impl Desk {
     pub(crate) async fn lease_time_to_live(
         &self,
         asked: LeaseTimeToLiveRequest,
-    ) -> Result<LeaseTimeToLiveResponse, Status> {
+    ) -> Result<(LeaseTimeToLiveResponse, Room), Status> {
         let mut answer = LeaseTimeToLiveResponse { id: asked.id, ttl: -1, ..Default::default() };
         if let Ok(id) = keys::stored_lease(asked.id) {
             match self.space.time_left(id).await {
@@ -148,14 +171,16 @@ impl Desk {
             }
         }
         answer.header = Some(self.header(self.space.revision()));
-        Ok(answer)
+        let room = self.rooms.answer(answer.keys.iter().map(|key| key.len()).sum()).await;
+        Ok((answer, room))
     }
 
-    pub(crate) async fn lease_leases(&self) -> Result<LeaseLeasesResponse, Status> {
+    pub(crate) async fn lease_leases(&self) -> Result<(LeaseLeasesResponse, Room), Status> {
         self.space.barrier().await?;
         let leases = self.space.leases_local().into_iter().filter_map(keys::given_lease);
-        let leases = leases.map(|id| LeaseRequest { id }).collect();
-        Ok(LeaseLeasesResponse { header: Some(self.header(self.space.revision())), leases })
+        let leases = leases.map(|id| LeaseRequest { id }).collect::<Vec<_>>();
+        let room = self.rooms.answer(leases.len() * LEASE_BYTES).await;
+        Ok((LeaseLeasesResponse { header: Some(self.header(self.space.revision())), leases }, room))
     }
 
     /// Where others are served this machine does not know; whoever asks has reached it here.

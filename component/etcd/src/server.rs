@@ -2,7 +2,7 @@
 //!
 //! Owns each connection from its first byte to its last, and its bounds.
 
-use crate::desk::{Desk, Stands, closed};
+use crate::desk::{Desk, Stands, Visit, closed};
 use crate::meters::Meters;
 use crate::methods::{self, Method};
 use crate::transport::{Answer, Format, Inflow, json_answer, text_answer};
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use world::task::Task;
 
 /// Each holds some tens of KiB.
@@ -111,9 +111,11 @@ async fn serve(desk: Arc<Desk>, mut stream: TcpStream) {
     let begun = tokio::time::timeout(HEAD_DEADLINE, beginning(&mut stream)).await;
     let Ok(Some((is_h2, begin))) = begun else { return };
     let mut closing = desk.closing.clone();
+    let late = Arc::new(Notify::new());
+    let visit = Arc::new(Visit { desk, here, late: Arc::clone(&late) });
     let service = service_fn(move |request| {
-        let desk = Arc::clone(&desk);
-        async move { Ok::<_, Infallible>(route(desk, request, here).await) }
+        let visit = Arc::clone(&visit);
+        async move { Ok::<_, Infallible>(route(visit, request).await) }
     });
     let (from, to) = stream.into_split();
     let io = TokioIo::new(tokio::io::join(Cursor::new(begin).chain(from), to));
@@ -129,6 +131,7 @@ async fn serve(desk: Arc<Desk>, mut stream: TcpStream) {
         let mut connection = pin!(builder.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
+            () = late.notified() => return cut(here),
             () = closed(&mut closing) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -140,6 +143,7 @@ async fn serve(desk: Arc<Desk>, mut stream: TcpStream) {
         let mut connection = pin!(builder.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
+            () = late.notified() => return cut(here),
             () = closed(&mut closing) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -149,6 +153,11 @@ async fn serve(desk: Arc<Desk>, mut stream: TcpStream) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection of a client of etcd ended");
     }
+}
+
+/// Of a stream alone hyper says nothing while its client does not take it: the connection goes with it.
+fn cut(here: SocketAddr) {
+    tracing::info!(%here, "a connection of a client of etcd was cut: it did not take what it had asked for");
 }
 
 /// Reads until it can be told whether the client begins as one of HTTP/2 does, and what was read; `None` when it ends before.
@@ -178,7 +187,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     }
 }
 
-async fn route(desk: Arc<Desk>, request: Request<Incoming>, here: SocketAddr) -> Answer {
+async fn route(visit: Arc<Visit>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     // A page in somebody's browser may ask any address it likes, and names itself. No client of etcd does.
     if head.headers.contains_key(header::ORIGIN) {
@@ -187,16 +196,20 @@ async fn route(desk: Arc<Desk>, request: Request<Incoming>, here: SocketAddr) ->
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.starts_with("application/grpc") {
         let method = Method::of_grpc(head.uri.path());
-        return methods::answer(desk, method, Format::Grpc, Inflow::new(Format::Grpc, body), here).await;
+        let inflow = Inflow::new(Arc::clone(&visit.desk), Format::Grpc, body);
+        return methods::answer(visit, method, Format::Grpc, inflow).await;
     }
     match (head.uri.path(), Method::of_json(head.uri.path())) {
         ("/version", _) => json_answer(200, &json!({"etcdserver": VERSION, "etcdcluster": CLUSTER_VERSION})),
-        ("/health", _) => match desk.space.barrier().await {
+        ("/health", _) => match visit.desk.space.barrier().await {
             Ok(()) => json_answer(200, &json!({"health": "true"})),
             Err(error) => json_answer(503, &json!({"health": "false", "reason": error.to_string()})),
         },
         (_, Some(_)) if head.method != http::Method::POST => text_answer(405, "Method Not Allowed\n"),
-        (_, Some(method)) => methods::answer(desk, method, Format::Json, Inflow::new(Format::Json, body), here).await,
+        (_, Some(method)) => {
+            let inflow = Inflow::new(Arc::clone(&visit.desk), Format::Json, body);
+            methods::answer(visit, method, Format::Json, inflow).await
+        }
         (path, None) if path.starts_with("/v3") => text_answer(404, "Not Found\n"),
         (_, None) => text_answer(404, "404 page not found\n"),
     }

@@ -480,7 +480,10 @@ mod tests {
         stream.progress().await.expect("it is taken");
         stream.hear(News { id: 2, number: stale, what: What::Arrived(revision) }).await.expect("it is taken");
         assert!(progress(&mut answers).is_empty(), "what the first of this id said is not the second's");
-        stream.hear(News { id: 2, number: stale + 1, what: What::Over(WatchError::Lagged) }).await.expect("it is taken");
+        stream
+            .hear(News { id: 2, number: stale + 1, what: What::Over(WatchError::Lagged) })
+            .await
+            .expect("it is taken");
         assert_eq!(progress(&mut answers), [signed(revision)], "nor is one waited for that has ended");
     }
 

@@ -118,12 +118,8 @@ async fn ranges_of_one_transaction_hold_so_many_keys_together_and_no_more() {
     }
     let all = || range("k", "l");
     let count = || Operation::Range { range: all(), limit: 0 };
-    let compare = Compare {
-        key: all().start,
-        end: Some(all().end),
-        relation: Relation::Greater,
-        target: Target::Version(0),
-    };
+    let compare =
+        Compare { key: all().start, end: Some(all().end), relation: Relation::Greater, target: Target::Version(0) };
     let within = |nested: Nested| Operation::Nested(Box::new(nested));
     let times = control::RANGED_KEYS_MAX / KEYS;
     let as_many = (1..times).fold(Txn::new().when(compare.clone()), |txn, _| txn.and(count()));
@@ -142,7 +138,10 @@ async fn ranges_of_one_transaction_hold_so_many_keys_together_and_no_more() {
             panic!("{refused:?}")
         };
     }
-    space.commit(Txn::new().and(Operation::DeleteRange { range: all(), tell: false })).await.expect("one range may be all");
+    space
+        .commit(Txn::new().and(Operation::DeleteRange { range: all(), tell: false }))
+        .await
+        .expect("one range may be all");
 }
 
 #[tokio::test]
