@@ -25,9 +25,19 @@ pub async fn begin(
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "whoever reaches this address may change what clients of etcd keep: there is no password");
     }
-    let group = group.clone();
-    let stands = Box::new(move || {
-        let overview = group.overview();
+    Ok(Some(etcd::Server::start(listener, space.clone(), Box::new(Member(group.clone())), meter)))
+}
+
+/// This member, as clients of etcd see it.
+struct Member(Group);
+
+impl etcd::Stands for Member {
+    fn term(&self) -> u64 {
+        self.0.term()
+    }
+
+    fn standing(&self) -> etcd::Standing {
+        let overview = self.0.overview();
         etcd::Standing {
             member: overview.node,
             leader: overview.leader.unwrap_or(0),
@@ -37,8 +47,7 @@ pub async fn begin(
             voters: overview.voters.into_iter().collect(),
             learners: overview.learners.into_iter().collect(),
         }
-    });
-    Ok(Some(etcd::Server::start(listener, space.clone(), stands, meter)))
+    }
 }
 
 async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -121,7 +121,7 @@ pub(super) async fn backup(
         hostname: hostname(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         taken_ms: world::clock::unix_ms(),
-        term: app.ground.group.overview().term,
+        term: app.ground.group.term(),
         ..Head::default()
     };
     let backup = if stale { app.space.backup_local(about) } else { app.space.backup(about).await? };

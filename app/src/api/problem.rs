@@ -90,6 +90,7 @@ impl From<SpaceError> for Refusal {
             SpaceError::Unavailable(_) | SpaceError::Protocol(_) => (503, "B0302"),
             SpaceError::ValueTooLarge { .. }
             | SpaceError::TooManyOperations { .. }
+            | SpaceError::TooManyKeys { .. }
             | SpaceError::TransactionTooLarge { .. } => (413, "B0303"),
             SpaceError::KeyEmpty
             | SpaceError::KeyTooLong { .. }

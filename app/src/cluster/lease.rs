@@ -121,7 +121,7 @@ impl Lessor {
     /// Answers the holder.
     pub async fn answer(&self, group: &Group, space: &Space, view: &View, asked: &Asked) -> Result<Granted, Failure> {
         let refused = |why: &str| Failure::new(Code::FailedPrecondition, format!("hold the gateway: {why}"));
-        let term = group.overview().term;
+        let term = group.term();
         // What a majority has: one that leads no more gets no answer.
         let stored = space.get(key::ROLES).await.map_err(internal)?;
         let stored = stored.ok_or_else(|| refused("nobody has a role yet"))?;

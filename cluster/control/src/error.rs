@@ -14,6 +14,8 @@ pub enum SpaceError {
     ValueTooLarge { key: String, max: usize },
     #[error("a transaction has more than {max} compares and operations")]
     TooManyOperations { max: usize },
+    #[error("the ranges of a transaction hold more than {max} keys")]
+    TooManyKeys { max: usize },
     #[error("a transaction is larger than {max} bytes")]
     TransactionTooLarge { max: usize },
     #[error("a transaction changes {key:?} twice")]
@@ -56,7 +58,9 @@ impl SpaceError {
         match self {
             Self::KeyEmpty | Self::KeyTooLong { .. } => "use a shorter, non-empty name",
             Self::ValueTooLarge { .. } => "keep large contents elsewhere and store a reference to them",
-            Self::TooManyOperations { .. } | Self::TransactionTooLarge { .. } => "split the change into several",
+            Self::TooManyOperations { .. } | Self::TooManyKeys { .. } | Self::TransactionTooLarge { .. } => {
+                "split the change into several"
+            }
             Self::DuplicateKey { .. } => "put or delete each key once per transaction",
             Self::NotWritable { .. } => "the value cannot be expressed in json; this is a defect",
             Self::NotJson { .. } => "the stored value is not what this version expects; was it written by a newer one?",
@@ -82,6 +86,7 @@ impl SpaceError {
             | Self::KeyTooLong { .. }
             | Self::ValueTooLarge { .. }
             | Self::TooManyOperations { .. }
+            | Self::TooManyKeys { .. }
             | Self::TransactionTooLarge { .. }
             | Self::DuplicateKey { .. }
             | Self::NotWritable { .. }

@@ -36,7 +36,7 @@ pub use saved::LoadError;
 pub use soft::Soft;
 pub use space::{ANSWER_BYTES_MAX, LEASE_MS_MAX, LEASE_MS_MIN, READ_BYTES_MAX, Space, TimeLeft};
 pub use txn::{
-    Committed, Compare, KEY_BYTES_MAX, Leasing, Nested, OPERATIONS_MAX, Operation, Outcome, Relation,
+    Committed, Compare, KEY_BYTES_MAX, Leasing, Nested, OPERATIONS_MAX, Operation, Outcome, RANGED_KEYS_MAX, Relation,
     TRANSACTION_BYTES_MAX, Target, Txn, VALUE_BYTES_MAX,
 };
 pub use watch::Watch;

@@ -20,6 +20,45 @@ pub(crate) fn check(compares: &[Compare], success: &[Operation], failure: &[Oper
     distinct(failure).map(drop)
 }
 
+/// The ranges a transaction may look at: those of its compares, and of either branch.
+pub(crate) fn ranges(compares: &[Compare], success: &[Operation], failure: &[Operation]) -> Vec<Range> {
+    let compared = compares.iter().filter_map(|compare| Some((compare.key.clone(), compare.end.clone()?)));
+    let mut all = compared.map(|(start, end)| Range { start, end }).collect::<Vec<_>>();
+    for operation in success.iter().chain(failure) {
+        match operation {
+            Operation::Range { range, .. } | Operation::DeleteRange { range, .. } => all.push(range.clone()),
+            Operation::Nested(nested) => all.extend(ranges(&nested.compares, &nested.success, &nested.failure)),
+            Operation::Put { .. }
+            | Operation::Replace { .. }
+            | Operation::Delete { .. }
+            | Operation::DeletePrefix { .. }
+            | Operation::Get { .. }
+            | Operation::List { .. } => {}
+        }
+    }
+    all
+}
+
+/// The ranges of which a transaction may tell what they hold, and how many entries of each, in either branch.
+pub(crate) fn told(success: &[Operation], failure: &[Operation]) -> Vec<(Range, usize)> {
+    let mut all = Vec::new();
+    for operation in success.iter().chain(failure) {
+        match operation {
+            Operation::Range { range, limit } => all.push((range.clone(), *limit)),
+            Operation::DeleteRange { range, tell: true } => all.push((range.clone(), usize::MAX)),
+            Operation::Replace { key, tell: true, .. } | Operation::Get { key } => all.push((Range::key(key), 1)),
+            Operation::Nested(nested) => all.extend(told(&nested.success, &nested.failure)),
+            Operation::DeleteRange { tell: false, .. }
+            | Operation::Replace { tell: false, .. }
+            | Operation::Put { .. }
+            | Operation::Delete { .. }
+            | Operation::DeletePrefix { .. }
+            | Operation::List { .. } => {}
+        }
+    }
+    all
+}
+
 #[derive(Default)]
 struct Sum {
     bytes: usize,

@@ -3,9 +3,9 @@
 //! The past is put together from the history that is kept: what a key was before its oldest change there is not known, and
 //! said to be gone.
 
-use crate::state::State;
+use crate::state::{Recorded, State};
 use crate::{Entry, Event};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -64,22 +64,39 @@ pub enum RangeError {
     TooLarge { max: usize },
 }
 
+/// A range as it is gathered, in the order of its keys.
+struct Gathered {
+    ranged: Ranged,
+    limit: usize,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Gathered {
+    /// `entry` is asked for where there is room for it.
+    fn add(&mut self, entry: impl FnOnce() -> Result<Entry, RangeError>) -> Result<(), RangeError> {
+        self.ranged.count += 1;
+        if self.ranged.entries.len() >= self.limit {
+            return Ok(());
+        }
+        let entry = entry()?;
+        self.bytes += entry.key.len() + entry.value.len();
+        if self.bytes > self.bytes_max {
+            return Err(RangeError::TooLarge { max: self.bytes_max });
+        }
+        self.ranged.entries.push(entry);
+        Ok(())
+    }
+}
+
 impl State {
     /// What `range` holds, at most `limit` entries of it and no more than `bytes_max`.
     pub(crate) fn range(&self, range: &Range, limit: usize, bytes_max: usize) -> Result<Ranged, RangeError> {
-        let mut ranged = Ranged { revision: self.revision, entries: Vec::new(), count: 0 };
-        let mut bytes = 0;
+        let mut gathered = self.gathered(limit, bytes_max);
         for (key, stored) in self.live.range::<str, _>(range.bounds()) {
-            ranged.count += 1;
-            if ranged.entries.len() < limit {
-                bytes += key.len() + stored.value.len();
-                if bytes > bytes_max {
-                    return Err(RangeError::TooLarge { max: bytes_max });
-                }
-                ranged.entries.push(stored.entry(key));
-            }
+            gathered.add(|| Ok(stored.entry(key)))?;
         }
-        Ok(ranged)
+        Ok(gathered.ranged)
     }
 
     /// As [`State::range`], as it was right after `revision`.
@@ -99,42 +116,55 @@ impl State {
         if revision < self.compacted {
             return Err(RangeError::Compacted);
         }
-        let later = self.history.partition_point(|event| event.revision <= revision);
-        let changed = self.history.range(later..).filter(|event| range.contains(&event.key));
-        let changed: BTreeSet<&str> = changed.map(|event| event.key.as_str()).collect();
-        let same = self.live.range::<str, _>(range.bounds()).filter(|(key, _)| !changed.contains(key.as_ref()));
-        let mut entries: Vec<Entry> = same.map(|(key, stored)| stored.entry(key)).collect();
-        for key in changed {
-            entries.extend(self.as_of(key, revision).ok_or(RangeError::Compacted)?);
+        let later = self.history.partition_point(|recorded| recorded.event.revision <= revision);
+        let mut changed: BTreeMap<&str, &Recorded> = BTreeMap::new();
+        for recorded in self.history.range(later..).filter(|recorded| range.contains(&recorded.event.key)) {
+            // The first change since says what was there before it.
+            changed.entry(&recorded.event.key).or_insert(recorded);
         }
-        entries.sort_by(|one, other| one.key.cmp(&other.key));
-        let count = entries.len() as u64;
-        entries.truncate(limit);
-        if entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>() > bytes_max {
-            return Err(RangeError::TooLarge { max: bytes_max });
+        let mut gathered = self.gathered(limit, bytes_max);
+        let was = |gathered: &mut Gathered, first: &Recorded| match first.event.version {
+            1 => Ok(()),
+            _ => gathered.add(|| self.before(first).ok_or(RangeError::Compacted)),
+        };
+        let mut changed = changed.into_iter().peekable();
+        for (key, stored) in self.live.range::<str, _>(range.bounds()) {
+            let mut is_same = true;
+            while let Some((other, first)) = changed.next_if(|(other, _)| *other <= key.as_ref()) {
+                is_same &= other != key.as_ref();
+                was(&mut gathered, first)?;
+            }
+            if is_same {
+                gathered.add(|| Ok(stored.entry(key)))?;
+            }
         }
-        Ok(Ranged { revision: self.revision, entries, count })
+        changed.try_for_each(|(_, first)| was(&mut gathered, first))?;
+        Ok(gathered.ranged)
     }
 
-    /// A key that changed after `revision`, as it was then; `Some(None)` when it was not there, `None` when that is not
-    /// known any more.
-    #[expect(clippy::option_option, reason = "not there and not known are two answers")]
-    pub(crate) fn as_of(&self, key: &str, revision: u64) -> Option<Option<Entry>> {
-        let later = self.history.partition_point(|event| event.revision <= revision);
-        if let Some(event) = self.history.range(..later).rev().find(|event| event.key == key) {
-            return Some(put_by(event));
+    fn gathered(&self, limit: usize, bytes_max: usize) -> Gathered {
+        Gathered {
+            ranged: Ranged { revision: self.revision, entries: Vec::new(), count: 0 },
+            limit,
+            bytes: 0,
+            bytes_max,
         }
-        match self.history.range(later..).find(|event| event.key == key) {
-            Some(event) if event.version == 1 => Some(None),
-            Some(_) => None,
-            None => Some(self.get(key)),
+    }
+
+    /// What a key was before a change of it; `None` where it was not there, and where that is not known any more.
+    pub(crate) fn before(&self, recorded: &Recorded) -> Option<Entry> {
+        if recorded.event.version == 1 || recorded.prior_revision <= self.compacted {
+            return None;
         }
+        let of_prior = self.history.partition_point(|other| other.event.revision < recorded.prior_revision);
+        let prior = self.history.range(of_prior..).find(|other| other.event.key == recorded.event.key)?;
+        put_by(&prior.event)
     }
 
     /// The latest revision that changed something of Bramble's own; 0 when that is further back than the history.
     pub(crate) fn own_revision(&self) -> u64 {
-        let own = self.history.iter().rev().find(|event| !event.key.starts_with(crate::CLIENTS));
-        own.map_or(0, |event| event.revision)
+        let own = self.history.iter().rev().find(|recorded| !recorded.event.key.starts_with(crate::CLIENTS));
+        own.map_or(0, |recorded| recorded.event.revision)
     }
 }
 

@@ -67,13 +67,13 @@ impl Delta {
         let leases = if all { state.leases.keys().copied().collect() } else { dirty.leases };
         let since = if all { 0 } else { dirty.saved_revision };
         state.dirty.saved_revision = state.revision;
-        let start = state.history.partition_point(|event| event.revision <= since);
+        let start = state.history.partition_point(|recorded| recorded.event.revision <= since);
         Self {
             all,
             revision: state.revision,
             compacted: state.compacted,
             entries: keys.into_iter().map(|key| (Arc::clone(&key), state.get(&key))).collect(),
-            events: state.history.range(start..).cloned().collect(),
+            events: state.history.range(start..).map(|recorded| recorded.event.clone()).collect(),
             leases: leases.into_iter().map(|id| (id, state.leases.get(&id).map(|lease| lease.ttl_ms))).collect(),
         }
     }
@@ -122,7 +122,7 @@ impl Delta {
             write_entry(&mut out, &entry);
         }
         out.count(state.history.len());
-        state.history.iter().for_each(|event| write_event(&mut out, event));
+        state.history.iter().for_each(|recorded| write_event(&mut out, &recorded.event));
         out.count(state.leases.len());
         for (id, lease) in &state.leases {
             out.number(*id);

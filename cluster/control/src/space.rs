@@ -6,6 +6,7 @@ use crate::board::Board;
 use crate::command::{Answer, Command, Question, Refusal, Reply};
 use crate::keyspace::{CLIENTS_BYTES_MAX, Keyspace, LIVE_BYTES_MAX};
 use crate::meters::Commits;
+use crate::txn::RANGED_KEYS_MAX;
 use crate::watch::Keys;
 use crate::{Committed, Entry, Listing, Range, RangeError, Ranged, SpaceError, Txn, Watch};
 use std::sync::{Arc, OnceLock};
@@ -23,6 +24,8 @@ pub const READ_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often a member with leases looks whether it has become the leader, and a failed revocation is repeated.
 const LEASE_LOOK: Duration = Duration::from_secs(1);
+/// Leases ended at once: the group makes one write of them, and leaves room for others' proposals.
+const ENDING_MAX: usize = 256;
 /// How long a member waits to have applied what its leader has acknowledged; then the caller may read a little early.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -101,6 +104,7 @@ impl Space {
     /// [`SpaceError`]; [`SpaceError::is_temporary`] says whether trying again may help.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, SpaceError> {
         txn.check()?;
+        self.check_ranges(&txn)?;
         let began = world::clock::monotonic();
         let ended = self.commit_checked(txn).await;
         if let Some(commits) = self.inner.commits.get() {
@@ -116,9 +120,18 @@ impl Space {
     /// As [`Space::commit`]; one that would change something is refused.
     pub async fn look(&self, txn: Txn) -> Result<Committed, SpaceError> {
         txn.check()?;
+        self.check_ranges(&txn)?;
         self.inner.proposer.barrier().await?;
         let state = self.inner.keyspace.board().read();
         state.look(&txn.compares, txn.success, txn.failure).map_err(refused)
+    }
+
+    /// Whether a transaction's ranges hold few enough keys, as far as this member knows. Before it is proposed and never
+    /// while it is applied: members of other versions have to decide alike.
+    fn check_ranges(&self, txn: &Txn) -> Result<(), SpaceError> {
+        let ranges = txn.ranges();
+        let is_too_many = ranges.len() > 1 && self.inner.keyspace.board().read().has_more(&ranges, RANGED_KEYS_MAX);
+        if is_too_many { Err(SpaceError::TooManyKeys { max: RANGED_KEYS_MAX }) } else { Ok(()) }
     }
 
     async fn commit_checked(&self, txn: Txn) -> Result<Committed, SpaceError> {
@@ -168,16 +181,31 @@ impl Space {
     /// # Errors
     /// [`RangeError`].
     pub fn range_local(&self, range: &Range, limit: usize, at_revision: Option<u64>) -> Result<Ranged, RangeError> {
+        self.range_local_within(range, limit, at_revision, READ_BYTES_MAX)
+    }
+
+    /// As [`Space::range_local`], of at most so many bytes.
+    ///
+    /// # Errors
+    /// [`RangeError`].
+    pub fn range_local_within(
+        &self,
+        range: &Range,
+        limit: usize,
+        at_revision: Option<u64>,
+        bytes_max: usize,
+    ) -> Result<Ranged, RangeError> {
         let state = self.inner.keyspace.board().read();
         match at_revision {
-            None => state.range(range, limit, READ_BYTES_MAX),
-            Some(revision) => state.range_at(range, revision, limit, READ_BYTES_MAX),
+            None => state.range(range, limit, bytes_max),
+            Some(revision) => state.range_at(range, revision, limit, bytes_max),
         }
     }
 
-    /// A key as it was before `revision`; `None` where there was none, and where that is no longer known.
-    pub fn before(&self, key: &str, revision: u64) -> Option<Entry> {
-        self.inner.keyspace.board().read().as_of(key, revision.saturating_sub(1)).flatten()
+    /// Whether a transaction would tell of more than so many bytes, roughly, were it to happen now.
+    pub fn tells_more_local(&self, txn: &Txn, bytes_max: usize) -> bool {
+        let told = txn.told();
+        !told.is_empty() && self.inner.keyspace.board().read().has_more_bytes(&told, bytes_max)
     }
 
     /// What changed at this revision and before can no longer be watched.
@@ -349,16 +377,19 @@ impl Inner {
         let Some(term) = term else { return Ok(0) };
         let due = self.keyspace.deadlines().due(now);
         let mut ended = 0;
-        for id in due {
+        for some in due.chunks(ENDING_MAX) {
             // It may have been renewed while others were ended.
-            if !self.keyspace.deadlines().end(id, now) {
-                continue;
+            let over = some.iter().copied().filter(|id| self.keyspace.deadlines().end(*id, now));
+            let ends = over.map(|id| async move { (id, self.end(id, term).await) });
+            let mut failed = None;
+            for (id, end) in futures::future::join_all(ends).await {
+                match end {
+                    Ok(_) => ended += 1,
+                    Err(SpaceError::LeaseNotFound { .. }) => self.keyspace.deadlines().forget(id),
+                    Err(error) => failed = Some(error),
+                }
             }
-            match self.end(id, term).await {
-                Ok(_) => ended += 1,
-                Err(SpaceError::LeaseNotFound { .. }) => self.keyspace.deadlines().forget(id),
-                Err(error) => return Err(error),
-            }
+            failed.map_or(Ok(()), Err)?;
         }
         Ok(ended)
     }

@@ -8,7 +8,7 @@ use crate::command::{Command, Refusal, Reply};
 use crate::txn::{Compare, Leasing, Nested, Operation, Outcome, Relation, Target};
 use crate::watch::Keys;
 use crate::{CLIENTS, Committed, Entry, Event, Listing, Range};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -57,6 +57,14 @@ pub(crate) struct Lease {
     pub(crate) keys: BTreeSet<Arc<str>>,
 }
 
+/// A change as the history keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct Recorded {
+    pub(crate) event: Event,
+    /// Which change of the key came before; 0 where there was none or it is not known.
+    pub(crate) prior_revision: u64,
+}
+
 /// What changed since the last checkpoint, by name; the content is looked up when the checkpoint is taken.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dirty {
@@ -75,7 +83,7 @@ pub(crate) struct State {
     /// Events at this revision and before are gone.
     pub(crate) compacted: u64,
     pub(crate) live: BTreeMap<Arc<str>, Stored>,
-    pub(crate) history: VecDeque<Event>,
+    pub(crate) history: VecDeque<Recorded>,
     pub(crate) leases: BTreeMap<u64, Lease>,
     pub(crate) dirty: Dirty,
     live_bytes: usize,
@@ -118,9 +126,11 @@ impl State {
             let Entry { value, create_revision, mod_revision, version, lease, .. } = entry;
             state.live.insert(key, Stored { value, create_revision, mod_revision, version, lease });
         }
+        let mut latest = HashMap::new();
         for event in history {
             state.history_bytes += event_cost(&event);
-            state.history.push_back(event);
+            let prior_revision = latest.insert(event.key.clone(), event.revision).unwrap_or(0);
+            state.history.push_back(Recorded { event, prior_revision });
         }
         state
     }
@@ -144,20 +154,21 @@ impl State {
 
     /// At most about `events_max` events of `keys` from revision `from` on, whole revisions only, and the
     /// revision to continue from. `Err` holds the oldest revision that can be asked for.
-    pub(crate) fn events(&self, keys: &Keys, from: u64, events_max: usize) -> Result<(Vec<Event>, u64), u64> {
+    pub(crate) fn events(&self, keys: &Keys, from: u64, events_max: usize) -> Result<(Vec<&Recorded>, u64), u64> {
         if from <= self.compacted {
             return Err(self.compacted + 1);
         }
-        let start = self.history.partition_point(|event| event.revision < from);
+        let start = self.history.partition_point(|recorded| recorded.event.revision < from);
         let mut found = Vec::new();
         let mut last = None;
-        for event in self.history.range(start..) {
-            if found.len() >= events_max && last != Some(event.revision) {
-                return Ok((found, event.revision));
+        for recorded in self.history.range(start..) {
+            let Event { key, revision, .. } = &recorded.event;
+            if found.len() >= events_max && last != Some(*revision) {
+                return Ok((found, *revision));
             }
-            last = Some(event.revision);
-            if keys.has(&event.key) {
-                found.push(event.clone());
+            last = Some(*revision);
+            if keys.has(key) {
+                found.push(recorded);
             }
         }
         Ok((found, from.max(self.revision + 1)))
@@ -365,11 +376,10 @@ impl State {
                     grows.put(key, value.as_deref().unwrap_or_default());
                     grows.answer_bytes += stored.filter(|_| *tell).map_or(0, |stored| cost(key, &stored.value));
                 }
-                Operation::Range { range, limit } => grows.answer_bytes += self.range_bytes(range, *limit),
-                Operation::DeleteRange { range, tell } => {
-                    grows.answer_bytes += if *tell { self.range_bytes(range, usize::MAX) } else { 0 };
-                }
-                Operation::Delete { .. }
+                Operation::Range { range, limit } => self.tells(range, *limit, grows),
+                Operation::DeleteRange { range, tell: true } => self.tells(range, usize::MAX, grows),
+                Operation::DeleteRange { tell: false, .. }
+                | Operation::Delete { .. }
                 | Operation::DeletePrefix { .. }
                 | Operation::Get { .. }
                 | Operation::List { .. }
@@ -379,9 +389,29 @@ impl State {
         None
     }
 
-    fn range_bytes(&self, range: &Range, limit: usize) -> usize {
-        let entries = self.live.range::<str, _>(range.bounds()).take(limit);
-        entries.map(|(key, stored)| cost(key, &stored.value)).sum()
+    /// Adds what is told of a range. Past the bound it is refused, however much more there is.
+    fn tells(&self, range: &Range, limit: usize, grows: &mut Growth) {
+        for (key, stored) in self.live.range::<str, _>(range.bounds()).take(limit) {
+            if grows.answer_bytes > self.limits.answer_bytes {
+                return;
+            }
+            grows.answer_bytes += cost(key, &stored.value);
+        }
+    }
+
+    /// Whether so many entries of each range come to more than `bytes_max` together.
+    pub(crate) fn has_more_bytes(&self, told: &[(Range, usize)], bytes_max: usize) -> bool {
+        let mut bytes = 0;
+        let mut all = told.iter().flat_map(|(range, limit)| self.live.range::<str, _>(range.bounds()).take(*limit));
+        all.any(|(key, stored)| {
+            bytes += cost(key, &stored.value);
+            bytes > bytes_max
+        })
+    }
+
+    /// Whether ranges hold more than `max` keys together, a key counted as often as it is in one.
+    pub(crate) fn has_more(&self, ranges: &[Range], max: usize) -> bool {
+        ranges.iter().flat_map(|range| self.live.range::<str, _>(range.bounds())).nth(max).is_some()
     }
 
     fn holds(&self, compare: &Compare) -> bool {
@@ -398,6 +428,7 @@ impl State {
         let create_revision = before.map_or(revision, |stored| stored.create_revision);
         let version = before.map_or(1, |stored| stored.version + 1);
         let (before_lease, before_bytes) = before.map_or((None, 0), |stored| (stored.lease, cost(&key, &stored.value)));
+        let prior_revision = before.map_or(0, |stored| stored.mod_revision);
         if before_lease != lease {
             self.unbind(&key, before_lease);
             if let Some(lease) = lease.and_then(|id| self.leases.get_mut(&id)) {
@@ -406,7 +437,15 @@ impl State {
         }
         self.give_room(&key, before_bytes);
         self.take_room(&key, cost(&key, &value));
-        self.record(&key, Some(Arc::clone(&value)), revision, (create_revision, version, lease));
+        let event = Event {
+            key: key.as_ref().to_owned(),
+            value: Some(Arc::clone(&value)),
+            revision,
+            create_revision,
+            version,
+            lease,
+        };
+        self.record(&key, Recorded { event, prior_revision });
         self.live.insert(key, Stored { value, create_revision, mod_revision: revision, version, lease });
     }
 
@@ -414,7 +453,9 @@ impl State {
         let Some((key, stored)) = self.live.remove_entry(key) else { return };
         self.give_room(&key, cost(&key, &stored.value));
         self.unbind(&key, stored.lease);
-        self.record(&key, None, revision, (0, 0, None));
+        let event =
+            Event { key: key.as_ref().to_owned(), value: None, revision, create_revision: 0, version: 0, lease: None };
+        self.record(&key, Recorded { event, prior_revision: stored.mod_revision });
     }
 
     fn take_room(&mut self, key: &str, bytes: usize) {
@@ -437,27 +478,20 @@ impl State {
         }
     }
 
-    fn record(
-        &mut self,
-        key: &Arc<str>,
-        value: Option<Arc<[u8]>>,
-        revision: u64,
-        (create_revision, version, lease): (u64, u64, Option<u64>),
-    ) {
-        self.revision = revision;
+    fn record(&mut self, key: &Arc<str>, recorded: Recorded) {
+        self.revision = recorded.event.revision;
         self.dirty.keys.insert(Arc::clone(key));
-        let event = Event { key: key.as_ref().to_owned(), value, revision, create_revision, version, lease };
-        self.history_bytes += event_cost(&event);
-        self.history.push_back(event);
+        self.history_bytes += event_cost(&recorded.event);
+        self.history.push_back(recorded);
     }
 
     /// Forgets the oldest revisions, each whole, until the history keeps its bounds.
     fn compact(&mut self) {
         while self.history.len() > self.limits.history_events || self.history_bytes > self.limits.history_bytes {
-            let Some(oldest) = self.history.front().map(|event| event.revision) else { return };
+            let Some(oldest) = self.history.front().map(|recorded| recorded.event.revision) else { return };
             self.compacted = oldest;
-            while let Some(event) = self.history.pop_front_if(|event| event.revision == oldest) {
-                self.history_bytes -= event_cost(&event);
+            while let Some(recorded) = self.history.pop_front_if(|recorded| recorded.event.revision == oldest) {
+                self.history_bytes -= event_cost(&recorded.event);
             }
         }
     }

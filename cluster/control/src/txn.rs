@@ -13,6 +13,9 @@ pub const VALUE_BYTES_MAX: usize = 1536 * 1024;
 pub const OPERATIONS_MAX: usize = 128;
 /// One transaction is one log entry: it has to fit the log's segments and the members' messages with room to spare.
 pub const TRANSACTION_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// What several ranges of one transaction may hold together: each key is looked at while nobody else reads or writes, some tens
+/// of milliseconds for all of these. A range alone may be all there is, as it may in a request of its own.
+pub const RANGED_KEYS_MAX: usize = 256 * 1024;
 
 /// What a compare looks at. A key that does not exist has 0 for every number and no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,6 +217,14 @@ impl Txn {
             return Err(broken.clone());
         }
         nested::check(&self.compares, &self.success, &self.failure)
+    }
+
+    pub(crate) fn told(&self) -> Vec<(Range, usize)> {
+        nested::told(&self.success, &self.failure)
+    }
+
+    pub(crate) fn ranges(&self) -> Vec<Range> {
+        nested::ranges(&self.compares, &self.success, &self.failure)
     }
 }
 

@@ -5,7 +5,8 @@
 //! ten thousand numbers. A watcher that is slower than the history is long is told so.
 
 use crate::board::{Board, Progress};
-use crate::{Event, WatchError};
+use crate::state::{Recorded, State};
+use crate::{Entry, Event, WatchError};
 use std::sync::Arc;
 use world::bell::Listener;
 
@@ -55,12 +56,31 @@ impl Watch {
     /// # Errors
     /// [`WatchError`]; the watch is then over: list again and watch from there.
     pub async fn next(&mut self) -> Result<Vec<Event>, WatchError> {
+        self.found(|_, recorded| recorded.event.clone()).await
+    }
+
+    /// As [`Watch::next`], each with what the key was before it; `None` where it was not there, and where that is no longer
+    /// known.
+    ///
+    /// # Errors
+    /// As [`Watch::next`].
+    pub async fn next_with_before(&mut self) -> Result<Vec<(Event, Option<Entry>)>, WatchError> {
+        self.found(|state, recorded| (recorded.event.clone(), state.before(recorded))).await
+    }
+
+    async fn found<T>(&mut self, told: impl Fn(&State, &Recorded) -> T) -> Result<Vec<T>, WatchError> {
         loop {
             let progress = self.progress.value();
             if progress.closed {
                 return Err(WatchError::Closed);
             }
-            let found = self.board.read().events(&self.keys, self.from_revision, BATCH_EVENTS);
+            let found = {
+                let state = self.board.read();
+                let found = state.events(&self.keys, self.from_revision, BATCH_EVENTS);
+                found.map(|(events, from)| {
+                    (events.into_iter().map(|event| told(&state, event)).collect::<Vec<_>>(), from)
+                })
+            };
             match found {
                 Err(_) if self.started => return Err(WatchError::Lagged),
                 Err(at) => return Err(WatchError::Compacted { at }),

@@ -321,6 +321,11 @@ impl Group {
         changed.map(|_| ()).map_err(members_error)
     }
 
+    /// The term this member is in: what of [`Group::overview`] costs nothing.
+    pub fn term(&self) -> u64 {
+        self.inner.raft.metrics().borrow().current_term
+    }
+
     /// How this member sees its group now.
     pub fn overview(&self) -> Overview {
         let metrics = self.inner.raft.metrics();

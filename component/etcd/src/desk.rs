@@ -2,6 +2,7 @@
 
 use crate::codec::One;
 use crate::meters::Meters;
+use crate::room::{Room, Rooms};
 use crate::status::{self, Code, Status};
 use crate::words::{
     AlarmAction, AlarmRequest, Done, Header, HealthResponse, LeaseGrantRequest, LeaseGrantResponse,
@@ -11,13 +12,16 @@ use crate::words::{
 use crate::{VERSION, keys, kv};
 use control::{Compare, LEASE_MS_MAX, Range, Space, SpaceError, Txn};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Which cluster this is, for clients that look whether it is still the same. Beside their keys, out of reach.
 const IDENTITY: &str = "etcd-cluster";
 /// etcd grants nothing shorter with its own defaults.
 const TTL_S_MIN: u64 = 2;
+/// One of a list, as JSON has it.
+const LEASE_BYTES: usize = 32;
 
 /// How this member stands in its group.
 #[derive(Debug, Clone, Default)]
@@ -33,11 +37,25 @@ pub struct Standing {
 }
 
 /// Tells how this member stands, now.
-pub type Stands = dyn Fn() -> Standing + Send + Sync;
+pub trait Stands: Send + Sync {
+    /// Said with every answer.
+    fn term(&self) -> u64;
+
+    fn standing(&self) -> Standing;
+}
 
 /// Returns when the server closes, and when it is gone.
 pub(crate) async fn closed(closing: &mut watch::Receiver<bool>) {
     drop(closing.wait_for(|closing| *closing).await);
+}
+
+/// What the requests of one connection share.
+pub(crate) struct Visit {
+    pub(crate) desk: Arc<Desk>,
+    /// Where its client reached it.
+    pub(crate) here: SocketAddr,
+    /// Rung when the client does not take its answers.
+    pub(crate) late: Arc<Notify>,
 }
 
 pub(crate) struct Desk {
@@ -46,15 +64,25 @@ pub(crate) struct Desk {
     pub(crate) closing: watch::Receiver<bool>,
     /// On all connections.
     pub(crate) watches: AtomicUsize,
-    stands: Box<Stands>,
+    pub(crate) rooms: Rooms,
+    stands: Box<dyn Stands>,
     member: u64,
     cluster: AtomicU64,
 }
 
 impl Desk {
-    pub(crate) fn new(space: Space, meters: Meters, closing: watch::Receiver<bool>, stands: Box<Stands>) -> Desk {
-        let member = stands().member;
-        Desk { space, meters, closing, watches: AtomicUsize::new(0), stands, member, cluster: AtomicU64::new(0) }
+    pub(crate) fn new(space: Space, meters: Meters, closing: watch::Receiver<bool>, stands: Box<dyn Stands>) -> Desk {
+        let member = stands.standing().member;
+        Desk {
+            space,
+            meters,
+            closing,
+            watches: AtomicUsize::new(0),
+            rooms: Rooms::new(),
+            stands,
+            member,
+            cluster: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn header(&self, revision: u64) -> Header {
@@ -62,7 +90,7 @@ impl Desk {
             cluster_id: self.cluster.load(Ordering::Relaxed),
             member_id: self.member,
             revision: kv::signed(revision),
-            raft_term: (self.stands)().term,
+            raft_term: self.stands.term(),
         }
     }
 
@@ -126,7 +154,7 @@ impl Desk {
     pub(crate) async fn lease_time_to_live(
         &self,
         asked: LeaseTimeToLiveRequest,
-    ) -> Result<LeaseTimeToLiveResponse, Status> {
+    ) -> Result<(LeaseTimeToLiveResponse, Room), Status> {
         let mut answer = LeaseTimeToLiveResponse { id: asked.id, ttl: -1, ..Default::default() };
         if let Ok(id) = keys::stored_lease(asked.id) {
             match self.space.time_left(id).await {
@@ -143,19 +171,21 @@ impl Desk {
             }
         }
         answer.header = Some(self.header(self.space.revision()));
-        Ok(answer)
+        let room = self.rooms.answer(answer.keys.iter().map(|key| key.len()).sum()).await;
+        Ok((answer, room))
     }
 
-    pub(crate) async fn lease_leases(&self) -> Result<LeaseLeasesResponse, Status> {
+    pub(crate) async fn lease_leases(&self) -> Result<(LeaseLeasesResponse, Room), Status> {
         self.space.barrier().await?;
         let leases = self.space.leases_local().into_iter().filter_map(keys::given_lease);
-        let leases = leases.map(|id| LeaseRequest { id }).collect();
-        Ok(LeaseLeasesResponse { header: Some(self.header(self.space.revision())), leases })
+        let leases = leases.map(|id| LeaseRequest { id }).collect::<Vec<_>>();
+        let room = self.rooms.answer(leases.len() * LEASE_BYTES).await;
+        Ok((LeaseLeasesResponse { header: Some(self.header(self.space.revision())), leases }, room))
     }
 
     /// Where others are served this machine does not know; whoever asks has reached it here.
     pub(crate) fn members(&self, here: SocketAddr) -> MemberListResponse {
-        let standing = (self.stands)();
+        let standing = self.stands.standing();
         let of = |id: &u64, is_learner: bool| {
             let client_urls = if *id == standing.member { vec![format!("http://{here}")] } else { Vec::new() };
             Member { id: *id, name: format!("{id:x}"), peer_urls: Vec::new(), client_urls, is_learner }
@@ -166,7 +196,7 @@ impl Desk {
     }
 
     pub(crate) fn status(&self) -> StatusResponse {
-        let standing = (self.stands)();
+        let standing = self.stands.standing();
         let size = i64::try_from(self.space.size_bytes()).unwrap_or(i64::MAX);
         let errors = if standing.leader == 0 { vec![status::no_leader().message.into_owned()] } else { Vec::new() };
         StatusResponse {
@@ -197,5 +227,23 @@ impl Desk {
 
     pub(crate) fn health() -> HealthResponse {
         HealthResponse { status: One(Serving::Serving) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A member of no group.
+    pub(crate) struct Alone;
+
+    impl Stands for Alone {
+        fn term(&self) -> u64 {
+            1
+        }
+
+        fn standing(&self) -> Standing {
+            Standing { member: 1, leader: 1, term: 1, ..Standing::default() }
+        }
     }
 }

@@ -3,13 +3,17 @@
 use crate::codec::Blob;
 use crate::desk::Desk;
 use crate::keys;
+use crate::room::{Room, SMALL_BYTES};
 use crate::status::{self, Code, Status};
 use crate::words::{
     CompactionRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Done, KeyValue,
     PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseOp, SortOrder, SortTarget, TxnRequest,
     TxnResponse,
 };
-use control::{Committed, Entry, Leasing, Nested, OPERATIONS_MAX, Operation, Outcome, Ranged, Relation, Target, Txn};
+use control::{
+    ANSWER_BYTES_MAX, Committed, Entry, Leasing, Nested, OPERATIONS_MAX, Operation, Outcome, READ_BYTES_MAX,
+    RangeError, Ranged, Relation, Target, Txn,
+};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -19,7 +23,7 @@ const COMPACTED: &str = "etcd-compacted";
 const TRIES: usize = 8;
 
 impl Desk {
-    pub(crate) async fn range(&self, asked: RangeRequest) -> Result<RangeResponse, Status> {
+    pub(crate) async fn range(&self, asked: RangeRequest) -> Result<(RangeResponse, Room), Status> {
         let range = keys::named(&asked.key, &asked.range_end)?;
         if !asked.serializable {
             self.space.barrier().await?;
@@ -28,33 +32,52 @@ impl Desk {
         if at.is_some_and(|revision| revision < self.compacted()) {
             return Err(status::compacted());
         }
-        let found = self.space.range_local(&range, limit(&asked), at)?;
+        let read = |bytes_max| self.space.range_local_within(&range, limit(&asked), at, bytes_max);
+        let mut room = Room::default();
+        let mut found = read(SMALL_BYTES);
+        if let Err(RangeError::TooLarge { .. }) = found {
+            room = self.rooms.answer(READ_BYTES_MAX).await;
+            found = read(READ_BYTES_MAX);
+        }
+        let found = found?;
         let header = Some(self.header(found.revision));
-        Ok(RangeResponse { header, ..ranged(&asked, found) })
+        Ok((RangeResponse { header, ..ranged(&asked, found) }, room))
     }
 
-    pub(crate) async fn put(&self, asked: PutRequest) -> Result<PutResponse, Status> {
-        let committed = self.space.commit(Txn::new().and(put(&asked)?)).await?;
+    pub(crate) async fn put(&self, asked: PutRequest) -> Result<(PutResponse, Room), Status> {
+        let (committed, room) = self.commit(Txn::new().and(put(&asked)?)).await?;
         let header = Some(self.header(committed.revision));
-        Ok(PutResponse { header, ..put_answered(committed.outcomes.into_iter().next()) })
+        Ok((PutResponse { header, ..put_answered(committed.outcomes.into_iter().next()) }, room))
     }
 
-    pub(crate) async fn delete_range(&self, asked: DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
-        let committed = self.space.commit(Txn::new().and(delete(&asked)?)).await?;
+    pub(crate) async fn delete_range(&self, asked: DeleteRangeRequest) -> Result<(DeleteRangeResponse, Room), Status> {
+        let (committed, room) = self.commit(Txn::new().and(delete(&asked)?)).await?;
         let header = Some(self.header(committed.revision));
-        Ok(DeleteRangeResponse { header, ..delete_answered(committed.outcomes.into_iter().next()) })
+        Ok((DeleteRangeResponse { header, ..delete_answered(committed.outcomes.into_iter().next()) }, room))
     }
 
-    pub(crate) async fn txn(&self, asked: TxnRequest) -> Result<TxnResponse, Status> {
+    async fn commit(&self, txn: Txn) -> Result<(Committed, Room), Status> {
+        let room = self.room_for(&txn).await;
+        Ok((self.space.commit(txn).await?, room))
+    }
+
+    /// Room for what a transaction tells. What it will be is known when it has happened: it goes by what there is now.
+    async fn room_for(&self, txn: &Txn) -> Room {
+        let is_large = self.space.tells_more_local(txn, SMALL_BYTES);
+        self.rooms.answer(if is_large { ANSWER_BYTES_MAX } else { 0 }).await
+    }
+
+    pub(crate) async fn txn(&self, asked: TxnRequest) -> Result<(TxnResponse, Room), Status> {
         let Nested { compares, success, failure } = transaction(&asked)?;
         let is_read = only_reads(&success) && only_reads(&failure);
         let mut txn = Txn::new();
         txn = compares.into_iter().fold(txn, Txn::when);
         txn = success.into_iter().fold(txn, Txn::and);
         txn = failure.into_iter().fold(txn, Txn::otherwise);
+        let room = self.room_for(&txn).await;
         let committed = if is_read { self.space.look(txn).await? } else { self.space.commit(txn).await? };
         let header = self.header(committed.revision);
-        Ok(TxnResponse { header: Some(header), ..answered(&asked, committed) })
+        Ok((TxnResponse { header: Some(header), ..answered(&asked, committed) }, room))
     }
 
     /// Clients say what they will not ask for again. The space forgets by itself, by count; what was said here is kept

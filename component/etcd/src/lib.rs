@@ -11,6 +11,7 @@ mod keys;
 mod kv;
 mod meters;
 mod methods;
+mod room;
 mod server;
 mod status;
 mod transport;

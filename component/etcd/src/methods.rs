@@ -1,13 +1,14 @@
 //! Which methods there are, by either name, and who does them.
 
 use crate::codec::Message;
-use crate::desk::{Desk, closed};
+use crate::desk::{Desk, Visit, closed};
+use crate::room::Room;
 use crate::status::{self, Code, Status};
 use crate::transport::{Answer, Format, Inflow};
 use crate::watch;
 use crate::words::{AlarmRequest, AuthenticateRequest, HealthRequest, LeaseRequest, Nothing};
+use bytes::Bytes;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -86,49 +87,44 @@ fn is_etcds(path: &str) -> bool {
 }
 
 /// One request, from its head to its answer.
-pub(crate) async fn answer(
-    desk: Arc<Desk>,
-    method: Method,
-    format: Format,
-    mut inflow: Inflow,
-    here: SocketAddr,
-) -> Answer {
+pub(crate) async fn answer(visit: Arc<Visit>, method: Method, format: Format, mut inflow: Inflow) -> Answer {
+    let desk = Arc::clone(&visit.desk);
     let name = method.name();
     let began = world::clock::monotonic();
     if let Err(status) = deadline(desk.identify()).await {
         desk.meters.count(name, began.elapsed(), &Err::<(), _>(status.clone()));
-        return format.whole::<Nothing>(&Err(status));
+        return format.whole::<Nothing>(&Err(status), Bytes::from);
     }
     if method == Method::Watch {
         let (out, from) = mpsc::channel(watch::QUEUE);
         desk.meters.count(name, began.elapsed(), &Ok(()));
         // It ends when its client is gone, for then nobody takes what it sends, and when the server closes.
-        world::task::spawn("etcd watches", watch::serve(desk, inflow, out)).detach();
+        world::task::spawn("etcd watches", watch::serve(desk, inflow.small(), out)).detach();
         return format.stream(from);
     }
     if method == Method::LeaseKeepAlive {
         let (out, from) = mpsc::channel(watch::QUEUE);
         // It ends with its client, or when the server closes.
-        world::task::spawn("etcd renewals", keep_alive(desk, inflow, out)).detach();
+        world::task::spawn("etcd renewals", keep_alive(desk, inflow.small(), out)).detach();
         return format.stream(from);
     }
     let span = tracing::debug_span!("etcd request", method = name);
-    let one = One { desk: &desk, format, name, inflow: &mut inflow };
-    dispatch(one, method, here).instrument(span).await
+    let one = One { visit: &visit, format, name, inflow: &mut inflow };
+    dispatch(one, method).instrument(span).await
 }
 
-async fn dispatch(one: One<'_>, method: Method, here: SocketAddr) -> Answer {
-    let desk = Arc::clone(one.desk);
+async fn dispatch(one: One<'_>, method: Method) -> Answer {
+    let (desk, here) = (Arc::clone(&one.visit.desk), one.visit.here);
     match method {
-        Method::Range => one.whole(|asked| desk.range(asked)).await,
-        Method::Put => one.whole(|asked| desk.put(asked)).await,
-        Method::DeleteRange => one.whole(|asked| desk.delete_range(asked)).await,
-        Method::Txn => one.whole(|asked| desk.txn(asked)).await,
+        Method::Range => one.large(|asked| desk.range(asked)).await,
+        Method::Put => one.large(|asked| desk.put(asked)).await,
+        Method::DeleteRange => one.large(|asked| desk.delete_range(asked)).await,
+        Method::Txn => one.large(|asked| desk.txn(asked)).await,
         Method::Compact => one.whole(|asked| desk.compact(asked)).await,
         Method::LeaseGrant => one.whole(|asked| desk.lease_grant(asked)).await,
         Method::LeaseRevoke => one.whole(|asked| desk.lease_revoke(asked)).await,
-        Method::LeaseTimeToLive => one.whole(|asked| desk.lease_time_to_live(asked)).await,
-        Method::LeaseLeases => one.whole(|_: Nothing| desk.lease_leases()).await,
+        Method::LeaseTimeToLive => one.large(|asked| desk.lease_time_to_live(asked)).await,
+        Method::LeaseLeases => one.large(|_: Nothing| desk.lease_leases()).await,
         Method::MemberList => one.whole(|_: Nothing| async { Ok(desk.members(here)) }).await,
         Method::Status => one.whole(|_: Nothing| async { Ok(desk.status()) }).await,
         Method::Alarm => one.whole(|asked: AlarmRequest| async move { desk.alarms(&asked) }).await,
@@ -148,7 +144,7 @@ fn unserved() -> Status {
 
 /// A request that has one answer.
 struct One<'a> {
-    desk: &'a Arc<Desk>,
+    visit: &'a Visit,
     format: Format,
     name: &'static str,
     inflow: &'a mut Inflow,
@@ -159,6 +155,18 @@ impl One<'_> {
     where
         Doing: Future<Output = Result<Told, Status>>,
     {
+        self.large(|asked| {
+            let doing = act(asked);
+            async { Ok((doing.await?, Room::default())) }
+        })
+        .await
+    }
+
+    /// As [`One::whole`], of an answer that may be large and has room for that.
+    async fn large<Asked: Message, Told: Message, Doing>(self, act: impl FnOnce(Asked) -> Doing) -> Answer
+    where
+        Doing: Future<Output = Result<(Told, Room), Status>>,
+    {
         // A body of nothing asks with nothing said.
         let asked = deadline(self.inflow.next()).await.map(Option::unwrap_or_default);
         // How long a client takes to ask is no time of ours.
@@ -168,18 +176,22 @@ impl One<'_> {
             Err(status) => Err(status),
         };
         let took = began.elapsed();
-        self.desk.meters.count(self.name, took, &ended);
+        self.visit.desk.meters.count(self.name, took, &ended);
         match &ended {
             Ok(_) => tracing::debug!(method = self.name, ?took, "a client of etcd was answered"),
             Err(status) => tracing::debug!(method = self.name, ?took, %status, "a client of etcd was refused"),
         }
-        self.format.whole(&ended)
+        let (ended, room) = match ended {
+            Ok((told, room)) => (Ok(told), room),
+            Err(status) => (Err(status), Room::default()),
+        };
+        self.format.whole(&ended, |answer| room.hold(answer, &self.visit.late))
     }
 
     fn refuse(&self, status: Status) -> Answer {
         let ended = Err::<Nothing, _>(status);
-        self.desk.meters.count(self.name, Duration::ZERO, &ended);
-        self.format.whole(&ended)
+        self.visit.desk.meters.count(self.name, Duration::ZERO, &ended);
+        self.format.whole(&ended, Bytes::from)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns each connection from its first byte to its last, and its bounds.
 
-use crate::desk::{Desk, Stands, closed};
+use crate::desk::{Desk, Stands, Visit, closed};
 use crate::meters::Meters;
 use crate::methods::{self, Method};
 use crate::transport::{Answer, Format, Inflow, json_answer, text_answer};
@@ -18,12 +18,14 @@ use meter::{Held, Meter, Registration};
 use serde_json::json;
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::Cursor;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use world::task::Task;
 
 /// Each holds some tens of KiB.
@@ -52,7 +54,7 @@ pub struct Server {
 
 impl Server {
     /// Serves `space` to whoever comes to `listener`.
-    pub fn start(listener: TcpListener, space: Space, stands: Box<Stands>, meter: &Meter) -> Server {
+    pub fn start(listener: TcpListener, space: Space, stands: Box<dyn Stands>, meter: &Meter) -> Server {
         let (closing, closes) = watch::channel(false);
         let series = Meters::keep(meter, space.clone());
         let desk = Arc::new(Desk::new(space, Meters::new(meter), closes, stands));
@@ -101,18 +103,22 @@ async fn accept(listener: TcpListener, desk: Arc<Desk>) {
     }
 }
 
-async fn serve(desk: Arc<Desk>, stream: TcpStream) {
+async fn serve(desk: Arc<Desk>, mut stream: TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small answers to a client of etcd may be late");
     }
     let Ok(here) = stream.local_addr() else { return };
-    let Ok(Some(is_h2)) = tokio::time::timeout(HEAD_DEADLINE, is_h2(&stream)).await else { return };
+    let begun = tokio::time::timeout(HEAD_DEADLINE, beginning(&mut stream)).await;
+    let Ok(Some((is_h2, begin))) = begun else { return };
     let mut closing = desk.closing.clone();
+    let late = Arc::new(Notify::new());
+    let visit = Arc::new(Visit { desk, here, late: Arc::clone(&late) });
     let service = service_fn(move |request| {
-        let desk = Arc::clone(&desk);
-        async move { Ok::<_, Infallible>(route(desk, request, here).await) }
+        let visit = Arc::clone(&visit);
+        async move { Ok::<_, Infallible>(route(visit, request).await) }
     });
-    let io = TokioIo::new(stream);
+    let (from, to) = stream.into_split();
+    let io = TokioIo::new(tokio::io::join(Cursor::new(begin).chain(from), to));
     let ended = if is_h2 {
         let mut builder = http2::Builder::new(Tasks);
         builder
@@ -125,6 +131,7 @@ async fn serve(desk: Arc<Desk>, stream: TcpStream) {
         let mut connection = pin!(builder.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
+            () = late.notified() => return cut(here),
             () = closed(&mut closing) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -136,6 +143,7 @@ async fn serve(desk: Arc<Desk>, stream: TcpStream) {
         let mut connection = pin!(builder.serve_connection(io, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
+            () = late.notified() => return cut(here),
             () = closed(&mut closing) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -147,22 +155,25 @@ async fn serve(desk: Arc<Desk>, stream: TcpStream) {
     }
 }
 
-/// Whether the client begins as one of HTTP/2 does; `None` when it ends before that can be told.
-async fn is_h2(stream: &TcpStream) -> Option<bool> {
-    const LOOK_AGAIN: Duration = Duration::from_millis(2);
-    let mut begin = [0; PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut begin).await.ok().filter(|seen| *seen > 0)?;
-        let whole = &begin[..seen];
-        if !PREFACE.starts_with(whole) {
-            return Some(false);
+/// Of a stream alone hyper says nothing while its client does not take it: the connection goes with it.
+fn cut(here: SocketAddr) {
+    tracing::info!(%here, "a connection of a client of etcd was cut: it did not take what it had asked for");
+}
+
+/// Reads until it can be told whether the client begins as one of HTTP/2 does, and what was read; `None` when it ends before.
+async fn beginning(stream: &mut (impl AsyncRead + Unpin)) -> Option<(bool, Vec<u8>)> {
+    let mut begin = Vec::with_capacity(PREFACE.len());
+    while PREFACE.starts_with(&begin) {
+        if begin.len() == PREFACE.len() {
+            return Some((true, begin));
         }
-        if seen == PREFACE.len() {
-            return Some(true);
+        let rest = (PREFACE.len() - begin.len()) as u64;
+        let count = (&mut *stream).take(rest).read_buf(&mut begin).await.ok()?;
+        if count == 0 {
+            return None;
         }
-        // What has been seen stays to be read: the socket says at once that it has something.
-        tokio::time::sleep(LOOK_AGAIN).await;
     }
+    Some((false, begin))
 }
 
 /// Starts streams as tasks, so that those of one connection use all cores.
@@ -176,7 +187,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
     }
 }
 
-async fn route(desk: Arc<Desk>, request: Request<Incoming>, here: SocketAddr) -> Answer {
+async fn route(visit: Arc<Visit>, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     // A page in somebody's browser may ask any address it likes, and names itself. No client of etcd does.
     if head.headers.contains_key(header::ORIGIN) {
@@ -185,17 +196,58 @@ async fn route(desk: Arc<Desk>, request: Request<Incoming>, here: SocketAddr) ->
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.starts_with("application/grpc") {
         let method = Method::of_grpc(head.uri.path());
-        return methods::answer(desk, method, Format::Grpc, Inflow::new(Format::Grpc, body), here).await;
+        let inflow = Inflow::new(Arc::clone(&visit.desk), Format::Grpc, body);
+        return methods::answer(visit, method, Format::Grpc, inflow).await;
     }
     match (head.uri.path(), Method::of_json(head.uri.path())) {
         ("/version", _) => json_answer(200, &json!({"etcdserver": VERSION, "etcdcluster": CLUSTER_VERSION})),
-        ("/health", _) => match desk.space.barrier().await {
+        ("/health", _) => match visit.desk.space.barrier().await {
             Ok(()) => json_answer(200, &json!({"health": "true"})),
             Err(error) => json_answer(503, &json!({"health": "false", "reason": error.to_string()})),
         },
         (_, Some(_)) if head.method != http::Method::POST => text_answer(405, "Method Not Allowed\n"),
-        (_, Some(method)) => methods::answer(desk, method, Format::Json, Inflow::new(Format::Json, body), here).await,
+        (_, Some(method)) => {
+            let inflow = Inflow::new(Arc::clone(&visit.desk), Format::Json, body);
+            methods::answer(visit, method, Format::Json, inflow).await
+        }
         (path, None) if path.starts_with("/v3") => text_answer(404, "Not Found\n"),
         (_, None) => text_answer(404, "404 page not found\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_beginning_is_told_in_whatever_pieces_it_comes() {
+        let cases: [(&[u8], Option<bool>); 5] = [
+            (b"PRI * HTTP/2.0\r\n\r\nSM", Some(true)),
+            (b"POST /v3/kv/range HTTP/1.1", Some(false)),
+            (b"PRI / HTTP/1.1", Some(false)),
+            (b"PRI * HT", None),
+            (b"", None),
+        ];
+        for (sent, expected) in cases {
+            for piece in 1..=sent.len().max(1) {
+                let mut pieces = pieces_of(sent, piece);
+                let found = beginning(&mut pieces).await;
+                assert_eq!(found.as_ref().map(|(is_h2, _)| *is_h2), expected, "in pieces of {piece}");
+                let mut all = found.map(|(_, begin)| begin).unwrap_or_default();
+                if expected.is_some() {
+                    pieces.read_to_end(&mut all).await.expect("the rest is there");
+                    assert_eq!(all, sent, "nothing is lost");
+                }
+            }
+        }
+    }
+
+    /// Gives at most `piece` bytes at once.
+    fn pieces_of(sent: &[u8], piece: usize) -> tokio::io::DuplexStream {
+        let (from, mut to) = tokio::io::duplex(piece);
+        let sent = sent.to_vec();
+        world::task::spawn("pieces", async move { drop(to.write_all(&sent).await) }).detach();
+        from
     }
 }

@@ -96,7 +96,7 @@ impl From<SpaceError> for Status {
             SpaceError::KeyTooLong { .. }
             | SpaceError::ValueTooLarge { .. }
             | SpaceError::TransactionTooLarge { .. } => too_large(),
-            SpaceError::TooManyOperations { .. } => too_many_operations(),
+            SpaceError::TooManyOperations { .. } | SpaceError::TooManyKeys { .. } => too_many_operations(),
             SpaceError::DuplicateKey { .. } => duplicate_key(),
             SpaceError::LeaseNotFound { .. } => lease_not_found(),
             SpaceError::LeaseDuration { .. } => lease_too_long(),

@@ -3,6 +3,8 @@
 //! Promises that no message is longer than [`MESSAGE_BYTES_MAX`] in memory, and that what a client sends is looked at once.
 
 use crate::codec::Message;
+use crate::desk::Desk;
+use crate::room::{Room, SMALL_BYTES};
 use crate::status::{self, Code, Status};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -11,6 +13,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use serde_json::{Value, json};
 use std::convert::Infallible;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// etcd takes 1.5 MiB, and half of one for what is around it.
@@ -32,11 +35,23 @@ pub(crate) struct Inflow {
     body: Incoming,
     buffer: BytesMut,
     json: Scan,
+    desk: Arc<Desk>,
+    /// What a message may have in memory.
+    bytes_max: usize,
+    /// Held from when a message turns out to be large.
+    room: Room,
 }
 
 impl Inflow {
-    pub(crate) fn new(format: Format, body: Incoming) -> Inflow {
-        Inflow { format, body, buffer: BytesMut::new(), json: Scan::default() }
+    pub(crate) fn new(desk: Arc<Desk>, format: Format, body: Incoming) -> Inflow {
+        let bytes_max = if format == Format::Grpc { MESSAGE_BYTES_MAX } else { JSON_BYTES_MAX };
+        let (buffer, json, room) = (BytesMut::new(), Scan::default(), Room::default());
+        Inflow { format, body, buffer, json, desk, bytes_max, room }
+    }
+
+    /// Takes small messages only: those of a stream, which lasts as long as its client likes, and so would their room.
+    pub(crate) fn small(self) -> Inflow {
+        Inflow { bytes_max: SMALL_BYTES, ..self }
     }
 
     /// The next message; `None` when there are no more. May be dropped while it waits without losing anything.
@@ -51,9 +66,11 @@ impl Inflow {
                 self.json = Scan::default();
                 return self.read(&message).map(Some);
             }
-            let bytes_max = if self.format == Format::Grpc { MESSAGE_BYTES_MAX } else { JSON_BYTES_MAX };
-            if self.buffer.len() > bytes_max {
+            if self.buffer.len() > self.bytes_max {
                 return Err(status::too_large());
+            }
+            if self.buffer.len() > SMALL_BYTES && !self.room.is_taken() {
+                self.room = self.desk.rooms.request(self.bytes_max).await;
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
@@ -127,11 +144,11 @@ impl Scan {
 }
 
 impl Format {
-    /// One message, as an answer of its own.
-    pub(crate) fn whole<M: Message>(self, ended: &Result<M, Status>) -> Answer {
+    /// One message, as an answer of its own; `hold` keeps its bytes.
+    pub(crate) fn whole<M: Message>(self, ended: &Result<M, Status>, hold: impl FnOnce(Vec<u8>) -> Bytes) -> Answer {
         match (self, ended) {
             (Format::Grpc, Ok(message)) => {
-                let frames = [Frame::data(framed(message)), Frame::trailers(trailers(None))];
+                let frames = [Frame::data(hold(framed(message))), Frame::trailers(trailers(None))];
                 let frames = frames.into_iter().map(Ok::<_, Infallible>);
                 grpc_answer(BodyExt::boxed_unsync(StreamBody::new(futures::stream::iter(frames))))
             }
@@ -140,7 +157,7 @@ impl Format {
                 answer.headers_mut().extend(trailers(Some(status)));
                 answer
             }
-            (Format::Json, Ok(message)) => json_answer(200, &message.to_json()),
+            (Format::Json, Ok(message)) => json_held(200, hold(message.to_json().to_string().into_bytes())),
             (Format::Json, Err(status)) => {
                 let Status { code, message } = status;
                 json_answer(code.http(), &json!({"error": message, "message": message, "code": *code as u32}))
@@ -153,7 +170,7 @@ impl Format {
         let frames = futures::stream::unfold(Some(from), move |from| async move {
             let mut from = from?;
             let (frame, rest) = match (self, from.recv().await) {
-                (Format::Grpc, Some(Ok(message))) => (Frame::data(framed(&message)), Some(from)),
+                (Format::Grpc, Some(Ok(message))) => (Frame::data(Bytes::from(framed(&message))), Some(from)),
                 (Format::Json, Some(Ok(message))) => {
                     (Frame::data(line(&json!({"result": message.to_json()}))), Some(from))
                 }
@@ -192,7 +209,11 @@ fn grpc_answer(body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
 }
 
 pub(crate) fn json_answer(code: u16, value: &Value) -> Answer {
-    let mut answer = Response::new(BodyExt::boxed_unsync(Full::new(Bytes::from(value.to_string()))));
+    json_held(code, Bytes::from(value.to_string()))
+}
+
+fn json_held(code: u16, bytes: Bytes) -> Answer {
+    let mut answer = Response::new(BodyExt::boxed_unsync(Full::new(bytes)));
     *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     answer.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
@@ -209,12 +230,12 @@ fn line(value: &Value) -> Bytes {
     Bytes::from(format!("{value}\n"))
 }
 
-fn framed<M: Message>(message: &M) -> Bytes {
+fn framed<M: Message>(message: &M) -> Vec<u8> {
     let mut out = vec![0; 5];
     message.write(&mut out);
     let length = u32::try_from(out.len() - 5).expect("answers are bounded far below 4 GiB");
     out[1..5].copy_from_slice(&length.to_be_bytes());
-    Bytes::from(out)
+    out
 }
 
 fn trailers(status: Option<&Status>) -> HeaderMap {

@@ -40,15 +40,35 @@ struct Stream {
     next_id: i64,
     /// Asks every watch to say when it has come as far as this revision.
     ring: watch::Sender<u64>,
-    /// Who has come how far.
-    arrived: (mpsc::Sender<u64>, mpsc::Receiver<u64>),
-    /// Revisions asked for, and how many watches are still to come there.
-    awaited: Vec<(u64, usize)>,
+    /// What watches have to say.
+    news: (mpsc::Sender<News>, mpsc::Receiver<News>),
+    /// Watches there were so far.
+    count: u64,
+    /// The newest revision the client wants to know is sent by all watches; what it asked before is part of it.
+    awaited: Option<u64>,
 }
 
 struct Watching {
+    /// Tells it from an earlier one of the same id, of which there may still be news.
+    number: u64,
+    /// It has sent everything up to this revision, as far as it has said.
+    arrived: u64,
     task: Task,
     _held: Counted,
+}
+
+/// Of one watch.
+struct News {
+    id: i64,
+    number: u64,
+    what: What,
+}
+
+enum What {
+    /// It has sent everything up to this revision.
+    Arrived(u64),
+    /// It sends nothing more.
+    Over(WatchError),
 }
 
 /// A watch among all there are.
@@ -75,15 +95,7 @@ impl Drop for Counted {
 pub(crate) async fn serve(desk: Arc<Desk>, mut inflow: Inflow, out: Out) {
     let _held = Held::new(&desk.meters.streams);
     let mut closing = desk.closing.clone();
-    let mut stream = Stream {
-        desk,
-        out: out.clone(),
-        watches: BTreeMap::new(),
-        next_id: 0,
-        ring: watch::Sender::new(0),
-        arrived: mpsc::channel(QUEUE),
-        awaited: Vec::new(),
-    };
+    let mut stream = Stream::new(desk, out.clone());
     let mut is_open = true;
     loop {
         let done = tokio::select! {
@@ -93,7 +105,7 @@ pub(crate) async fn serve(desk: Arc<Desk>, mut inflow: Inflow, out: Out) {
                 Ok(None) => { is_open = false; Ok(()) }
                 Err(status) => Err(Some(status)),
             },
-            Some(revision) = stream.arrived.1.recv() => stream.came(revision).await,
+            Some(news) = stream.news.1.recv() => stream.hear(news).await,
             () = out.closed() => Err(None),
             () = closed(&mut closing) => Err(Some(status::stopped())),
         };
@@ -110,6 +122,19 @@ pub(crate) async fn serve(desk: Arc<Desk>, mut inflow: Inflow, out: Out) {
 }
 
 impl Stream {
+    fn new(desk: Arc<Desk>, out: Out) -> Stream {
+        Stream {
+            desk,
+            out,
+            watches: BTreeMap::new(),
+            next_id: 0,
+            ring: watch::Sender::new(0),
+            news: mpsc::channel(QUEUE),
+            count: 0,
+            awaited: None,
+        }
+    }
+
     async fn request(&mut self, asked: WatchRequest) -> Result<(), Option<Status>> {
         match asked {
             WatchRequest { create_request: Some(asked), .. } => self.create(asked).await,
@@ -165,18 +190,21 @@ impl Stream {
         if from < oldest {
             return self.send(compacted(self.response(id), oldest)).await;
         }
+        self.count += 1;
+        let number = self.count;
         let one = Follower {
             desk: Arc::clone(&self.desk),
             id,
+            number,
             range,
             asked,
             watch,
             out: self.out.clone(),
             ring: self.ring.subscribe(),
-            arrived: self.arrived.0.clone(),
+            news: self.news.0.clone(),
         };
         let task = world::task::spawn("etcd watch", one.follow());
-        self.watches.insert(id, Watching { task, _held: held });
+        self.watches.insert(id, Watching { number, arrived: 0, task, _held: held });
         Ok(())
     }
 
@@ -184,38 +212,44 @@ impl Stream {
         let Some(watching) = self.watches.remove(&asked.watch_id) else { return Ok(()) };
         // After this nothing more is sent of it.
         watching.task.cancel().await;
-        self.send(WatchResponse { canceled: true, ..self.response(asked.watch_id) }).await
+        self.send(WatchResponse { canceled: true, ..self.response(asked.watch_id) }).await?;
+        self.tell_progress().await
     }
 
     /// Once every watch has sent what happened up to now, the client is told how far that is.
     async fn progress(&mut self) -> Result<(), Option<Status>> {
         let revision = self.desk.space.revision();
-        self.watches.retain(|_, watching| !watching.task.is_finished());
-        let last = self.awaited.last().map(|(revision, _)| *revision);
-        if last == Some(revision) {
-            return Ok(());
-        }
-        if self.watches.is_empty() {
-            return self.send(self.response(-1)).await;
-        }
-        self.awaited.push((revision, self.watches.len()));
+        self.awaited = Some(revision);
         self.ring.send_replace(revision);
-        Ok(())
+        self.tell_progress().await
     }
 
-    async fn came(&mut self, arrived: u64) -> Result<(), Option<Status>> {
-        for (revision, missing) in &mut self.awaited {
-            if *revision <= arrived {
-                *missing = missing.saturating_sub(1);
+    /// Tells it as soon as it is so: with the last watch to arrive, and when one that had not is gone.
+    async fn tell_progress(&mut self) -> Result<(), Option<Status>> {
+        let has_come = |revision: &u64| self.watches.values().all(|watching| watching.arrived >= *revision);
+        let Some(revision) = self.awaited.take_if(|revision| has_come(revision)) else { return Ok(()) };
+        let header = Some(self.desk.header(revision));
+        self.send(WatchResponse { header, watch_id: -1, ..Default::default() }).await
+    }
+
+    async fn hear(&mut self, News { id, number, what }: News) -> Result<(), Option<Status>> {
+        let Some(watching) = self.watches.get_mut(&id).filter(|watching| watching.number == number) else {
+            return Ok(());
+        };
+        match what {
+            What::Arrived(revision) => watching.arrived = revision,
+            What::Over(error) => {
+                // Before its client is told: it may ask for the same again at once.
+                self.watches.remove(&id);
+                let oldest = match error {
+                    WatchError::Compacted { at } => at,
+                    WatchError::Lagged => self.desk.space.compacted() + 1,
+                    WatchError::Closed => return Err(Some(status::stopped())),
+                };
+                self.send(compacted(self.response(id), oldest)).await?;
             }
         }
-        while let Some((revision, 0)) = self.awaited.first().copied() {
-            self.awaited.remove(0);
-            let mut answer = self.response(-1);
-            answer.header = Some(self.desk.header(revision));
-            self.send(answer).await?;
-        }
-        Ok(())
+        self.tell_progress().await
     }
 }
 
@@ -227,30 +261,39 @@ fn compacted(answer: WatchResponse, oldest: u64) -> WatchResponse {
 struct Follower {
     desk: Arc<Desk>,
     id: i64,
+    number: u64,
     range: Range,
     asked: WatchCreateRequest,
     watch: control::Watch,
     out: Out,
     ring: watch::Receiver<u64>,
-    arrived: mpsc::Sender<u64>,
+    news: mpsc::Sender<News>,
 }
 
 impl Follower {
     /// Sends what happens until nobody takes it. May be cancelled anywhere.
     async fn follow(mut self) {
         let mut progress = tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_EVERY, PROGRESS_EVERY);
-        self.ring.mark_unchanged();
+        let mut said = 0;
         loop {
             let went_on = tokio::select! {
-                // First: whoever rings wants to know what was sent before.
+                // First: what there is to send is sent before anything is said of it.
                 biased;
-                events = self.watch.next() => match events {
+                events = changes(&mut self.watch, self.asked.prev_kv) => match events {
                     Ok(events) => self.tell(events).await,
-                    Err(error) => return self.end(&error).await,
+                    Err(error) => {
+                        self.say(What::Over(error)).await;
+                        return;
+                    }
                 },
-                Ok(()) = self.ring.changed() => {
-                    let revision = *self.ring.borrow_and_update();
-                    self.arrived.send(revision).await.is_ok()
+                // Never a change alone: one that came before the first look counts too.
+                Some(revision) = rung(&mut self.ring, said) => {
+                    // The space may be further than its watches were told; then there is something to send first.
+                    if self.watch.position() <= revision {
+                        continue;
+                    }
+                    said = revision;
+                    self.say(What::Arrived(revision)).await
                 }
                 _ = progress.tick(), if self.asked.progress_notify => {
                     let answer = self.response(self.watch.position().saturating_sub(1));
@@ -267,30 +310,21 @@ impl Follower {
         WatchResponse { header: Some(self.desk.header(revision)), watch_id: self.id, ..Default::default() }
     }
 
-    async fn end(&self, error: &WatchError) {
-        let answer = match error {
-            WatchError::Compacted { at } => Ok(compacted(self.response(self.desk.space.revision()), *at)),
-            WatchError::Lagged => {
-                let oldest = self.desk.space.compacted() + 1;
-                Ok(compacted(self.response(self.desk.space.revision()), oldest))
-            }
-            WatchError::Closed => Err(status::stopped()),
-        };
-        // Nobody to tell is as good as told.
-        let _ = self.out.send(answer).await;
+    /// False when the stream is gone.
+    async fn say(&self, what: What) -> bool {
+        self.news.send(News { id: self.id, number: self.number, what }).await.is_ok()
     }
 
-    async fn tell(&self, events: Vec<control::Event>) -> bool {
+    async fn tell(&self, events: Vec<(control::Event, Option<Entry>)>) -> bool {
         let mut batch = Vec::new();
         let (mut bytes, mut last) = (0, 0);
-        for event in events.into_iter().filter(|event| self.wants(event)) {
+        for (event, before) in events.into_iter().filter(|(event, _)| self.wants(event)) {
             if bytes > BATCH_BYTES && event.revision != last && !self.send(std::mem::take(&mut batch)).await {
                 return false;
             }
             bytes = if batch.is_empty() { 0 } else { bytes };
             last = event.revision;
-            let prev_kv = if self.asked.prev_kv { self.desk.space.before(&event.key, event.revision) } else { None };
-            let event = told(event, prev_kv.map(key_value));
+            let event = told(event, before.map(key_value));
             let size = |kv: &Option<KeyValue>| kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
             bytes += size(&event.kv) + size(&event.prev_kv);
             batch.push(event);
@@ -311,6 +345,22 @@ impl Follower {
     }
 }
 
+/// Waits until a revision after `said` is asked for; `None` when nobody can ask any more.
+async fn rung(ring: &mut watch::Receiver<u64>, said: u64) -> Option<u64> {
+    ring.wait_for(|asked| *asked > said).await.ok().map(|asked| *asked)
+}
+
+/// The next changes, and what was before each where that is wanted.
+async fn changes(
+    watch: &mut control::Watch,
+    prev_kv: bool,
+) -> Result<Vec<(control::Event, Option<Entry>)>, WatchError> {
+    if prev_kv {
+        return watch.next_with_before().await;
+    }
+    Ok(watch.next().await?.into_iter().map(|event| (event, None)).collect())
+}
+
 fn told(event: control::Event, prev_kv: Option<KeyValue>) -> Event {
     match event.value {
         Some(value) => {
@@ -329,5 +379,123 @@ fn told(event: control::Event, prev_kv: Option<KeyValue>) -> Event {
             let kv = KeyValue { key, mod_revision, ..KeyValue::default() };
             Event { kind: One(EventType::Delete), kv: Some(kv), prev_kv }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::tests::Alone;
+    use crate::meters::Meters;
+    use control::{Space, Txn};
+    use meter::Meter;
+
+    type Answers = mpsc::Receiver<Result<WatchResponse, Status>>;
+
+    fn stream(space: &Space) -> (Stream, Answers) {
+        let (_, closing) = watch::channel(false);
+        let desk = Desk::new(space.clone(), Meters::new(&Meter::new()), closing, Box::new(Alone));
+        let (out, answers) = mpsc::channel(QUEUE);
+        (Stream::new(Arc::new(desk), out), answers)
+    }
+
+    async fn create(stream: &mut Stream, watch_id: i64, start_revision: i64) {
+        let asked = WatchCreateRequest { key: Arc::from(*b"k"), watch_id, start_revision, ..Default::default() };
+        stream.create(asked).await.expect("it is taken");
+    }
+
+    /// Changes more than the history keeps.
+    async fn forget(space: &Space) {
+        for number in 0..100 {
+            let txn = (0..128).fold(Txn::new(), |txn, key| txn.put(format!("etcd/{key}"), vec![number]));
+            space.commit(txn).await.expect("it is written");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_by_itself_leaves_its_place() {
+        let space = Space::ephemeral();
+        forget(&space).await;
+        let (mut stream, mut answers) = stream(&space);
+        for _ in 0..3 {
+            create(&mut stream, 7, 2).await;
+            let created = answers.recv().await.expect("an answer").expect("no failure");
+            assert!(created.created && !created.canceled, "{created:?}");
+            let news = stream.news.1.recv().await.expect("it ends");
+            stream.hear(news).await.expect("its client is told");
+            let ended = answers.recv().await.expect("an answer").expect("no failure");
+            assert!(ended.canceled && ended.compact_revision > 2 && ended.watch_id == 7, "{ended:?}");
+        }
+        assert_eq!(stream.desk.watches.load(Ordering::Relaxed), 0);
+    }
+
+    async fn write(space: &Space) -> u64 {
+        space.commit(Txn::new().put("etcd/other", *b"1")).await.expect("it is written").revision
+    }
+
+    /// Has the stream hear that watch `id` has come to `revision`.
+    async fn arrives(stream: &mut Stream, id: i64, revision: u64) {
+        let number = stream.watches[&id].number;
+        stream.hear(News { id, number, what: What::Arrived(revision) }).await.expect("it is taken");
+    }
+
+    /// What progress was told since.
+    fn progress(answers: &mut Answers) -> Vec<i64> {
+        let all = std::iter::from_fn(|| answers.try_recv().ok()).map(|answer| answer.expect("no failure"));
+        all.filter(|answer| answer.watch_id == -1).filter_map(|answer| Some(answer.header?.revision)).collect()
+    }
+
+    #[tokio::test]
+    async fn progress_is_told_when_every_watch_has_come_there() {
+        let space = Space::ephemeral();
+        let (mut stream, mut answers) = stream(&space);
+        create(&mut stream, 1, 0).await;
+        create(&mut stream, 2, 0).await;
+        let first = write(&space).await;
+        stream.progress().await.expect("it is taken");
+        arrives(&mut stream, 1, first).await;
+        let second = write(&space).await;
+        stream.progress().await.expect("it is taken");
+        arrives(&mut stream, 1, second).await;
+        assert!(progress(&mut answers).is_empty(), "the second watch has sent nothing");
+        arrives(&mut stream, 2, first).await;
+        assert!(progress(&mut answers).is_empty(), "nor what came after");
+        arrives(&mut stream, 2, second).await;
+        assert_eq!(progress(&mut answers), [signed(second)], "both have, and it is told once");
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_is_gone_is_not_waited_for() {
+        let space = Space::ephemeral();
+        let (mut stream, mut answers) = stream(&space);
+        create(&mut stream, 1, 0).await;
+        create(&mut stream, 2, 0).await;
+        let revision = write(&space).await;
+        stream.progress().await.expect("it is taken");
+        arrives(&mut stream, 1, revision).await;
+        let stale = stream.watches[&2].number;
+        stream.cancel(&WatchCancelRequest { watch_id: 2 }).await.expect("it is taken");
+        assert_eq!(progress(&mut answers), [signed(revision)]);
+        create(&mut stream, 2, 0).await;
+        stream.progress().await.expect("it is taken");
+        stream.hear(News { id: 2, number: stale, what: What::Arrived(revision) }).await.expect("it is taken");
+        assert!(progress(&mut answers).is_empty(), "what the first of this id said is not the second's");
+        stream
+            .hear(News { id: 2, number: stale + 1, what: What::Over(WatchError::Lagged) })
+            .await
+            .expect("it is taken");
+        assert_eq!(progress(&mut answers), [signed(revision)], "nor is one waited for that has ended");
+    }
+
+    #[tokio::test]
+    async fn a_watch_hears_what_was_asked_before_it_ran() {
+        let space = Space::ephemeral();
+        let (mut stream, mut answers) = stream(&space);
+        let revision = write(&space).await;
+        create(&mut stream, 1, 0).await;
+        stream.progress().await.expect("it is taken");
+        let news = stream.news.1.recv().await.expect("it says how far it has come");
+        stream.hear(news).await.expect("it is taken");
+        assert_eq!(progress(&mut answers), [signed(revision)]);
     }
 }

@@ -109,6 +109,54 @@ async fn a_compare_holds_over_a_range_or_as_for_nothing() {
 }
 
 #[tokio::test]
+async fn ranges_of_one_transaction_hold_so_many_keys_together_and_no_more() {
+    const KEYS: usize = 8_192;
+    let space = Space::ephemeral();
+    for start in (0..KEYS).step_by(128) {
+        let txn = (start..start + 128).fold(Txn::new(), |txn, key| txn.put(format!("k{key:04}"), *b""));
+        space.commit(txn).await.unwrap();
+    }
+    let all = || range("k", "l");
+    let count = || Operation::Range { range: all(), limit: 0 };
+    let compare =
+        Compare { key: all().start, end: Some(all().end), relation: Relation::Greater, target: Target::Version(0) };
+    let within = |nested: Nested| Operation::Nested(Box::new(nested));
+    let times = control::RANGED_KEYS_MAX / KEYS;
+    let as_many = (1..times).fold(Txn::new().when(compare.clone()), |txn, _| txn.and(count()));
+    let outcomes = space.look(as_many.clone()).await.unwrap().outcomes;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Ranged { count: 8_192, .. })));
+    space.commit(as_many.clone()).await.expect("as many as there may be");
+    for one_more in [
+        count(),
+        Operation::DeleteRange { range: Range::key("k0000"), tell: false },
+        within(Nested { compares: vec![compare], ..Nested::default() }),
+        within(Nested { failure: vec![count()], ..Nested::default() }),
+    ] {
+        let many = as_many.clone().otherwise(one_more);
+        let refused = (space.look(many.clone()).await, space.commit(many).await);
+        let (Err(SpaceError::TooManyKeys { .. }), Err(SpaceError::TooManyKeys { .. })) = refused else {
+            panic!("{refused:?}")
+        };
+    }
+    space
+        .commit(Txn::new().and(Operation::DeleteRange { range: all(), tell: false }))
+        .await
+        .expect("one range may be all");
+}
+
+#[tokio::test]
+async fn a_missing_lease_is_told_before_an_answer_that_is_too_large() {
+    let space = Space::ephemeral();
+    for key in 0..4 {
+        space.commit(Txn::new().put(format!("k{key}"), vec![0; control::VALUE_BYTES_MAX])).await.unwrap();
+    }
+    let large = Txn::new().and(Operation::Range { range: range("k", "l"), limit: usize::MAX });
+    assert!(matches!(space.commit(large.clone()).await, Err(SpaceError::AnswerTooLarge { .. })));
+    let missing = space.commit(large.put_leased("a", *b"", 7)).await;
+    assert!(matches!(missing, Err(SpaceError::LeaseNotFound { id: 7 })), "{missing:?}");
+}
+
+#[tokio::test]
 async fn what_others_keep_is_apart_and_bounded() {
     let space = Space::ephemeral();
     let mut own = space.watch_own(space.revision() + 1);
@@ -131,6 +179,46 @@ async fn what_others_keep_is_apart_and_bounded() {
     space.commit(Txn::new().put("mine/too", value)).await.expect("there is room for what is Bramble's own");
     space.commit(Txn::new().and(Operation::DeleteRange { range: range("etcd/", "etcd0"), tell: false })).await.unwrap();
     assert_eq!(space.clients_bytes().0, 0);
+}
+
+#[tokio::test]
+async fn what_is_not_read_of_the_past_need_not_be_known() {
+    let space = Space::ephemeral();
+    space.commit(Txn::new().put("a", *b"old").put("b", *b"old")).await.unwrap();
+    let mut number = 0u32;
+    while space.compacted() < 3 {
+        number += 1;
+        let txn = (0..100).fold(Txn::new(), |txn, key| txn.put(format!("other/{key}"), number.to_le_bytes()));
+        space.commit(txn).await.unwrap();
+    }
+    let revision = space.revision();
+    space.commit(Txn::new().put("b", *b"new")).await.unwrap();
+    let read = |limit| space.range_local(&range("a", "c"), limit, Some(revision));
+    assert_eq!(read(2), Err(RangeError::Compacted), "what was in b is gone");
+    assert_eq!(read(1).map(|found| (found.entries.len(), found.count)), Ok((1, 2)), "that it was there is not");
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_was_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn world::disk::Disk> = Arc::new(world::disk::Real);
+    let machine = crate::replicated::alone(Arc::clone(&disk), directory.path()).await;
+    let first = machine.space.commit(Txn::new().put("k", *b"1")).await.unwrap().revision;
+    machine.space.commit(Txn::new().put("other", *b"1").put("k", *b"2")).await.unwrap();
+    machine.space.commit(Txn::new().delete("k")).await.unwrap();
+    machine.space.commit(Txn::new().put("k", *b"3")).await.unwrap();
+    let expected = [None, Some(b"1".to_vec()), Some(b"2".to_vec()), None];
+    assert_eq!(before(&machine.space, first).await, expected);
+    machine.close().await;
+    crate::replicated::released(disk.as_ref(), directory.path()).await;
+    let machine = crate::replicated::alone(disk, directory.path()).await;
+    assert_eq!(before(&machine.space, first).await, expected, "after a restart too");
+    machine.close().await;
+}
+
+async fn before(space: &Space, from: u64) -> Vec<Option<Vec<u8>>> {
+    let changes = space.watch("k", from).next_with_before().await.unwrap();
+    changes.into_iter().map(|(_, before)| before.map(|entry| entry.value.to_vec())).collect()
 }
 
 proptest! {
@@ -162,6 +250,10 @@ proptest! {
                 let found: BTreeMap<String, u64> =
                     found.entries.into_iter().map(|entry| (entry.key, entry.mod_revision)).collect();
                 assert_eq!(found, model, "as of {revision}");
+                let some = space.range_local(&range("k", "l"), 2, Some(revision)).unwrap();
+                let names: Vec<String> = some.entries.into_iter().map(|entry| entry.key).collect();
+                assert_eq!(names, model.keys().take(2).cloned().collect::<Vec<_>>(), "in order, as of {revision}");
+                assert_eq!(some.count, model.len() as u64, "all are counted");
             }
             let future = space.range_local(&range("k", "l"), 1, Some(space.revision() + 1));
             assert_eq!(future, Err(RangeError::Future));

@@ -72,7 +72,7 @@ async fn one_machine_keeps_everything_over_restarts_in_order_and_not() {
 }
 
 /// Waits for the tasks of a closed or dropped machine to end, and with them its hold on the files.
-async fn released(disk: &dyn Disk, directory: &Path) {
+pub(crate) async fn released(disk: &dyn Disk, directory: &Path) {
     let free = |name: &str| disk.open(&directory.join(name)).unwrap().try_lock().unwrap();
     while !["log/lock", "state/space.redb"].into_iter().all(free) {
         tokio::task::yield_now().await;
@@ -102,6 +102,27 @@ async fn many_writers_on_one_machine_share_syncs() {
     assert!(text.contains("bramble_space_keys{space=\"durable\"} 500"), "{text}");
     assert!(text.contains("bramble_group_leads{group=\"control\"} 1"), "{text}");
     assert!(disk.syncs() - before < 250, "{} syncs for 500 commits", disk.syncs() - before);
+    machine.close().await;
+}
+
+#[tokio::test]
+async fn leases_that_end_together_share_syncs() {
+    let disk = Simulated::new(1);
+    let machine = alone(Arc::new(disk.clone()), Path::new("/data")).await;
+    let mut grants = tokio::task::JoinSet::new();
+    for number in 0..1_000u64 {
+        let space = machine.space.clone();
+        grants.spawn(async move {
+            let lease = space.grant(60_000).await.unwrap();
+            space.commit(Txn::new().put_leased(format!("held/{number}"), *b"1", lease)).await.unwrap();
+        });
+    }
+    grants.join_all().await;
+    let before = disk.syncs();
+    let later = world::clock::monotonic() + std::time::Duration::from_secs(120);
+    assert_eq!(machine.space.expire_leases(later).await.unwrap(), 1_000);
+    assert!(machine.space.list("held/").await.unwrap().entries.is_empty());
+    assert!(disk.syncs() - before < 100, "{} syncs for 1,000 leases", disk.syncs() - before);
     machine.close().await;
 }
 
