@@ -16,6 +16,8 @@ pub struct Machine {
     pub presence: Presence,
     /// What is really used, if it was heard.
     pub load: Option<Load>,
+    /// When it was heard, by the clock of whoever plans: machines' own may differ.
+    pub load_heard_ms: u64,
     pub pressure: Pressure,
 }
 
@@ -62,6 +64,14 @@ impl Shut {
             Shut::Pressed => "under pressure",
         }
     }
+
+    /// The same of one machine.
+    fn told_of_one(self) -> &'static str {
+        match self {
+            Shut::Closed => "outside its hours",
+            Shut::Down | Shut::Silent | Shut::Drained | Shut::Cordoned | Shut::Pressed => self.told(),
+        }
+    }
 }
 
 impl Machine {
@@ -70,6 +80,11 @@ impl Machine {
             Presence::Up | Presence::Silent { .. } => false,
             Presence::Down { .. } => true,
         }
+    }
+
+    /// Why nothing new comes here, as the end of "the machine is …".
+    pub fn refuses(&self, now_ms: u64) -> Option<&'static str> {
+        self.shut(now_ms).map(Shut::told_of_one)
     }
 
     pub(crate) fn shut(&self, now_ms: u64) -> Option<Shut> {

@@ -210,7 +210,7 @@ impl<'a> Host<'a> {
         let (memory, cpu) = (share.memory_bytes, share.cpu_millis);
         self.memory_bytes = self.memory_bytes.saturating_add(memory);
         self.cpu_millis = self.cpu_millis.saturating_add(cpu);
-        if self.machine.load.as_ref().is_some_and(|load| load.at_ms < share.created_ms) {
+        if self.machine.load.is_some() && self.machine.load_heard_ms < share.created_ms {
             self.memory_unseen_bytes = self.memory_unseen_bytes.saturating_add(memory.max(MEMORY_GUESSED_BYTES));
             self.cpu_unseen_millis = self.cpu_unseen_millis.saturating_add(cpu.max(CPU_GUESSED_MILLIS));
         }
