@@ -145,14 +145,19 @@ impl Machine {
 
     /// What instances may reserve together, after the owner's share.
     pub(crate) fn usable(&self) -> (u64, u64) {
-        let Some(owner) = &self.node.considerate else {
-            return (self.memory_usable_bytes, self.cpu_usable_millis);
-        };
-        let (memory, cpu) = self.load.as_ref().map_or((0, 0), |load| (load.owner_memory_bytes, load.owner_cpu_millis));
-        (
-            self.memory_usable_bytes.saturating_sub(memory).saturating_sub(owner.memory_kept_bytes),
-            self.cpu_usable_millis.saturating_sub(cpu).saturating_sub(owner.cpu_kept_millis),
-        )
+        let (memory, cpu) = self.usable_at_best();
+        if self.node.considerate.is_none() {
+            return (memory, cpu);
+        }
+        let used = self.load.as_ref().map_or((0, 0), |load| (load.owner_memory_bytes, load.owner_cpu_millis));
+        (memory.saturating_sub(used.0), cpu.saturating_sub(used.1))
+    }
+
+    /// The same while its owner does nothing.
+    pub(crate) fn usable_at_best(&self) -> (u64, u64) {
+        let kept =
+            self.node.considerate.as_ref().map_or((0, 0), |owner| (owner.memory_kept_bytes, owner.cpu_kept_millis));
+        (self.memory_usable_bytes.saturating_sub(kept.0), self.cpu_usable_millis.saturating_sub(kept.1))
     }
 
     pub(crate) fn meets(&self, constraint: &Constraint) -> bool {
