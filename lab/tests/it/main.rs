@@ -16,6 +16,7 @@ mod floating;
 mod images;
 mod killed;
 mod lives;
+mod loads;
 mod network;
 mod probe;
 mod protection;
