@@ -378,6 +378,9 @@ fn lasting(
     if let Some(ms) = node.alerts_after_ms {
         settings = settings.alerting_after(ms);
     }
+    if let Some(folder) = &node.proc_lab {
+        settings.proc_dir.clone_from(folder);
+    }
     let telemetry = Arc::new(Telemetry::start(settings, meter.clone()));
     let boxes = Boxes::new(&node.data);
     let settings = gateway::Settings {

@@ -57,6 +57,8 @@ pub struct Node {
     pub selftest_lab: Option<PathBuf>,
     /// Says by how much this machine's clock is to be wrong, in builds for tests.
     pub clock_lab: Option<PathBuf>,
+    /// What is read of the machine instead of `/proc`, in builds for tests.
+    pub proc_lab: Option<PathBuf>,
     pub labels: BTreeMap<String, String>,
     pub mirrors: BTreeMap<String, String>,
     pub credentials: BTreeMap<String, Credentials>,
@@ -188,6 +190,10 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         clock_lab: args.clock_lab.clone(),
         #[cfg(not(debug_assertions))]
         clock_lab: None,
+        #[cfg(debug_assertions)]
+        proc_lab: args.proc_lab.clone(),
+        #[cfg(not(debug_assertions))]
+        proc_lab: None,
         labels: args.label.iter().map(|given| pair("--label", given)).collect::<Result<_, _>>()?,
         mirrors: args.mirror.iter().map(|given| pair("--mirror", given)).collect::<Result<_, _>>()?,
         credentials: credentials(),
@@ -205,7 +211,7 @@ pub fn set_clock(node: &Node) -> Result<(), ConfigError> {
 }
 
 /// Bytes with a binary unit: `64m`, `1g`.
-fn size(what: &'static str, given: &str, bytes_min: u64) -> Result<u64, ConfigError> {
+pub fn size(what: &'static str, given: &str, bytes_min: u64) -> Result<u64, ConfigError> {
     let lower = given.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let shift = match lower.get(digits.len()..).unwrap_or_default() {

@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod etcds;
 mod handover;
+mod loads;
 mod roles;
 mod seen;
 mod selftest;

@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Ground, entry, hostname};
 use crate::config::{self, Node};
 use crate::etcds;
 use crate::handover::Previous;
+use crate::loads;
 use crate::seen;
 use crate::selftest;
 use crate::serve;
@@ -74,6 +75,8 @@ pub struct Opened {
     view_task: Task,
     agent: Arc<Agent>,
     images: Store,
+    /// What this machine is, as it was reported.
+    node: wire::resource::Node,
 }
 
 /// All of it, at work.
@@ -119,9 +122,9 @@ impl Opened {
             hooks: hooks(lasting),
         })
         .await?;
-        report_node(node, id, lasting.cluster.zone()?, &soft)?;
+        let node = report_node(node, id, lasting.cluster.zone()?, &soft)?;
         // Last: what others ask is then there to be asked for.
-        let opened = Opened { space, group, soft, view, view_task, agent: Arc::new(agent), images };
+        let opened = Opened { space, group, soft, view, view_task, agent: Arc::new(agent), images, node };
         lasting.cluster.attend(&opened.ground(lasting)).await?;
         Ok(opened)
     }
@@ -152,7 +155,7 @@ impl Opened {
     /// Lets go of everything, boxes as they are.
     pub async fn release(self, lasting: &Lasting) {
         lasting.cluster.retire(&lasting.boxes).await;
-        let Opened { space, group, soft, view, view_task, agent, images } = self;
+        let Opened { space, group, soft, view, view_task, agent, images, node: _ } = self;
         drop((view, images));
         match Arc::try_unwrap(agent) {
             Ok(agent) => agent.leave().await,
@@ -186,10 +189,18 @@ impl Roles {
             may_serve: may_serve.clone(),
         };
         let serve = serve::run(Arc::clone(gateway), Arc::clone(agent), view.clone(), front, meter.clone());
-        let tell_load = serve::tell_load(Arc::clone(gateway), Arc::clone(telemetry), id.clone());
+        let tell_load = serve::tell_load(Arc::clone(gateway), Arc::clone(telemetry), view.clone());
+        let load = loads::Parts {
+            node: opened.node.clone(),
+            soft: soft.clone(),
+            agent: Arc::clone(agent),
+            telemetry: Arc::clone(telemetry),
+            meter: meter.clone(),
+        };
         let series = vec![
             seen::services(meter, view.clone()),
             seen::machines(meter, view.clone()),
+            seen::loads(meter, view.clone()),
             seen::backups(meter, view.clone()),
             seen::cores(meter, view.clone()),
             seen::certificates(meter, certificates.clone()),
@@ -200,8 +211,9 @@ impl Roles {
             world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
             world::task::spawn("serve", serve),
             world::task::spawn("tell-load", tell_load),
+            world::task::spawn("loads", loads::report(load)),
             world::task::spawn("selftest", selftest::keep(examined(lasting, &opened))),
-            world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry))),
+            world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry), id.clone())),
         ];
         tasks.extend(keeping);
         let (closing, closes) = watch::channel(false);
@@ -386,7 +398,7 @@ fn hooks(lasting: &Lasting) -> Hooks {
 }
 
 /// Tells everybody what this machine is.
-fn report_node(node: &Node, id: &str, zone: Option<String>, soft: &Soft) -> Result<(), BootError> {
+fn report_node(node: &Node, id: &str, zone: Option<String>, soft: &Soft) -> Result<wire::resource::Node, BootError> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     let kibibytes: u64 = total.trim().trim_end_matches(" kB").parse().unwrap_or(0);
@@ -404,14 +416,15 @@ fn report_node(node: &Node, id: &str, zone: Option<String>, soft: &Soft) -> Resu
         started_ms: world::clock::unix_ms(),
         limits: sandbox::capabilities().lacks,
         zone: zone.unwrap_or_default(),
+        utc_offset_minutes: loads::utc_offset_minutes(),
         ..wire::resource::Node::default()
     };
     soft.put_json(wire::resource::key::node(id), &reported)?;
-    Ok(())
+    Ok(reported)
 }
 
 /// Tells telemetry which logs belong to what, and which processes are ours.
-async fn keep_logs(mut view: view::View, telemetry: Arc<Telemetry>) {
+async fn keep_logs(mut view: view::View, telemetry: Arc<Telemetry>, me: String) {
     loop {
         let snapshot = view.borrow_and_update().clone();
         let keep = snapshot.services().map(|(stack, name, service)| {
@@ -421,7 +434,10 @@ async fn keep_logs(mut view: view::View, telemetry: Arc<Telemetry>) {
             Keep { stack, service: service_name, size_bytes_max: service.log_size_bytes_max, live }
         });
         telemetry.keep_logs(keep.collect());
-        telemetry.watch_shims(snapshot.statuses.values().filter_map(|status| status.pid).collect());
+        // A process of another machine would have the number of one that is none of ours.
+        let is_here = |instance: &str| snapshot.instances.get(instance).is_some_and(|instance| instance.node == me);
+        let here = snapshot.statuses.values().filter(|status| is_here(&status.instance));
+        telemetry.watch_shims(here.filter_map(|status| status.pid).collect());
         tokio::time::sleep(KEEP_LOGS_EVERY).await;
         if view.changed().await.is_err() {
             return;

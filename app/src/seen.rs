@@ -3,6 +3,7 @@
 use crate::certificates::Shown;
 use control::view::View;
 use meter::{Meter, Registration};
+use scheduler::Pressure;
 use tokio::sync::watch;
 use wire::resource::{Presence, Wanted};
 use wire::spec::Mode;
@@ -38,6 +39,37 @@ pub fn machines(meter: &Meter, view: View) -> Registration {
             };
             let labels = [("machine", member.id.as_str()), ("host", member.hostname.as_str())];
             samples.gauge("bramble_cluster_machine_up", "Whether a machine of the cluster is there.", &labels, up);
+        }
+    })
+}
+
+/// How busy machines are, as they have reported, and what runs where its owner wants it gone.
+pub fn loads(meter: &Meter, view: View) -> Registration {
+    meter.collector(move |samples| {
+        let snapshot = view.borrow().clone();
+        for (id, machine) in &snapshot.machines {
+            let Some(load) = &machine.load else { continue };
+            let labels = [("machine", id.as_str()), ("host", machine.node.hostname.as_str())];
+            let mut gauge = |name, help, value| samples.gauge(name, help, &labels, value);
+            let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+            let busy = share(load.cpu_busy_millis, u64::from(machine.node.cores) * 1_000);
+            gauge("bramble_cluster_machine_cpu_busy", "Busy share of a machine's cores, 0 to 1.", busy);
+            let used = machine.node.memory_bytes.saturating_sub(load.memory_available_bytes);
+            let used = share(used, machine.node.memory_bytes);
+            gauge("bramble_cluster_machine_memory_used", "Share of a machine's memory that is used, 0 to 1.", used);
+            let help = "Share of time in which something on a machine waited for processor, memory or disk, 0 to 1.";
+            gauge("bramble_cluster_machine_waiting", help, f64::from(load.psi_percent) / 100.0);
+            let help = "Cores of a machine used by programs that are not ours.";
+            gauge("bramble_cluster_machine_owner_cpu_cores", help, load.owner_cpu_millis as f64 / 1_000.0);
+            let help = "Memory of a machine used by programs that are not ours.";
+            gauge("bramble_cluster_machine_owner_memory_bytes", help, load.owner_memory_bytes as f64);
+            let here = || snapshot.instances.values().filter(|one| one.node == *id && one.wanted == Wanted::Running);
+            let pressed = match machine.pressure {
+                Pressure::Pressed { .. } => here().count(),
+                Pressure::Calm | Pressure::Rising { .. } | Pressure::Easing { .. } => 0,
+            };
+            let help = "Instances on a machine that waits more than its owner allows.";
+            gauge("bramble_cluster_machine_pressed_instances", help, pressed as f64);
         }
     })
 }

@@ -9,6 +9,7 @@ use control::view::{Snapshot, View};
 use gateway::{
     AccessSink, Endpoint, Gateway, Listener, ListenerKind, Passage, Route, Speaks, Table, UdpDialer, UdpDialing,
 };
+use scheduler::Machine;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
@@ -19,7 +20,7 @@ use telemetry::requests::Requests;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use wire::api::RequestRecord;
-use wire::resource::{Presence, Wanted};
+use wire::resource::{Load, Presence, Wanted};
 use wire::spec::{Port, Protocol, Redirect, Rules, Service};
 
 /// A port another program holds may become free: tried again this often.
@@ -245,7 +246,7 @@ fn rules(stack: &str, route: &wire::spec::Route, https: Option<SocketAddr>) -> O
 const ZONE: &str = "zone";
 
 /// Where a machine is, as its join token or its label says.
-fn zone_of(machine: &scheduler::Machine) -> Option<Arc<str>> {
+fn zone_of(machine: &Machine) -> Option<Arc<str>> {
     if machine.node.zone.is_empty() { zone(&machine.node.labels) } else { Some(Arc::from(machine.node.zone.as_str())) }
 }
 
@@ -254,18 +255,25 @@ pub fn zone(labels: &BTreeMap<String, String>) -> Option<Arc<str>> {
     labels.get(ZONE).filter(|zone| !zone.is_empty()).map(|zone| Arc::from(zone.as_str()))
 }
 
-/// Between two looks at how busy this machine is.
+/// Between two looks at how busy the machines are.
 const LOAD_EVERY: Duration = Duration::from_secs(1);
 
-/// Tells the gateway how busy this machine, `node`, is. Owner: the boot list. May be dropped anywhere.
-pub async fn tell_load(gateway: Arc<Gateway>, telemetry: Arc<Telemetry>, node: String) {
+/// Tells the gateway how busy the machines are, as each has reported. Owner: the boot list. May be dropped anywhere.
+pub async fn tell_load(gateway: Arc<Gateway>, telemetry: Arc<Telemetry>, view: View) {
     loop {
-        let load = telemetry.load();
-        // Busy is not overloaded, and waiting programs are not always a busy machine: the worse of the two counts.
-        gateway.note_load(&node, load.cpu_busy.max(load.psi_cpu));
-        gateway.note_waiting(load.psi_cpu);
+        let snapshot = view.borrow().clone();
+        let of = |machine: &Machine| machine.load.as_ref().map_or(0.0, |load| busy(load, machine.node.cores));
+        gateway.note_loads(&snapshot.machines.iter().map(|(id, machine)| (id.clone(), of(machine))).collect());
+        gateway.note_waiting(telemetry.load().psi_cpu);
         tokio::time::sleep(LOAD_EVERY).await;
     }
+}
+
+/// How busy a machine is, from 0.0 to 1.0. Busy is not overloaded, and waiting programs are not always a busy machine: the
+/// worse of the two counts.
+fn busy(load: &Load, cores: u32) -> f64 {
+    let used = load.cpu_busy_millis as f64 / (f64::from(cores.max(1)) * 1_000.0);
+    used.max(f64::from(load.psi_percent) / 100.0)
 }
 
 /// The rules of a route; one for TLS only sends all others to where there is TLS, if this node has such a place.

@@ -35,12 +35,17 @@ pub struct Load {
 impl Load {
     /// `clients` clients asking for `/` with this host name.
     pub fn start(clients: usize, to: SocketAddr, host: &str) -> Load {
+        Load::start_at("/", clients, to, host)
+    }
+
+    /// The same for another path.
+    pub fn start_at(path: &'static str, clients: usize, to: SocketAddr, host: &str) -> Load {
         let (report, stop) = (Arc::new(Mutex::new(Report::default())), Arc::new(AtomicBool::new(false)));
         let start = |_| {
             let (report, stop, host) = (Arc::clone(&report), Arc::clone(&stop), host.to_owned());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let answer = http::request(to, "GET", "/", &[("Host", &host)], b"");
+                    let answer = http::request(to, "GET", path, &[("Host", &host)], b"");
                     let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
                     match answer {
                         Ok(answer) if answer.status == 200 => *report.answers.entry(answer.text()).or_default() += 1,

@@ -116,6 +116,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/instances/{id}/kill", post(instances::kill))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::show).put(nodes::change).delete(nodes::remove))
+        .route("/v1/nodes/{id}/considerate", put(nodes::consider).delete(nodes::consider_not))
         .route("/v1/cluster/tokens", post(cluster::token))
         .route("/v1/cluster/addresses", get(addresses::list))
         .route("/v1/cluster/addresses/{ip}", put(addresses::add).delete(addresses::remove))

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 54] = [
+const OPERATIONS: [Operation; 56] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -46,6 +46,14 @@ const OPERATIONS: [Operation; 54] = [
         "",
         "",
     ),
+    Operation(
+        "put",
+        "/v1/nodes/{id}/considerate",
+        "What a machine's owner asks of the cluster; what is left out stays as it is.",
+        "ConsiderateWanted",
+        "",
+    ),
+    Operation("delete", "/v1/nodes/{id}/considerate", "Nobody comes first on a machine any more.", "", ""),
     Operation("post", "/v1/cluster/tokens", "What lets a machine join.", "JoinTokenWanted", "JoinToken"),
     Operation("get", "/v1/cluster/addresses", "Addresses that are always the gateway's.", "", "FloatingState[]"),
     Operation("put", "/v1/cluster/addresses/{ip}", "Has an address float; ip or ip%2Fprefix.", "FloatingWanted", ""),

@@ -149,6 +149,10 @@ pub struct UpArgs {
     #[cfg(debug_assertions)]
     #[arg(long, value_name = "FILE", hide = true)]
     pub clock_lab: Option<PathBuf>,
+    /// A folder with the kernel's files about the machine instead of /proc, for the lab
+    #[cfg(debug_assertions)]
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub proc_lab: Option<PathBuf>,
     /// A label of this machine, for placement constraints; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,

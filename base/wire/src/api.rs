@@ -186,7 +186,7 @@ pub struct LogLine {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeDetail {
     pub node: Node,
-    /// Of the machine that answers; of others nothing is known here.
+    /// As the machine reported it last, a few seconds ago.
     pub load: Load,
     pub instances: u32,
     #[serde(default)]
@@ -194,6 +194,9 @@ pub struct NodeDetail {
     /// What it does for the cluster besides being there: `gateway`, `monitor`, `assigner`, `worker`, `voter`.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// Why nothing new comes here: `drained`, `under pressure`; empty where work may come.
+    #[serde(default)]
+    pub shut: String,
 }
 
 /// How busy a machine is.
@@ -212,6 +215,9 @@ pub struct Load {
     pub psi_io: f64,
     pub cpu_reserved_millis: u64,
     pub memory_reserved_bytes: u64,
+    /// By processes that are not Bramble's.
+    pub owner_cpu_millis: u64,
+    pub owner_memory_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -483,6 +489,32 @@ pub enum Availability {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeWanted {
     pub availability: Availability,
+}
+
+/// What a machine's owner asks of the cluster. What is left out stays as it was, or is as by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsiderateWanted {
+    /// Share of time in which something may wait for the processor, memory or the disk, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub psi_percent_max: Option<u32>,
+    /// How long it is above before work moves away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
+    /// How long it is at half or below before work comes again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calm_ms: Option<u64>,
+    /// When work may be here, each as `mon-fri 18:00-08:00`; `[]` is always.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hours: Option<Vec<String>>,
+    /// How long before its hours end work moves away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leave_ms: Option<u64>,
+    /// Left free besides what the owner uses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_kept_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_kept_millis: Option<u64>,
 }
 
 /// Why a service's instances are where they are, and what would become of one more.

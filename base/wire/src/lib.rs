@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod diagnostic;
+pub mod hours;
 pub mod identity;
 pub mod join;
 pub mod resource;

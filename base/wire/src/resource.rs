@@ -300,6 +300,13 @@ pub struct Load {
     pub owner_memory_bytes: u64,
     /// The worst of processor, memory and disk, over ten seconds.
     pub psi_percent: u32,
+    pub psi_cpu_percent: u32,
+    pub psi_memory_percent: u32,
+    pub psi_io_percent: u32,
+    /// Load average of one minute, in thousandths.
+    pub load_1m_millis: u64,
+    pub disk_total_bytes: u64,
+    pub disk_available_bytes: u64,
 }
 
 /// What those who watch the machines have agreed on about one.

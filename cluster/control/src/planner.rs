@@ -9,6 +9,7 @@ use scheduler::{Input, New, StackWanted, Step};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use wire::api::ServiceWhy;
 use wire::resource::{Fence, Instance, Member, Rollout, RolloutState, StackRevision, Wanted, key};
 use wire::spec::Service;
@@ -55,8 +56,19 @@ pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
             }
         };
         tokio::select! {
-            changed = view.changed() => if changed.is_err() { return },
+            changed = another_plan(&mut view, &snapshot) => if changed.is_err() { return },
             () = alarm => {}
+        }
+    }
+}
+
+/// Until something changed by which another plan may come out than for `planned`.
+async fn another_plan(view: &mut View, planned: &Snapshot) -> Result<(), watch::error::RecvError> {
+    loop {
+        view.changed().await?;
+        let now = view.borrow_and_update();
+        if now.plan_generation != planned.plan_generation || now.waits_for_room() {
+            return Ok(());
         }
     }
 }

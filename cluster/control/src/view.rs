@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use wire::resource::{
-    Address, Fence, Floating, Instance, LastBackup, Load, Member, Node, Presence, Rollout, StackHead, StackRevision,
-    Status, Verdict,
+    Address, Fence, Floating, Instance, LastBackup, Load, Member, Node, Presence, Rollout, RolloutState, StackHead,
+    StackRevision, Status, Verdict,
 };
 use wire::spec::Service;
 
@@ -44,6 +44,9 @@ pub struct Snapshot {
     /// Those of whom that was asked, done or not.
     pub fences: BTreeMap<String, Fence>,
     pub last_backup: Option<LastBackup>,
+    /// Grows with every change that may lead to another plan: not with a report of load that leaves its machine's pressure
+    /// as it was, of which there is one every few seconds from each.
+    pub plan_generation: u64,
     verdicts: BTreeMap<String, Verdict>,
     loads: BTreeMap<String, Load>,
     declared: BTreeMap<String, Node>,
@@ -82,6 +85,7 @@ async fn keep(
                 events = durable.next() => events.map(|events| {
                     for event in events {
                         snapshot.revision = snapshot.revision.max(event.revision);
+                        snapshot.plan_generation += 1;
                         snapshot.learn(&event.key, event.value.as_deref(), event.revision);
                     }
                 }),
@@ -102,7 +106,9 @@ async fn keep(
             return;
         }
         // Fell behind what the space keeps of its history: start again from what is there now.
+        let plan_generation = snapshot.plan_generation + 1;
         (snapshot, durable, reported) = read(&space, &soft);
+        snapshot.plan_generation = plan_generation;
         publish.send_replace(Arc::new(snapshot.clone()));
     }
 }
@@ -148,6 +154,14 @@ impl Snapshot {
     /// The member that replicated groups count by this number.
     pub fn member_of(&self, number: u64) -> Option<&Member> {
         self.members.values().find(|member| member.number == number)
+    }
+
+    /// Whether something that is wanted has no machine, or waits for something else: then all that is heard counts.
+    pub fn waits_for_room(&self) -> bool {
+        self.rollouts.values().any(|rollout| match rollout.state {
+            RolloutState::Running | RolloutState::Done => !rollout.reason.is_empty(),
+            RolloutState::Paused | RolloutState::Failed => false,
+        })
     }
 
     /// Whether a machine is there, as those who watch the machines have agreed.
@@ -210,6 +224,12 @@ impl Snapshot {
     /// A machine reported something.
     fn hear(&mut self, at: &str, value: Option<&[u8]>) {
         let parts: Vec<&str> = at.split('/').collect();
+        if let ["load", id] = parts[..] {
+            put(&mut self.loads, id.to_owned(), at, value.map(json));
+            self.plan_generation += u64::from(self.measure(id));
+            return;
+        }
+        self.plan_generation += 1;
         match parts[..] {
             ["status", id] => put(&mut self.statuses, id.to_owned(), at, value.map(json)),
             ["node", id] => {
@@ -218,10 +238,6 @@ impl Snapshot {
                     put(&mut self.reported, id.to_owned(), at, value.map(json));
                 }
                 self.merge_machine(id);
-            }
-            ["load", id] => {
-                put(&mut self.loads, id.to_owned(), at, value.map(json));
-                self.measure(id);
             }
             _ => {}
         }
@@ -269,18 +285,22 @@ impl Snapshot {
         self.measure(id);
     }
 
-    /// What is really used of a machine, and whether that is more than its owner allows.
-    fn measure(&mut self, id: &str) {
-        let Some(machine) = self.machines.get_mut(id) else { return };
+    /// What is really used of a machine, and whether that is more than its owner allows. Answers whether that changed what
+    /// may be there.
+    fn measure(&mut self, id: &str) -> bool {
+        let Some(machine) = self.machines.get_mut(id) else { return false };
         let load = self.loads.get(id).cloned();
-        if machine.load == load {
-            return;
-        }
+        let before = machine.pressure;
         machine.pressure = match (&load, &machine.node.considerate) {
-            (Some(load), Some(owner)) => machine.pressure.next(load, owner),
+            (Some(_), Some(_)) if machine.load == load => before,
+            (Some(load), Some(owner)) => before.next(load, owner),
             (None, _) | (_, None) => Pressure::Calm,
         };
-        machine.load = load;
+        if machine.load != load {
+            machine.load_heard_ms = world::clock::unix_ms();
+            machine.load = load;
+        }
+        machine.pressure.differs_from(before)
     }
 }
 

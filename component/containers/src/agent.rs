@@ -124,6 +124,14 @@ impl Agent {
         self.shared.live().get(instance).map(|live| live.usage.clone()).unwrap_or_default()
     }
 
+    /// Cores and memory that all instances here used when they were last looked at.
+    pub fn usage_of_all(&self) -> (f64, u64) {
+        let live = self.shared.live();
+        let usages = live.values().map(|live| &live.usage);
+        usages
+            .fold((0.0, 0), |(cores, memory_bytes), usage| (cores + usage.cpu_cores, memory_bytes + usage.memory_bytes))
+    }
+
     /// Processes of ours that hold boxes.
     pub fn boxes(&self) -> usize {
         self.shared.live().len()

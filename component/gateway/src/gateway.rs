@@ -337,10 +337,10 @@ impl Gateway {
         }
     }
 
-    /// Says how busy a machine is that instances run on, from 0.0, idle, to 1.0: those on busy ones are asked less.
-    pub fn note_load(&self, machine: &str, load: f64) {
+    /// Says how busy the machines are that instances run on, from 0.0, idle, to 1.0: those on busy ones are asked less.
+    pub fn note_loads(&self, loads: &BTreeMap<String, f64>) {
         for upstream in self.all_upstreams() {
-            upstream.note_load(machine, load);
+            upstream.note_loads(loads);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::table;
 use crate::threads;
 use balancer::{Breaker, Choice, NotPicked, Outcome, Pool};
 use meter::Meter;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -202,12 +202,14 @@ impl Upstream {
         self.turns.notify_waiters();
     }
 
-    /// Says how busy a machine is.
-    pub(crate) fn note_load(&self, machine: &str, load: f64) {
+    /// Says how busy machines are, by their ids.
+    pub(crate) fn note_loads(&self, loads: &BTreeMap<String, f64>) {
         let mut state = self.lock();
         let State { pool, seen, .. } = &mut *state;
-        for (id, _) in seen.iter().filter(|(_, seen)| &*seen.machine == machine) {
-            pool.set_load(id, load);
+        for (id, seen) in seen {
+            if let Some(load) = loads.get(&*seen.machine) {
+                pool.set_load(id, *load);
+            }
         }
     }
 

@@ -231,6 +231,29 @@ const BOARDS: &[Board] = &[
         about: &[],
         panels: &[
             panel("Machines that are there", Unit::Count, &[line("bramble_cluster_machine_up", "{host} {machine}")]),
+            panel("Processors in use", Unit::Share, &[line("bramble_cluster_machine_cpu_busy", "{host} {machine}")]),
+            panel("Memory in use", Unit::Share, &[line("bramble_cluster_machine_memory_used", "{host} {machine}")]),
+            panel(
+                "Something waits for processor, memory or disk",
+                Unit::Share,
+                &[line("bramble_cluster_machine_waiting", "{host} {machine}")],
+            ),
+            panel(
+                "Cores used by others than us",
+                Unit::Count,
+                &[line("bramble_cluster_machine_owner_cpu_cores", "{host} {machine}")],
+            ),
+            panel(
+                "Memory used by others than us",
+                Unit::Bytes,
+                &[line("bramble_cluster_machine_owner_memory_bytes", "{host} {machine}")],
+            ),
+            panel(
+                "Instances where the owner needs the machine",
+                Unit::Count,
+                &[line("bramble_cluster_machine_pressed_instances", "{host} {machine}")],
+            ),
+            panel("Reports of load", Unit::PerSecond, &[line("bramble_cluster_load_reports_total", "reports")]),
             panel("Found to be down", Unit::PerSecond, &[line("bramble_cluster_verdicts_total", "machines")]),
             panel(
                 "Gateway, and what of it is here",

@@ -3,7 +3,8 @@
 //!
 //! Owns one cached reading: however many ask, the files are read once a second at most, so that the share
 //! of busy time is over a span that means something. What a kernel does not tell (pressure, before 4.20 or
-//! switched off) is left out, not zero. Knows no instance: shims are pids to it.
+//! switched off) is left out, not zero; for what waits there is a coarser figure then, of the run queue and of idle
+//! processors that wait for a disk. Knows no instance: shims are pids to it.
 
 mod procfs;
 
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// A reading younger than this is handed out again: shorter spans make the kernel's 10 ms ticks visible.
 const FRESH: Duration = Duration::from_millis(900);
+
+/// What the coarser figures are smoothed over, as the kernel's own are.
+const QUEUED_OVER: Duration = Duration::from_secs(10);
 
 /// Most shims looked at; each costs three small reads a sample.
 const SHIMS_MAX: usize = 1_000;
@@ -73,8 +77,24 @@ pub struct Reading {
     pub psi_cpu: Option<f64>,
     pub psi_memory: Option<f64>,
     pub psi_io: Option<f64>,
+    /// Share of looks at which more ran than there are processors.
+    pub queued_cpu: Option<f64>,
+    /// Share of time in which a processor was idle because of a disk.
+    pub queued_io: Option<f64>,
     pub agent: ProcessUsage,
     pub shims: ProcessUsage,
+}
+
+impl Reading {
+    /// Share of time in which something waited for a processor, as well as this kernel tells.
+    pub fn waiting_cpu(&self) -> Option<f64> {
+        self.psi_cpu.or(self.queued_cpu)
+    }
+
+    /// The same of the disk.
+    pub fn waiting_io(&self) -> Option<f64> {
+        self.psi_io.or(self.queued_io)
+    }
 }
 
 impl Machine {
@@ -99,16 +119,24 @@ impl Machine {
         let mut state = self.state();
         let fresh = state.read_at.is_some_and(|then| now.duration_since(then) < FRESH);
         if !fresh {
+            let passed = state.read_at.map_or(Duration::ZERO, |then| now.duration_since(then));
             state.read_at = Some(now);
-            self.0.look(&mut state);
+            self.0.look(&mut state, passed);
         }
         state.reading.clone()
     }
 
-    /// Looks again, however fresh the last reading is.
+    /// Looks again, however fresh the last reading is: as if `passed` had gone by since.
+    pub fn look_after(&self, passed: Duration) -> Reading {
+        let mut state = self.state();
+        state.read_at = Some(world::clock::monotonic());
+        self.0.look(&mut state, passed);
+        state.reading.clone()
+    }
+
+    /// The same, at once.
     pub fn look(&self) -> Reading {
-        self.state().read_at = None;
-        self.reading()
+        self.look_after(Duration::ZERO)
     }
 
     /// What a node reports about itself; what is reserved is for whoever places instances to fill in.
@@ -123,8 +151,7 @@ impl Machine {
             psi_cpu: reading.psi_cpu.unwrap_or_default(),
             psi_memory: reading.psi_memory.unwrap_or_default(),
             psi_io: reading.psi_io.unwrap_or_default(),
-            cpu_reserved_millis: 0,
-            memory_reserved_bytes: 0,
+            ..wire::api::Load::default()
         }
     }
 
@@ -145,15 +172,27 @@ impl Shared {
         std::fs::read_to_string(self.proc.join(file)).ok()
     }
 
-    fn look(&self, state: &mut State) {
-        let ticks = self.read("stat").as_deref().and_then(procfs::cpu_ticks);
-        let cpu_busy = match (state.cpu, ticks) {
-            (Some(before), Some(now)) => busy_share(before, now),
-            // The first reading says how it was since boot.
-            (None, Some(now)) => busy_share(CpuTicks::default(), now),
-            (Some(_) | None, None) => None,
-        };
+    fn look(&self, state: &mut State, passed: Duration) {
+        let stat = self.read("stat");
+        let ticks = stat.as_deref().and_then(procfs::cpu_ticks);
+        // The first reading says how it was since boot.
+        let before = state.cpu.unwrap_or_default();
+        let cpu_busy = ticks.and_then(|now| share(now.busy, before.busy, now, before));
         let cpu_busy = cpu_busy.or(ticks.and(state.reading.cpu_busy));
+        let queue = stat.as_deref().and_then(procfs::run_queue);
+        let queued_cpu = queue.map(|queue| f64::from(u8::from(queue.is_waiting())));
+        // One processor that is idle because of a disk is enough for something to wait.
+        let idle = ticks.and_then(|now| share(now.disk_idle, before.disk_idle, now, before));
+        let queued_io = idle.zip(queue).map(|(idle, queue)| (idle * f64::from(queue.cores)).min(1.0));
+        let weight = 1.0 - (-passed.as_secs_f64() / QUEUED_OVER.as_secs_f64()).exp();
+        let smoothed = |before: Option<f64>, now: Option<f64>| match (before, now) {
+            (Some(before), Some(now)) => Some(before + (now - before) * weight),
+            // One look says nothing yet.
+            (None, Some(_)) => Some(0.0),
+            (before, None) => before,
+        };
+        let (queued_cpu, queued_io) =
+            (smoothed(state.reading.queued_cpu, queued_cpu), smoothed(state.reading.queued_io, queued_io));
         state.cpu = ticks;
         let memory = self.read("meminfo");
         let memory = |field| memory.as_deref().and_then(|text| procfs::kib_field(text, field));
@@ -173,6 +212,8 @@ impl Shared {
             psi_cpu: pressure("cpu"),
             psi_memory: pressure("memory"),
             psi_io: pressure("io"),
+            queued_cpu,
+            queued_io,
             agent: state.agent.usage,
             shims: state.shim.usage,
         };
@@ -204,11 +245,11 @@ impl Group {
     }
 }
 
-/// `None` when no time passed.
+/// What part had of all time between two looks; `None` when no time passed.
 #[expect(clippy::cast_precision_loss, reason = "differences of ticks are small")]
-fn busy_share(before: CpuTicks, now: CpuTicks) -> Option<f64> {
+fn share(part_now: u64, part_before: u64, now: CpuTicks, before: CpuTicks) -> Option<f64> {
     let total = now.total.checked_sub(before.total).filter(|total| *total > 0)?;
-    Some((now.busy.saturating_sub(before.busy) as f64 / total as f64).min(1.0))
+    Some((part_now.saturating_sub(part_before) as f64 / total as f64).min(1.0))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes below 9 PB are exact, and nobody reads the last byte")]

@@ -16,6 +16,8 @@ pub struct Machine {
     pub presence: Presence,
     /// What is really used, if it was heard.
     pub load: Option<Load>,
+    /// When it was heard, by the clock of whoever plans: machines' own may differ.
+    pub load_heard_ms: u64,
     pub pressure: Pressure,
 }
 
@@ -62,6 +64,14 @@ impl Shut {
             Shut::Pressed => "under pressure",
         }
     }
+
+    /// The same of one machine.
+    fn told_of_one(self) -> &'static str {
+        match self {
+            Shut::Closed => "outside its hours",
+            Shut::Down | Shut::Silent | Shut::Drained | Shut::Cordoned | Shut::Pressed => self.told(),
+        }
+    }
 }
 
 impl Machine {
@@ -70,6 +80,11 @@ impl Machine {
             Presence::Up | Presence::Silent { .. } => false,
             Presence::Down { .. } => true,
         }
+    }
+
+    /// Why nothing new comes here, as the end of "the machine is …".
+    pub fn refuses(&self, now_ms: u64) -> Option<&'static str> {
+        self.shut(now_ms).map(Shut::told_of_one)
     }
 
     pub(crate) fn shut(&self, now_ms: u64) -> Option<Shut> {
@@ -130,14 +145,19 @@ impl Machine {
 
     /// What instances may reserve together, after the owner's share.
     pub(crate) fn usable(&self) -> (u64, u64) {
-        let Some(owner) = &self.node.considerate else {
-            return (self.memory_usable_bytes, self.cpu_usable_millis);
-        };
-        let (memory, cpu) = self.load.as_ref().map_or((0, 0), |load| (load.owner_memory_bytes, load.owner_cpu_millis));
-        (
-            self.memory_usable_bytes.saturating_sub(memory).saturating_sub(owner.memory_kept_bytes),
-            self.cpu_usable_millis.saturating_sub(cpu).saturating_sub(owner.cpu_kept_millis),
-        )
+        let (memory, cpu) = self.usable_at_best();
+        if self.node.considerate.is_none() {
+            return (memory, cpu);
+        }
+        let used = self.load.as_ref().map_or((0, 0), |load| (load.owner_memory_bytes, load.owner_cpu_millis));
+        (memory.saturating_sub(used.0), cpu.saturating_sub(used.1))
+    }
+
+    /// The same while its owner does nothing.
+    pub(crate) fn usable_at_best(&self) -> (u64, u64) {
+        let kept =
+            self.node.considerate.as_ref().map_or((0, 0), |owner| (owner.memory_kept_bytes, owner.cpu_kept_millis));
+        (self.memory_usable_bytes.saturating_sub(kept.0), self.cpu_usable_millis.saturating_sub(kept.1))
     }
 
     pub(crate) fn meets(&self, constraint: &Constraint) -> bool {

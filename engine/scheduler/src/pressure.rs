@@ -17,6 +17,11 @@ pub enum Pressure {
 }
 
 impl Pressure {
+    /// Whether one is another state than the other, however long either lasts.
+    pub fn differs_from(self, other: Pressure) -> bool {
+        std::mem::discriminant(&self) != std::mem::discriminant(&other)
+    }
+
     /// What one more report makes of it.
     #[must_use]
     pub fn next(self, load: &Load, bounds: &Considerate) -> Pressure {

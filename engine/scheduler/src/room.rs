@@ -97,16 +97,17 @@ impl<'a> Room<'a> {
         self.hosts[spot as usize].leave
     }
 
-    /// Thousandths reserved of the scarcer of memory and processor.
+    /// Thousandths reserved of the scarcer of memory and processor, whatever its owner does at the moment: balance that
+    /// went by that would move work to and fro with every program an owner starts.
     pub(crate) fn burden(&self, spot: Spot) -> u32 {
-        self.hosts[spot as usize].reserved_per_mille
+        let host = &self.hosts[spot as usize];
+        host.machine.share_at_best(host.memory_bytes, host.cpu_millis)
     }
 
     /// Thousandths of a machine that a service's instance reserves.
     pub(crate) fn share(&self, spot: Spot, spec: &Service) -> u32 {
-        let (host, wants) = (&self.hosts[spot as usize], &spec.resources);
-        let memory = per_mille(wants.memory_reserved_bytes, host.memory_usable_bytes);
-        memory.max(per_mille(wants.cpu_reserved_millis, host.cpu_usable_millis))
+        let wants = &spec.resources;
+        self.hosts[spot as usize].machine.share_at_best(wants.memory_reserved_bytes, wants.cpu_reserved_millis)
     }
 
     /// Whether an instance has room once another has left.
@@ -186,6 +187,14 @@ impl<'a> Room<'a> {
     }
 }
 
+impl Machine {
+    /// Thousandths of the scarcer of memory and processor, while its owner does nothing.
+    fn share_at_best(&self, memory_bytes: u64, cpu_millis: u64) -> u32 {
+        let (memory, cpu) = self.usable_at_best();
+        per_mille(memory_bytes, memory).max(per_mille(cpu_millis, cpu))
+    }
+}
+
 impl<'a> Host<'a> {
     fn new(machine: &'a Machine, now_ms: u64) -> Host<'a> {
         let (memory_usable_bytes, cpu_usable_millis) = machine.usable();
@@ -210,7 +219,7 @@ impl<'a> Host<'a> {
         let (memory, cpu) = (share.memory_bytes, share.cpu_millis);
         self.memory_bytes = self.memory_bytes.saturating_add(memory);
         self.cpu_millis = self.cpu_millis.saturating_add(cpu);
-        if self.machine.load.as_ref().is_some_and(|load| load.at_ms < share.created_ms) {
+        if self.machine.load.is_some() && self.machine.load_heard_ms < share.created_ms {
             self.memory_unseen_bytes = self.memory_unseen_bytes.saturating_add(memory.max(MEMORY_GUESSED_BYTES));
             self.cpu_unseen_millis = self.cpu_unseen_millis.saturating_add(cpu.max(CPU_GUESSED_MILLIS));
         }

@@ -17,6 +17,7 @@ mod floating;
 mod images;
 mod killed;
 mod lives;
+mod loads;
 mod network;
 mod probe;
 mod protection;

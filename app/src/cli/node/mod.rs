@@ -1,5 +1,7 @@
 //! `bramble node …`.
 
+mod considerate;
+
 use super::failure::Failure;
 use super::remote::{Remote, segment};
 use super::shown;
@@ -7,7 +9,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use std::process::ExitCode;
 use wire::api::{Availability, NodeDetail, NodeWanted};
-use wire::resource::{CoreFault, Presence};
+use wire::resource::{Considerate, CoreFault, Presence};
 
 #[derive(Subcommand)]
 pub enum Verb {
@@ -19,6 +21,8 @@ pub enum Verb {
     Cordon(Arguments),
     /// Nothing new comes to a machine, and what is there moves to others
     Drain(Arguments),
+    /// A machine whose owner comes first: work gives way when it is busy, and outside its hours
+    Considerate(considerate::Arguments),
     /// A machine that was cordoned or drained takes work again
     Activate(Arguments),
     /// Take a machine out of the cluster for good; drained first, or down
@@ -47,6 +51,7 @@ pub(crate) async fn run(remote: &Remote, verb: Verb) -> Result<ExitCode, Failure
         Verb::Cordon(arguments) => change(remote, &arguments, Availability::Cordoned).await,
         Verb::Drain(arguments) => change(remote, &arguments, Availability::Drained).await,
         Verb::Activate(arguments) => change(remote, &arguments, Availability::Active).await,
+        Verb::Considerate(arguments) => considerate::run(remote, arguments).await,
         Verb::Rm(Removal { which, force }) => {
             let path = format!("/v1/nodes/{}?force={force}", segment(&which.node)?);
             remote.tell(Method::DELETE, &path).await?;
@@ -75,7 +80,7 @@ async fn ls(remote: &Remote) -> Result<ExitCode, Failure> {
     }
     let rows = nodes.into_iter().map(|one| {
         let (cores, total) = (one.node.cores, shown::size(one.node.memory_bytes));
-        // How busy another machine is, is asked there.
+        // Nothing was heard of it yet, or it is down.
         let is_known = one.load.memory_available_bytes > 0;
         let used = one.node.memory_bytes.saturating_sub(one.load.memory_available_bytes);
         let busy = format!("{:.0}%", one.load.cpu_busy * 100.0);
@@ -100,6 +105,7 @@ fn state(one: &NodeDetail) -> String {
         }
         Presence::Up if one.node.drained => "drained".to_owned(),
         Presence::Up if one.node.cordoned => "cordoned".to_owned(),
+        Presence::Up if !one.shut.is_empty() => one.shut.clone(),
         Presence::Up => "up".to_owned(),
     }
 }
@@ -122,6 +128,20 @@ async fn show(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failur
         load.psi_memory * 100.0,
         load.psi_io * 100.0
     );
+    let owner_cores = load.owner_cpu_millis as f64 / 1_000.0;
+    println!(
+        "others  {owner_cores:.1} cores, {} used by programs that are not Bramble's",
+        shown::size(load.owner_memory_bytes)
+    );
+    if let Some(owner) = &node.considerate {
+        println!("owner   {}", comes_first(owner));
+        for hours in wire::hours::told(&owner.hours) {
+            println!("hours   {hours}");
+        }
+    }
+    if !one.shut.is_empty() {
+        println!("state   {}: nothing new comes", one.shut);
+    }
     for fault in &node.faults {
         let CoreFault { core, test, expected, got, found_ms, elsewhere } = fault;
         let others = if *elsewhere { "; other cores too: is it the memory?" } else { "" };
@@ -137,4 +157,21 @@ async fn show(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failur
         println!("limit   {limit}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a machine's owner asks, in a sentence.
+fn comes_first(owner: &Considerate) -> String {
+    let Considerate { psi_percent_max, hold_ms, calm_ms, memory_kept_bytes, cpu_kept_millis, .. } = owner;
+    let (hold_s, calm_s) = (hold_ms / 1_000, calm_ms / 1_000);
+    let mut told = format!(
+        "comes first: work leaves when programs wait more than {psi_percent_max}% of the time for {hold_s}s, and comes again \
+         after {calm_s}s of calm"
+    );
+    if *memory_kept_bytes > 0 {
+        told.push_str(&format!("; {} kept free", shown::size(*memory_kept_bytes)));
+    }
+    if *cpu_kept_millis > 0 {
+        told.push_str(&format!("; {:.1} cores kept free", *cpu_kept_millis as f64 / 1_000.0));
+    }
+    told
 }

@@ -47,6 +47,34 @@ async fn reports_of_load_lead_to_pressure_where_the_owner_has_set_a_bound() {
 }
 
 #[tokio::test]
+async fn only_loads_that_count_lead_to_a_plan() {
+    let (space, soft, meter) = (Space::ephemeral(), Soft::new(), meter::Meter::new());
+    let (mut view, _task) = view::follow(space.clone(), soft.clone());
+    let plans = meter.counter("bramble_planner_plans_total", "Times the planner decided.", &[]);
+    let _planner = world::task::spawn("planner", control::planner::run(space, view.clone(), meter.clone()));
+    let planned_after = async |before: u64| {
+        while plans.value() <= before {
+            tokio::task::yield_now().await;
+        }
+    };
+    let node = Node { considerate: Some(Considerate::default()), ..Node::default() };
+    soft.put_json(key::node("m1"), &node).unwrap();
+    once(&mut view, |now| now.machines.contains_key("m1")).await;
+    planned_after(0).await;
+    let report = async |view: &mut View, load: Load| {
+        soft.put_json(key::load("m1"), &load).unwrap();
+        once(view, |now| now.machines["m1"].load.as_ref().is_some_and(|known| known.at_ms == load.at_ms)).await;
+    };
+    for at_ms in 1..=100 {
+        report(&mut view, Load { at_ms, cpu_busy_millis: at_ms * 7, psi_percent: 19, ..Load::default() }).await;
+    }
+    let before = plans.value();
+    assert!(before < 10, "{before} plans for a hundred reports by which nothing is decided");
+    report(&mut view, Load { at_ms: 101, psi_percent: 40, ..Load::default() }).await;
+    planned_after(before).await;
+}
+
+#[tokio::test]
 async fn only_a_fence_that_is_done_counts() {
     let (space, soft) = (Space::ephemeral(), Soft::new());
     let (mut view, _task) = view::follow(space.clone(), soft);

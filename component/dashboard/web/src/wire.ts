@@ -228,6 +228,9 @@ export interface Load {
   psi_io: number;
   cpu_reserved_millis: number;
   memory_reserved_bytes: number;
+  /** By programs that are not Bramble's. */
+  owner_cpu_millis: number;
+  owner_memory_bytes: number;
 }
 
 /** Up, or since when it has not been heard of. */
@@ -240,6 +243,8 @@ export interface NodeDetail {
   presence: Presence;
   /** What it does for the cluster besides being there. */
   roles: string[];
+  /** Why nothing new comes here; empty where work may come. */
+  shut: string;
 }
 
 export interface Image {

@@ -155,7 +155,7 @@ async fn instances_on_busy_machines_are_asked_less_and_far_ones_not_at_all() {
     for (id, instance) in ["a", "b"].into_iter().zip(&instances) {
         bed.doors.set(id, instance.address);
     }
-    bed.gateway.note_load("machine-b", 0.9);
+    bed.gateway.note_loads(&BTreeMap::from([("machine-b".to_owned(), 0.9)]));
     let seen = bed.gateway.endpoints(SERVICE, 80);
     assert_eq!(seen.iter().map(|one| one.load).collect::<Vec<_>>(), [0.0, 0.9]);
     table.services = BTreeMap::from([(SERVICE.to_owned(), serve(["home", "far"]))]);

@@ -371,6 +371,20 @@ fn cluster() -> Vec<Rule> {
             unit: Unit::Count,
         },
         Rule {
+            name: "machine_pressed",
+            summary: "machine {machine} ({host}) waits more than its owner allows, and {value} instances are still there: \
+                      what keeps its data there cannot move, and the rest finds no room; `bramble service why` says which",
+            expression: Expression::Latest {
+                of: Select::all("bramble_cluster_machine_pressed_instances"),
+                within_ms: RECENT_MS,
+            },
+            by: &["machine", "host"],
+            holds: Holds::AtLeast(1.0),
+            // One instance leaves each half minute.
+            for_ms: 10 * MINUTE_MS,
+            unit: Unit::Count,
+        },
+        Rule {
             name: "floating_address_lost",
             summary: "address {address} is nowhere: the gateway cannot hold it; its log says why, as a rule the program may not \
                       change addresses (setcap cap_net_admin,cap_net_raw+ep) or no interface is on that network",

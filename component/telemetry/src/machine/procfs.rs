@@ -7,6 +7,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct CpuTicks {
     pub(super) busy: u64,
+    /// Idle while something waits for a disk.
+    pub(super) disk_idle: u64,
     pub(super) total: u64,
 }
 
@@ -15,8 +17,32 @@ pub(super) fn cpu_ticks(stat: &str) -> Option<CpuTicks> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line.split_ascii_whitespace().take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
     let total: u64 = ticks.iter().fold(0, |sum, part| sum.saturating_add(*part));
-    let idle = ticks.get(3)?.saturating_add(ticks.get(4).copied().unwrap_or(0));
-    Some(CpuTicks { busy: total.saturating_sub(idle), total })
+    let disk_idle = ticks.get(4).copied().unwrap_or(0);
+    let idle = ticks.get(3)?.saturating_add(disk_idle);
+    Some(CpuTicks { busy: total.saturating_sub(idle), disk_idle, total })
+}
+
+/// How much runs at this moment, and on how many processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RunQueue {
+    running: u32,
+    pub(super) cores: u32,
+}
+
+impl RunQueue {
+    /// Whether something waits for a processor. Whoever asks runs, and is not counted.
+    pub(super) fn is_waiting(self) -> bool {
+        self.running > self.cores.saturating_add(1)
+    }
+}
+
+/// Of `/proc/stat`.
+pub(super) fn run_queue(stat: &str) -> Option<RunQueue> {
+    let is_core =
+        |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|one: char| one.is_ascii_digit()));
+    let cores = u32::try_from(stat.lines().filter(is_core).count()).ok().filter(|cores| *cores > 0)?;
+    let running = stat.lines().find_map(|line| line.strip_prefix("procs_running "))?.trim().parse().ok()?;
+    Some(RunQueue { running, cores })
 }
 
 pub(super) fn load_1m(loadavg: &str) -> Option<f64> {
@@ -69,8 +95,12 @@ mod tests {
     fn the_kernels_files_are_read() {
         assert_eq!(
             cpu_ticks("cpu  100 1 20 500 30 0 4 5 7 0\ncpu0 1 2 3 4\n"),
-            Some(CpuTicks { busy: 130, total: 660 })
+            Some(CpuTicks { busy: 130, disk_idle: 30, total: 660 })
         );
+        let queue = run_queue("cpu  1 2 3 4\ncpu0 1 2 3 4\ncpu1 1 2 3 4\nctxt 9\nprocs_running 4\nprocs_blocked 1\n");
+        assert_eq!(queue, Some(RunQueue { running: 4, cores: 2 }));
+        assert!(queue.is_some_and(RunQueue::is_waiting));
+        assert!(!RunQueue { running: 3, cores: 2 }.is_waiting());
         assert_eq!(load_1m("0.65 0.29 0.18 1/102 11007\n"), Some(0.65));
         assert_eq!(kib_field("MemTotal:  2 kB\nMemAvailable:   24 kB\n", "MemAvailable"), Some(24 << 10));
         assert_eq!(plain_field("rchar: 1\nwrite_bytes: 77\n", "write_bytes"), Some(77));
@@ -85,6 +115,7 @@ mod tests {
         for text in ["", "cpu ", "cpu x", ")", "MemAvailable:", "some avg10=", "MemAvailable: 99999999999999999999 kB"]
         {
             assert_eq!(cpu_ticks(text), None);
+            assert_eq!(run_queue(text), None);
             assert_eq!(load_1m("x"), None);
             assert_eq!(kib_field(text, "MemAvailable"), None);
             assert_eq!(pressure(text), None);

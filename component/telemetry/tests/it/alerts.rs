@@ -247,6 +247,23 @@ fn an_address_that_the_gateway_cannot_hold() {
 }
 
 #[test]
+fn a_machine_that_its_owner_needs_and_work_does_not_leave() {
+    let mut bed = Bed::built_in();
+    let left = |bed: &mut Bed, instances| {
+        bed.set("bramble_cluster_machine_pressed_instances", &[("machine", "m1"), ("host", "pi")], instances);
+    };
+    left(&mut bed, 3.0);
+    bed.pass(5 * 60_000);
+    left(&mut bed, 2.0);
+    assert_eq!(bed.changed(), [] as [&str; 0], "it takes its time");
+    bed.pass(5 * 60_000 + STEP_MS);
+    assert_eq!(bed.changed(), ["+machine_pressed(pi,m1)"]);
+    left(&mut bed, 0.0);
+    bed.pass(STEP_MS);
+    assert_eq!(bed.changed(), ["-machine_pressed(pi,m1)"]);
+}
+
+#[test]
 fn a_machine_that_is_down_and_machines_that_are_refused() {
     let mut bed = Bed::built_in();
     let up = |bed: &mut Bed, value| bed.set("bramble_cluster_machine_up", &[("machine", "m1"), ("host", "pi")], value);

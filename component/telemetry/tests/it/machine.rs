@@ -37,6 +37,30 @@ fn the_kernels_files_become_a_load() {
 }
 
 #[test]
+fn what_waits_is_found_out_where_the_kernel_does_not_tell() {
+    let proc = tempfile::tempdir().expect("makes a folder");
+    let stat = |idle: u32, disk_idle: u32, running: u32| {
+        let cores = "cpu0 1 0 0 0\ncpu1 1 0 0 0\n";
+        write(proc.path(), "stat", &format!("cpu  0 0 0 {idle} {disk_idle} 0 0 0\n{cores}procs_running {running}\n"));
+    };
+    let machine = Machine::new(proc.path(), proc.path());
+    stat(100, 0, 9);
+    let first = machine.look();
+    assert_eq!((first.waiting_cpu(), first.waiting_io()), (Some(0.0), Some(0.0)), "one look says nothing");
+    // An hour later: all of it counts. One of two processors was idle because of a disk.
+    let long = std::time::Duration::from_secs(3_600);
+    stat(150, 50, 9);
+    let later = machine.look_after(long);
+    assert_eq!((later.waiting_cpu(), later.waiting_io()), (Some(1.0), Some(1.0)));
+    stat(210, 70, 3);
+    let later = machine.look_after(long);
+    assert_eq!((later.waiting_cpu(), later.waiting_io()), (Some(0.0), Some(0.5)), "two run, and whoever looks");
+    assert_eq!((later.psi_cpu, later.psi_io), (None, None));
+    write(proc.path(), "pressure/cpu", "some avg10=25.00 avg60=0.00 avg300=0.00 total=1\n");
+    assert_eq!(machine.look_after(long).waiting_cpu(), Some(0.25), "the kernel knows better");
+}
+
+#[test]
 fn what_the_kernel_does_not_tell_is_left_out() {
     let proc = tempfile::tempdir().expect("makes a folder");
     let machine = Machine::new(proc.path(), &proc.path().join("nowhere"));

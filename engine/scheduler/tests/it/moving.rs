@@ -1,6 +1,7 @@
 //! Drain, cordon, balance, and machines whose owners come first.
 
 use crate::world::{World, web};
+use proptest::prelude::*;
 use scheduler::{Machine, Pressure};
 use wire::resource::{Considerate, Hours, Load};
 use wire::spec::{Constraint, Mode, Service};
@@ -196,4 +197,58 @@ fn a_machine_is_left_before_its_hours_end_and_comes_back_with_them() {
         world.step();
     }
     assert_eq!(world.nodes("web"), ["m1", "m2"]);
+}
+
+/// What machines say of themselves for a while: owners come and go, and none goes on for long enough to be given way to.
+fn noise() -> impl Strategy<Value = Vec<Vec<(u32, u64, u64)>>> {
+    let load = (0u32..100, 0u64..2_000, 0u64..60);
+    prop::collection::vec(prop::collection::vec(load, 60), 3)
+}
+
+proptest! {
+    // Each is ten minutes of a cluster's life.
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn noise_moves_nothing(noise in noise()) {
+        let mut world = World::new(3);
+        let mut heavy = web("a", 1);
+        heavy.resources.memory_reserved_bytes = 20 << 20;
+        heavy.resources.cpu_reserved_millis = 50;
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+        let services: Vec<(&str, Service)> = names.iter().map(|name| (*name, heavy.clone())).collect();
+        world.deploy(&[&[("web", web("a", 5))], services.as_slice()].concat());
+        world.settle();
+        for machine in world.machines.values_mut() {
+            machine.node.considerate = Some(Considerate::default());
+            (machine.node.memory_bytes, machine.node.cores) = (1 << 30, 2);
+        }
+        for _ in 0..200 {
+            world.step();
+        }
+        let made = world.made;
+        for second in 0..600 {
+            for (machine, noise) in world.machines.values_mut().zip(&noise) {
+                let (mut psi_percent, owner_cpu_millis, used_percent) = noise[second / 10];
+                // Twenty seconds of half a minute are more than the bound, at most.
+                if second / 10 % 3 == 2 {
+                    psi_percent %= 20;
+                }
+                let used = (1 << 30) / 100 * used_percent;
+                let load = Load {
+                    at_ms: world.now_ms,
+                    cpu_busy_millis: owner_cpu_millis,
+                    owner_cpu_millis,
+                    memory_available_bytes: (1 << 30) - used,
+                    owner_memory_bytes: used,
+                    psi_percent,
+                    ..Load::default()
+                };
+                machine.pressure = machine.pressure.next(&load, &Considerate::default());
+                (machine.load, machine.load_heard_ms) = (Some(load), world.now_ms);
+            }
+            world.step();
+            prop_assert_eq!(world.made, made, "after {} s", second);
+        }
+    }
 }

@@ -162,11 +162,9 @@ fn built(drawn: &Drawn) -> World {
         machine.node.labels.insert("l".into(), label.to_string());
         machine.node.memory_bytes = units * UNIT;
         machine.node.cores = 2;
-        machine.load = used.map(|used| Load {
-            at_ms: 1,
-            memory_available_bytes: units * UNIT / 100 * (100 - used),
-            ..Load::default()
-        });
+        machine.load_heard_ms = 1;
+        machine.load =
+            used.map(|used| Load { memory_available_bytes: units * UNIT / 100 * (100 - used), ..Load::default() });
         world.machines.insert(format!("m{number}"), machine);
     }
     let names: Vec<String> = (0..drawn.services.len()).map(|number| format!("s{number}")).collect();

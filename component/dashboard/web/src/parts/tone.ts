@@ -18,6 +18,8 @@ const TONES: Record<string, Tone> = {
   paused: "warn",
   "backing off": "warn",
   drained: "warn",
+  cordoned: "warn",
+  "under pressure": "warn",
   failed: "bad",
   unhealthy: "bad",
   firing: "bad",

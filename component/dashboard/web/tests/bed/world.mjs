@@ -206,10 +206,11 @@ function node(id, hostname, role, now, labels, load, instances) {
     },
     load: {
       load_1m: 0, cpu_busy: 0, memory_available_bytes: 9.4 * GIB, disk_total_bytes: id === "n1" ? 476 * GIB : 29 * GIB, disk_available_bytes: 211 * GIB,
-      psi_cpu: 0, psi_memory: 0, psi_io: 0, cpu_reserved_millis: 300, memory_reserved_bytes: 192 * MIB, ...load,
+      psi_cpu: 0, psi_memory: 0, psi_io: 0, cpu_reserved_millis: 300, memory_reserved_bytes: 192 * MIB, owner_cpu_millis: 400, owner_memory_bytes: 2 * GIB, ...load,
     },
     instances,
     presence: "up",
+    shut: "",
     roles: id === "n1" ? ["gateway", "monitor", "voter"] : ["worker"],
   };
 }
