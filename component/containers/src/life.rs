@@ -156,6 +156,7 @@ impl Life {
             log_size_bytes_max: self.instance.spec.log_size_bytes_max,
             spec,
             command,
+            ends_boot_ms: None,
         };
         let shim = self.asked(start).await?;
         self.status.started_ms = world::clock::unix_ms();
