@@ -198,7 +198,7 @@ fn remembers(stack: &wire::spec::Stack, spec: &Service, group: &census::Group<'_
 }
 
 fn unfenced(input: &Input<'_>, spec: &Service, seat: &Seat<'_>) -> bool {
-    volumes::is_single(spec) && !input.fenced.contains(&seat.instance.id)
+    volumes::runs_once(spec, seat) && !input.fenced.contains(&seat.instance.id)
 }
 
 /// Instances of stacks or services that are wanted no longer are stopped.
