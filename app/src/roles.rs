@@ -117,6 +117,7 @@ impl Opened {
             images: images.clone(),
             meter: meter.clone(),
             hooks: hooks(lasting),
+            leases: lasting.cluster.leases()?,
         })
         .await?;
         report_node(node, id, lasting.cluster.zone()?, &soft)?;

@@ -10,10 +10,12 @@ mod desk;
 mod disk;
 mod elsewhere;
 pub mod entry;
+mod fences;
 mod gossip;
 mod home;
 pub mod join;
 mod keeper;
+mod leader;
 mod lease;
 mod line;
 mod reports;
@@ -22,7 +24,7 @@ pub mod roles;
 mod seal;
 
 use crate::boot::BootError;
-use containers::Boxes;
+use containers::{Boxes, Leases};
 use control::view::{Snapshot, View};
 use control::{Compare, Soft, Space, Txn};
 use desk::Desk;
@@ -74,6 +76,8 @@ pub struct Cluster {
     home: Home,
     line: Arc<Line>,
     meter: Meter,
+    /// On instances of this machine; they last longer than a part in the cluster does.
+    leases: watch::Sender<Leases>,
     present: Mutex<Option<Present>>,
     /// Held while the cluster is founded.
     founding: tokio::sync::Mutex<()>,
@@ -107,6 +111,7 @@ impl Cluster {
             home,
             line,
             meter,
+            leases: watch::Sender::new(Leases::Alone),
             present: Mutex::default(),
             founding: tokio::sync::Mutex::default(),
         }
@@ -132,6 +137,19 @@ impl Cluster {
     /// Where this machine stands, as its join token said.
     pub fn zone(&self) -> Result<Option<String>, HomeError> {
         Ok(self.home.members()?.into_iter().find(|member| member.id == self.me).and_then(|member| member.zone))
+    }
+
+    /// What instances of this machine go on by that must not do so where it is cut off.
+    pub fn leases(&self) -> Result<Receiver<Leases>, HomeError> {
+        let is_alone = self.home.standing()?.is_none() || fences::is_alone(&self.me, self.home.members()?.iter());
+        self.leases.send_if_modified(|leases| {
+            let is_first = !is_alone && *leases == Leases::Alone;
+            if is_first {
+                *leases = Leases::Among(BTreeMap::new());
+            }
+            is_first
+        });
+        Ok(self.leases.subscribe())
     }
 
     /// Begins to be there for others, if there are others.
@@ -235,7 +253,7 @@ impl Cluster {
         self.line.lead(Some(peers.clone()));
         let Ground { group, space, soft, view, boxes } = ground.clone();
         let cluster: ClusterId = standing.certificate.cluster.clone();
-        let lessor = Arc::<Lessor>::default();
+        let (lessor, fences) = (Arc::<Lessor>::default(), Arc::<fences::Lessor>::default());
         let desk = Desk {
             me: self.me.clone(),
             cluster,
@@ -246,12 +264,14 @@ impl Cluster {
             boxes: Arc::clone(&boxes),
             circle: Arc::clone(&circle),
             lessor: Arc::clone(&lessor),
+            fences: Arc::clone(&fences),
         };
         let server =
             rpc::Server::serve(listener, identity.clone(), revoked.clone(), Arc::new(desk), patience, &self.meter)
                 .map_err(listen)?;
         boxes.look_elsewhere(Some(Others::new(&self.me, peers.clone(), view.clone())));
         let (mut tasks, voters) = self.take_part(ground, &peers, lessor);
+        tasks.extend(self.fence(ground, &peers, fences));
         let keeper = keeper::Keeper {
             me: self.me.clone(),
             group,
@@ -314,6 +334,22 @@ impl Cluster {
             world::task::spawn("acting gateway", acting.act()),
         ];
         (tasks, votes)
+    }
+
+    /// Has leases on what must not run where it is cut off, and gives them while this machine leads.
+    fn fence(&self, ground: &Ground, peers: &Peers, lessor: Arc<fences::Lessor>) -> [Task; 2] {
+        let Ground { group, space, view, .. } = ground.clone();
+        let holder = fences::Holder {
+            me: self.me.clone(),
+            group: group.clone(),
+            space: space.clone(),
+            view: view.clone(),
+            peers: peers.clone(),
+            lessor: Arc::clone(&lessor),
+            leases: self.leases.clone(),
+        };
+        let fences = fences::Fences { group, space, view, lessor, meter: self.meter.clone() };
+        [world::task::spawn("leases on instances", holder.hold()), world::task::spawn("fences", fences.answer())]
     }
 
     /// The sockets peers reach this machine at. A process whose place this one takes may be about to let go of them.

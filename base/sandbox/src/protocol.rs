@@ -112,9 +112,9 @@ pub(crate) enum ShimRequest {
         names: Vec<String>,
     },
     Held,
-    /// The box may live until then, by the clock since boot; never shorter than it might already.
+    /// The box may live until then, by the clock since boot; never shorter than it might already. Without a time it has no end.
     Prolong {
-        boot_ms: u64,
+        boot_ms: Option<u64>,
     },
 }
 

@@ -79,15 +79,16 @@ pub(crate) async fn prolong(shared: Arc<Shared>, instance: Arc<Instance>, shim: 
         return;
     }
     let mut leases = shared.leases.clone();
-    let mut told_ms = 0;
+    // A box knows of none, or of what an agent before this one told it.
+    let mut told = None;
     loop {
-        let until_ms = match &*leases.borrow_and_update() {
-            Leases::Alone => None,
-            Leases::Among(leases) => leases.get(&instance.id).map(|lease| lease.until_boot_ms),
+        let until = match &*leases.borrow_and_update() {
+            Leases::Alone => Some(None),
+            Leases::Among(leases) => leases.get(&instance.id).map(|lease| Some(lease.until_boot_ms)),
         };
-        if let Some(until_ms) = until_ms.filter(|until_ms| *until_ms > told_ms) {
-            match shim.prolong(until_ms).await {
-                Ok(()) => told_ms = until_ms,
+        if until.is_some() && until != told {
+            match shim.prolong(until.flatten()).await {
+                Ok(()) => told = until,
                 Err(error) => tracing::warn!(instance = instance.id, %error, "a box cannot be told that it may go on"),
             }
         }

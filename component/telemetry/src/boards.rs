@@ -241,6 +241,15 @@ const BOARDS: &[Board] = &[
                     line("bramble_cluster_floating_failed", "{address} cannot be held"),
                 ],
             ),
+            panel(
+                "Instances kept from running twice",
+                Unit::PerSecond,
+                &[
+                    line("bramble_planner_fences_total", "to be fenced"),
+                    line("bramble_cluster_fences_total", "{outcome}"),
+                    line("bramble_instances_cut_off_total", "stopped here, cut off"),
+                ],
+            ),
             panel("Roles changed", Unit::PerSecond, &[line("bramble_cluster_role_changes_total", "changes")]),
             panel(
                 "A write is on the disk within",

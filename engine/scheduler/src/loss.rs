@@ -29,7 +29,7 @@ pub(crate) fn fate<'a>(input: &Input<'a>, census: &Census<'a>, of: &For<'a>, sea
         return Fate::Stays;
     }
     // Its machine may be back: it was kept from running for good, and another may be on its way.
-    if input.fenced.contains(&seat.instance.id) {
+    if crate::is_fenced(input, seat) {
         return Fate::Replaced;
     }
     if seat.reachable {

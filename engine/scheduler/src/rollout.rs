@@ -142,7 +142,7 @@ fn at_rest(
             && stays
             && seat.wanted
             && seat.reachable
-            && (input.fenced.is_empty() || !input.fenced.contains(&seat.instance.id))
+            && (input.fenced.is_empty() || !crate::is_fenced(input, seat))
             && seat.settled()
             && (pressed_out.is_empty() || !pressed_out.contains(seat.instance.id.as_str()))
     })

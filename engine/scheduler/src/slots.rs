@@ -167,7 +167,7 @@ fn leaving<'a>(
     }
 }
 
-fn fence(seat: &Seat<'_>, why: &str) -> Step {
+pub(crate) fn fence(seat: &Seat<'_>, why: &str) -> Step {
     Step::Fence { instance: seat.instance.id.clone(), node: seat.instance.node.clone(), why: why.to_owned() }
 }
 

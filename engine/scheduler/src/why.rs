@@ -55,11 +55,12 @@ pub fn explain(input: &Input<'_>, stack: &str, service: &str) -> Option<ServiceW
 fn told(room: &Room<'_>, present: &BTreeMap<u32, Slot<'_>>, now_ms: u64) -> Vec<SlotWhy> {
     let mut told = Vec::new();
     for (number, slot) in present {
-        let held = slot.held.as_ref().map(|why| match slot.held_until_ms.map(|until_ms| until_ms.saturating_sub(now_ms)) {
-            Some(left_ms) if left_ms > 0 => format!("waits {why}, at the latest in {} s", left_ms.div_ceil(1_000)),
-            Some(_) => format!("waits {why}: any moment now"),
-            None => why.clone(),
-        });
+        let held =
+            slot.held.as_ref().map(|why| match slot.held_until_ms.map(|until_ms| until_ms.saturating_sub(now_ms)) {
+                Some(left_ms) if left_ms > 0 => format!("waits {why}, at the latest in {} s", left_ms.div_ceil(1_000)),
+                Some(_) => format!("waits {why}: any moment now"),
+                None => why.clone(),
+            });
         let note = slot.kept.clone().or(held).unwrap_or_default();
         let staying = slot.new.iter().map(|seat| (seat, note.clone()));
         let old = slot.old.iter().map(|seat| (seat, "of an earlier revision".to_owned()));

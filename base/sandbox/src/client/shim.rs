@@ -111,11 +111,11 @@ impl Shim {
         self.order(&ShimRequest::Kill).await
     }
 
-    /// Lets the box live until then, by the clock since boot. One that had no end has one from now on.
+    /// Lets the box live until then, by the clock since boot, or without an end. One that had no end may have one from now on.
     ///
     /// # Errors
     /// When its time was up before.
-    pub async fn prolong(&self, boot_ms: u64) -> io::Result<()> {
+    pub async fn prolong(&self, boot_ms: Option<u64>) -> io::Result<()> {
         self.order(&ShimRequest::Prolong { boot_ms }).await
     }
 

@@ -39,10 +39,15 @@ impl Deadline {
     }
 
     /// Never takes back what was given. Refused once it is over.
-    pub(super) fn prolong(&mut self, boot_ms: u64) -> Result<(), Errno> {
+    pub(super) fn prolong(&mut self, boot_ms: Option<u64>) -> Result<(), Errno> {
         if self.is_over() {
             return Err(Errno::TIMEDOUT);
         }
+        let Some(boot_ms) = boot_ms else {
+            self.ends_boot_ms = None;
+            self.wake_at(0)?;
+            return self.kernel.at(0);
+        };
         if self.ends_boot_ms.is_some_and(|ends| boot_ms <= ends) {
             return Ok(());
         }
@@ -64,10 +69,15 @@ impl Deadline {
     fn set(&mut self, boot_ms: u64) -> Result<(), Errno> {
         // The kernel's first: a box that has an end for the shim only would outlive a stopped one.
         self.kernel.at(boot_ms.saturating_add(KERNEL_AFTER_MS).max(1))?;
-        let at = Itimerspec { it_interval: Timespec::default(), it_value: timespec(boot_ms.max(1)) };
-        timerfd_settime(&self.alarm, TimerfdTimerFlags::ABSTIME, &at)?;
+        self.wake_at(boot_ms.max(1))?;
         self.ends_boot_ms = Some(boot_ms);
         Ok(())
+    }
+
+    /// 0 is never.
+    fn wake_at(&self, boot_ms: u64) -> Result<(), Errno> {
+        let at = Itimerspec { it_interval: Timespec::default(), it_value: timespec(boot_ms) };
+        timerfd_settime(&self.alarm, TimerfdTimerFlags::ABSTIME, &at).map(drop)
     }
 }
 

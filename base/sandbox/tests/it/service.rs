@@ -373,10 +373,8 @@ const TREE: &str = "(trap '' TERM; sleep 1000) & (setsid sleep 1000 &) ; echo up
 fn a_box_whose_time_is_over_is_killed_whole_though_nobody_is_there() {
     with_world(|world| async move {
         let ends_boot_ms = boot_ms() + 1_500;
-        let start = sandbox::ShimStart {
-            ends_boot_ms: Some(ends_boot_ms),
-            ..world.start(host_box("overdue"), shell(TREE))
-        };
+        let start =
+            sandbox::ShimStart { ends_boot_ms: Some(ends_boot_ms), ..world.start(host_box("overdue"), shell(TREE)) };
         let dir = start.dir.clone();
         let pid = world.spawner.start(start).await.unwrap().pid();
         let World { spawner, dir: folder } = world;
@@ -398,10 +396,17 @@ fn a_box_that_is_prolonged_lives_on_and_what_was_given_is_not_taken_back() {
         let dir = start.dir.clone();
         let shim = world.spawner.start(start).await.unwrap();
         let ends = boot_ms() + 1_000;
-        shim.prolong(ends).await.unwrap();
-        shim.prolong(boot_ms() + 600_000).await.unwrap();
-        shim.prolong(ends).await.unwrap();
+        shim.prolong(Some(ends)).await.unwrap();
+        shim.prolong(Some(boot_ms() + 600_000)).await.unwrap();
+        shim.prolong(Some(ends)).await.unwrap();
         until(|| boot_ms() > ends + 200).await;
+        let ends = boot_ms() + 700_000;
+        shim.prolong(Some(ends)).await.unwrap();
+        shim.prolong(None).await.unwrap();
+        let ends = boot_ms() + 500;
+        shim.prolong(Some(ends)).await.unwrap();
+        shim.prolong(None).await.unwrap();
+        until(|| boot_ms() > ends + 1_000).await;
         assert!(matches!(Shim::connect(&dir).await.unwrap(), Found::Alive(_)));
         shim.kill().await.unwrap();
         let record = shim.exited().await;

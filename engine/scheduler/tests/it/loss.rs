@@ -130,7 +130,11 @@ fn one_that_must_not_run_twice_is_fenced_before_it_runs_elsewhere() {
     rounds(&mut world, 5);
     assert_eq!(world.made, 1, "not before the fence");
     assert!(!world.demanded.is_empty() && world.demanded.iter().all(|demanded| *demanded == first));
-    assert!(world.rollout().reason.contains("until m1, which is down, has surely stopped it"), "{}", world.rollout().reason);
+    assert!(
+        world.rollout().reason.contains("until m1, which is down, has surely stopped it"),
+        "{}",
+        world.rollout().reason
+    );
     assert_eq!(world.rollout().state, RolloutState::Done);
     world.fenced.insert(first);
     rounds(&mut world, 5);
@@ -187,6 +191,23 @@ fn one_whose_machine_is_back_before_that_goes_on() {
     world.machine("m1").presence = Presence::Up;
     world.settle();
     assert_eq!((world.nodes("web"), world.made, world.rollout().reason.as_str()), (vec!["m1"], 1, ""));
+}
+
+#[test]
+fn one_whose_stack_and_machine_are_gone_is_forgotten_once_it_has_stopped() {
+    let mut world = World::new(2);
+    world.deploy(&[("web", stops_after(1, 10_000))]);
+    world.settle();
+    let first = world.instances.keys().next().expect("it was made").clone();
+    world.stacks.get_mut("s").expect("it is there").removing = true;
+    world.step();
+    world.machines.remove("m1");
+    world.statuses.clear();
+    rounds(&mut world, 3);
+    assert!(world.instances.contains_key(&first) && world.demanded.contains(&first));
+    world.fenced.insert(first);
+    rounds(&mut world, 3);
+    assert!(world.instances.is_empty() && world.stacks.is_empty());
 }
 
 #[test]

@@ -85,7 +85,8 @@ impl Reader<'_, '_> {
             && let Some(stop_after_ms) = at.duration_ms(findings)
         {
             if stop_after_ms < STOP_AFTER_MS_MIN {
-                let hint = format!("choose {}s or more: another machine may come to lead in that", STOP_AFTER_MS_MIN / 1_000);
+                let hint =
+                    format!("choose {}s or more: another machine may come to lead in that", STOP_AFTER_MS_MIN / 1_000);
                 findings.error(&at.place, "`stop_after` is too short", hint);
             }
             if stop_after_ms > STOP_AFTER_MS_MAX {

@@ -1,0 +1,197 @@
+//! An instance that must not run twice stops by itself where nobody hears of who leads, and only then another has its place.
+//!
+//! Instances write when they live into a file that all machines share: what one wrote last comes before what the next wrote first.
+
+use lab::machines::Verb;
+use lab::{Machines, Node, wait};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The verdict, the lease, what is counted longer, and a machine with much to do.
+const MOVED: u64 = 60;
+/// An instance writes twenty times a second.
+const WRITES: &str = "while :; do read now rest </proc/uptime; echo \"$ME $now\" >>/shared/$FILE; sleep 0.05; done";
+
+/// What was written, by instance: first and last, in hundredths of a second since the machine was started, and how often.
+type Timeline = BTreeMap<String, (u64, u64, usize)>;
+
+struct Case {
+    cluster: Machines,
+    shared: tempfile::TempDir,
+    /// Where the one instance is that stops by itself, and which it is.
+    at: usize,
+    first: String,
+}
+
+fn stack(shared: &Path, leader: &str) -> String {
+    let service = |file: &str, more: &str| {
+        format!(
+            "    image: host\n    command: [/bin/sh, -c, '{}']\n    volumes: ['{}:/shared']\n    \
+             environment: {{ME: '{{{{.Task.ID}}}} {{{{.Node.ID}}}}', FILE: {file}}}\n{more}",
+            WRITES.replace('$', "$$"),
+            shared.display(),
+        )
+    };
+    let one = service(
+        "one",
+        &format!(
+            "    deploy: {{placement: {{constraints: ['node.id != {leader}']}}, update_config: {{monitor: 100ms}}}}\n    \
+             x-bramble: {{disconnect: {{stop_after: 6s}}}}\n"
+        ),
+    );
+    let all = service("all", "    deploy: {mode: global, update_config: {monitor: 100ms}}\n");
+    format!("services:\n  one:\n{one}  all:\n{all}")
+}
+
+impl Case {
+    fn begin() -> Option<Case> {
+        let cluster = Machines::in_network(3)?;
+        let node = cluster.node(1);
+        wait::until("three vote", 60, || node.log().contains("voters=3").then_some(()));
+        let shared = tempfile::tempdir().expect("a temporary folder");
+        // What is root inside is not outside.
+        std::fs::set_permissions(shared.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .expect("it is ours");
+        node.deployed("shop", &stack(shared.path(), &node.id()));
+        let (first, machine) = wait::until("it runs", 30, || one(node));
+        let at = cluster.number(&machine).expect("it is on one of them");
+        let case = Case { cluster, shared, at, first };
+        wait::until("it writes", 20, || case.written("one").contains_key(&case.first).then_some(()));
+        Some(case)
+    }
+
+    fn written(&self, file: &str) -> Timeline {
+        read(&self.shared.path().join(file)).into_iter().map(|((id, _), times)| (id, times)).collect()
+    }
+
+    /// Of the service without `stop_after`, by machine.
+    fn others_written(&self) -> Timeline {
+        read(&self.shared.path().join("all")).into_iter().map(|((_, machine), times)| (machine, times)).collect()
+    }
+
+    /// Another has its place, and began after the first had ended; which one.
+    fn moves(&self) -> String {
+        let node = self.cluster.node(1);
+        wait::until("why it waits is told", 20, || {
+            let why = node.json(&["service", "why", "shop/one"]);
+            let note = why["slots"][0]["note"].as_str()?.to_owned();
+            (note.contains("has surely stopped it") && note.contains("at the latest in")).then_some(())
+        });
+        let next = wait::until("another has its place", MOVED, || {
+            one(node).filter(|(id, machine)| *id != self.first && *machine != self.cluster.node(self.at).id())
+        });
+        let next =
+            wait::until("that one writes", 20, || self.written("one").contains_key(&next.0).then_some(next.0.clone()));
+        self.never_both(&next);
+        next
+    }
+
+    fn never_both(&self, next: &str) {
+        let written = self.written("one");
+        let (ended, began) = (written[&self.first].1, written[next].0);
+        println!("the first ended {} ms before the next began", (began.saturating_sub(ended)) * 10);
+        assert!(ended < began, "{written:?}");
+        assert_eq!(written.len(), 2, "{written:?}");
+    }
+
+    /// The machine is there again, and everybody agrees that only the second is.
+    fn one_is_left(&self, next: &str) {
+        let (node, back) = (self.cluster.node(1), self.cluster.node(self.at));
+        wait::until("its machine is back, and has forgotten the first", 60, || {
+            let ids = |node: &Node| -> Vec<String> {
+                let all = node.instances();
+                let of = all.iter().filter(|one| one["instance"]["service"] == "one");
+                of.filter_map(|one| one["instance"]["id"].as_str().map(str::to_owned)).collect()
+            };
+            let is_up = node.json(&["node", "ls"]).as_array()?.iter().all(|one| one["presence"] == "up");
+            (is_up && ids(node) == [next] && ids(back) == [next]).then_some(())
+        });
+        let before = self.written("one")[next].2;
+        wait::until("the second goes on", 20, || (self.written("one")[next].2 > before + 20).then_some(()));
+        self.never_both(next);
+    }
+}
+
+/// The instance that stops by itself, if it is wanted and ready, and its machine.
+fn one(by: &Node) -> Option<(String, String)> {
+    let instances = by.instances();
+    let is_it = |one: &&serde_json::Value| {
+        one["instance"]["service"] == "one" && one["instance"]["wanted"] == "running" && one["status"]["ready"] == true
+    };
+    let found = instances.iter().find(is_it)?;
+    let text = |key: &str| found["instance"][key].as_str().map(str::to_owned);
+    Some((text("id")?, text("node")?))
+}
+
+fn read(path: &PathBuf) -> BTreeMap<(String, String), (u64, u64, usize)> {
+    let mut written = BTreeMap::new();
+    for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
+        let mut words = line.split(' ');
+        let (Some(id), Some(machine), Some(at)) = (words.next(), words.next(), words.next()) else { continue };
+        // Hundredths, whatever a torn line says.
+        let Ok(at) = at.replace('.', "").parse::<u64>() else { continue };
+        let entry = written.entry((id.to_owned(), machine.to_owned())).or_insert((at, at, 0));
+        entry.1 = entry.1.max(at);
+        entry.2 += 1;
+    }
+    written
+}
+
+#[test]
+fn one_whose_machine_is_cut_off_is_dead_before_another_starts() {
+    let Some(mut case) = Case::begin() else { return };
+    let cut_off = case.cluster.node(case.at).id();
+    case.cluster.act(Verb::Partition(case.at, None)).expect("it is cut off");
+    let next = case.moves();
+    let began = case.written("one")[&next].0;
+    wait::until("what has no `stop_after` goes on there", 20, || {
+        (case.others_written()[&cut_off].1 > began).then_some(())
+    });
+    assert!(case.cluster.node(case.at).log().contains("this machine has no word from who leads"));
+    case.cluster.act(Verb::Heal).expect("it is back");
+    case.one_is_left(&next);
+}
+
+#[test]
+fn one_whose_agent_is_killed_is_dead_before_another_starts() {
+    let Some(mut case) = Case::begin() else { return };
+    case.cluster.act(Verb::Kill(case.at)).expect("its node is gone");
+    let next = case.moves();
+    case.cluster.act(Verb::Rejoin(case.at)).expect("it starts again");
+    case.one_is_left(&next);
+}
+
+#[test]
+fn one_whose_machine_stands_still_does_not_go_on_with_it() {
+    let Some(mut case) = Case::begin() else { return };
+    case.cluster.act(Verb::Freeze(case.at)).expect("it stands still");
+    let next = case.moves();
+    case.cluster.act(Verb::Thaw(case.at)).expect("it goes on");
+    case.one_is_left(&next);
+}
+
+#[test]
+fn one_whose_machine_is_dark_starts_elsewhere() {
+    let Some(mut case) = Case::begin() else { return };
+    case.cluster.act(Verb::PowerCut(Some(case.at))).expect("it is dark");
+    let next = case.moves();
+    case.cluster.act(Verb::Rejoin(case.at)).expect("it starts again");
+    case.one_is_left(&next);
+}
+
+#[test]
+fn a_machine_on_its_own_needs_no_word_of_anybody() {
+    let mut node = Node::start();
+    let shared = tempfile::tempdir().expect("a temporary folder");
+    std::fs::set_permissions(shared.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("it is ours");
+    node.deployed("shop", &stack(shared.path(), "nobody"));
+    let (first, machine) = wait::until("it runs", 30, || one(&node));
+    let last = || read(&shared.path().join("one")).get(&(first.clone(), machine.clone())).map_or(0, |times| times.1);
+    wait::until("it writes", 20, || (last() > 0).then_some(()));
+    node.kill();
+    let killed = last();
+    // Longer than it could have lived by a lease.
+    wait::until("it goes on without its agent", 30, || (last() > killed + 900).then_some(()));
+    node.launch();
+    assert_eq!(wait::until("it is found again", 30, || one(&node)).0, first);
+}
