@@ -3,8 +3,11 @@
 //! Instances write when they live into a file that all machines share: what one wrote last comes before what the next wrote first.
 
 use lab::machines::Verb;
-use lab::{Machines, Node, wait};
+use lab::{Machines, Node, process, wait};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The verdict, the lease, what is counted longer, and a machine with much to do.
@@ -21,9 +24,12 @@ struct Case {
     /// Where the one instance is that stops by itself, and which it is.
     at: usize,
     first: String,
+    /// Who is asked: a machine that stays.
+    by: usize,
 }
 
-fn stack(shared: &Path, leader: &str) -> String {
+/// `one` runs where `where_to` says, `all` everywhere.
+fn stack(shared: &Path, where_to: &str) -> String {
     let service = |file: &str, more: &str| {
         format!(
             "    image: host\n    command: [/bin/sh, -c, '{}']\n    volumes: ['{}:/shared']\n    \
@@ -35,7 +41,7 @@ fn stack(shared: &Path, leader: &str) -> String {
     let one = service(
         "one",
         &format!(
-            "    deploy: {{placement: {{constraints: ['node.id != {leader}']}}, update_config: {{monitor: 100ms}}}}\n    \
+            "    deploy: {{placement: {{constraints: ['{where_to}']}}, update_config: {{monitor: 100ms}}}}\n    \
              x-bramble: {{disconnect: {{stop_after: 6s}}}}\n"
         ),
     );
@@ -44,20 +50,29 @@ fn stack(shared: &Path, leader: &str) -> String {
 }
 
 impl Case {
+    /// The instance is on another machine than the first, which leads.
     fn begin() -> Option<Case> {
-        let cluster = Machines::in_network(3)?;
-        let node = cluster.node(1);
-        wait::until("three vote", 60, || node.log().contains("voters=3").then_some(()));
-        let shared = tempfile::tempdir().expect("a temporary folder");
-        // What is root inside is not outside.
-        std::fs::set_permissions(shared.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
-            .expect("it is ours");
-        node.deployed("shop", &stack(shared.path(), &node.id()));
+        let cluster = three()?;
+        let leader = cluster.node(1).id();
+        Some(Case::with(cluster, 1, &[&format!("node.id != {leader}")]))
+    }
+
+    /// With a stack whose instance is placed first as the first constraint says, and may then move as the last does.
+    fn with(cluster: Machines, by: usize, constraints: &[&str]) -> Case {
+        let node = cluster.node(by);
+        let shared = folder();
+        for constraint in constraints {
+            node.deployed("shop", &stack(shared.path(), constraint));
+        }
         let (first, machine) = wait::until("it runs", 30, || one(node));
         let at = cluster.number(&machine).expect("it is on one of them");
-        let case = Case { cluster, shared, at, first };
+        let case = Case { cluster, shared, at, first, by };
         wait::until("it writes", 20, || case.written("one").contains_key(&case.first).then_some(()));
-        Some(case)
+        case
+    }
+
+    fn by(&self) -> &Node {
+        self.cluster.node(self.by)
     }
 
     fn written(&self, file: &str) -> Timeline {
@@ -71,7 +86,7 @@ impl Case {
 
     /// Another has its place, and began after the first had ended; which one.
     fn moves(&self) -> String {
-        let node = self.cluster.node(1);
+        let node = self.by();
         wait::until("why it waits is told", 20, || {
             let why = node.json(&["service", "why", "shop/one"]);
             let note = why["slots"][0]["note"].as_str()?.to_owned();
@@ -96,7 +111,7 @@ impl Case {
 
     /// The machine is there again, and everybody agrees that only the second is.
     fn one_is_left(&self, next: &str) {
-        let (node, back) = (self.cluster.node(1), self.cluster.node(self.at));
+        let (node, back) = (self.by(), self.cluster.node(self.at));
         wait::until("its machine is back, and has forgotten the first", 60, || {
             let ids = |node: &Node| -> Vec<String> {
                 let all = node.instances();
@@ -110,6 +125,19 @@ impl Case {
         wait::until("the second goes on", 20, || (self.written("one")[next].2 > before + 20).then_some(()));
         self.never_both(next);
     }
+}
+
+fn three() -> Option<Machines> {
+    let cluster = Machines::in_network(3)?;
+    wait::until("three vote", 60, || cluster.node(1).log().contains("voters=3").then_some(()));
+    Some(cluster)
+}
+
+/// What all machines share; what is root inside is not outside.
+fn folder() -> tempfile::TempDir {
+    let shared = tempfile::tempdir().expect("a temporary folder");
+    std::fs::set_permissions(shared.path(), Permissions::from_mode(0o777)).expect("it is ours");
+    shared
 }
 
 /// The instance that stops by itself, if it is wanted and ready, and its machine.
@@ -180,11 +208,51 @@ fn one_whose_machine_is_dark_starts_elsewhere() {
 }
 
 #[test]
+fn one_whose_agent_is_stopped_is_dead_before_another_starts() {
+    let Some(case) = Case::begin() else { return };
+    let agent = case.cluster.node(case.at).pid();
+    process::signal(agent, Signal::STOP);
+    let next = case.moves();
+    process::signal(agent, Signal::CONT);
+    case.one_is_left(&next);
+}
+
+#[test]
+fn one_on_the_machine_that_leads_is_waited_for_by_who_leads_next() {
+    let Some(cluster) = three() else { return };
+    let leader = cluster.node(1).id();
+    let mut case = Case::with(cluster, 2, &[&format!("node.id == {leader}"), "node.id != nobody"]);
+    assert_eq!(case.at, 1);
+    case.cluster.act(Verb::Partition(1, None)).expect("it is cut off");
+    let next = case.moves();
+    case.cluster.act(Verb::Heal).expect("it is back");
+    case.one_is_left(&next);
+}
+
+#[test]
+fn where_nobody_leads_it_stops_and_it_starts_there_when_somebody_does() {
+    let Some(mut case) = Case::begin() else { return };
+    let others: Vec<usize> = (1..=3).filter(|number| *number != case.at).collect();
+    for number in &others {
+        case.cluster.act(Verb::PowerCut(Some(*number))).expect("it is dark");
+    }
+    let last = |case: &Case| case.written("one")[&case.first].1;
+    wait::until("it stops, and what has no `stop_after` goes on", 60, || {
+        let all = case.others_written().values().map(|times| times.1).max()?;
+        // Five seconds in which it did not write.
+        (all > last(&case) + 500).then_some(())
+    });
+    let stopped = last(&case);
+    case.cluster.act(Verb::Rejoin(others[1])).expect("it starts again");
+    wait::until("the same one runs again", 60, || (last(&case) > stopped + 100).then_some(()));
+    assert_eq!(case.written("one").len(), 1);
+}
+
+#[test]
 fn a_machine_on_its_own_needs_no_word_of_anybody() {
     let mut node = Node::start();
-    let shared = tempfile::tempdir().expect("a temporary folder");
-    std::fs::set_permissions(shared.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("it is ours");
-    node.deployed("shop", &stack(shared.path(), "nobody"));
+    let shared = folder();
+    node.deployed("shop", &stack(shared.path(), "node.id != nobody"));
     let (first, machine) = wait::until("it runs", 30, || one(&node));
     let last = || read(&shared.path().join("one")).get(&(first.clone(), machine.clone())).map_or(0, |times| times.1);
     wait::until("it writes", 20, || (last() > 0).then_some(()));
