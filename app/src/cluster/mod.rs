@@ -414,6 +414,7 @@ impl Acquaintance {
         let mut view = self.view.clone();
         let mut followed: BTreeMap<NodeId, Task> = BTreeMap::new();
         let mut known: Vec<Member> = Vec::new();
+        let mut lost: BTreeSet<(String, bool)> = BTreeSet::new();
         loop {
             let snapshot = view.borrow_and_update().clone();
             let members: Vec<Member> = snapshot.members.values().cloned().collect();
@@ -421,7 +422,7 @@ impl Acquaintance {
                 self.meet(&members, &mut followed);
                 known = members;
             }
-            self.forget_lost(&snapshot);
+            self.forget_lost(&snapshot, &mut lost);
             if view.changed().await.is_err() {
                 return;
             }
@@ -461,11 +462,16 @@ impl Acquaintance {
         }
     }
 
-    /// What machines that are lost, or members no more, have last said counts no longer.
-    fn forget_lost(&self, snapshot: &Snapshot) {
+    /// What machines that are lost, or members no more, have last said counts no longer. What one says again before its verdict is
+    /// lifted does: it will not repeat it.
+    fn forget_lost(&self, snapshot: &Snapshot, lost: &mut BTreeSet<(String, bool)>) {
         for (id, member) in snapshot.members.iter().filter(|(id, _)| **id != self.cluster.me) {
             let is_down = matches!(snapshot.presence(id), Presence::Down { .. });
             if !is_down && !member.revoked {
+                lost.retain(|(machine, _)| machine != id);
+                continue;
+            }
+            if !lost.insert((id.clone(), member.revoked)) {
                 continue;
             }
             let is_told = |instance: &str| snapshot.statuses.contains_key(instance);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The verdict, the lease, what is counted longer, and a machine with much to do.
 const MOVED: u64 = 60;
@@ -87,7 +88,10 @@ impl Case {
     /// Another has its place, and began after the first had ended; which one.
     fn moves(&self) -> String {
         let node = self.by();
-        wait::until("why it waits is told", 20, || {
+        wait::until("why it waits is told, if it still does", 20, || {
+            if one(node).is_some_and(|(id, _)| id != self.first) {
+                return Some(());
+            }
             let why = node.json(&["service", "why", "shop/one"]);
             let note = why["slots"][0]["note"].as_str()?.to_owned();
             (note.contains("has surely stopped it") && note.contains("at the latest in")).then_some(())
@@ -112,15 +116,23 @@ impl Case {
     /// The machine is there again, and everybody agrees that only the second is.
     fn one_is_left(&self, next: &str) {
         let (node, back) = (self.by(), self.cluster.node(self.at));
-        wait::until("its machine is back, and has forgotten the first", 60, || {
-            let ids = |node: &Node| -> Vec<String> {
-                let all = node.instances();
-                let of = all.iter().filter(|one| one["instance"]["service"] == "one");
-                of.filter_map(|one| one["instance"]["id"].as_str().map(str::to_owned)).collect()
-            };
-            let is_up = node.json(&["node", "ls"]).as_array()?.iter().all(|one| one["presence"] == "up");
-            (is_up && ids(node) == [next] && ids(back) == [next]).then_some(())
-        });
+        let sees = |node: &Node| -> Vec<String> {
+            let all = node.instances();
+            let of = all.iter().filter(|one| one["instance"]["service"] == "one");
+            of.map(|one| format!("{} {} {}", one["instance"]["id"], one["instance"]["wanted"], one["status"])).collect()
+        };
+        let is_left = |seen: &[String]| seen.len() == 1 && seen[0].contains(next);
+        let deadline = world::clock::monotonic() + Duration::from_secs(60);
+        loop {
+            let machines = node.json(&["node", "ls"]);
+            let are_up = machines.as_array().is_some_and(|all| all.iter().all(|one| one["presence"] == "up"));
+            let (here, there) = (sees(node), sees(back));
+            if are_up && is_left(&here) && is_left(&there) {
+                break;
+            }
+            assert!(world::clock::monotonic() < deadline, "{are_up} {here:#?}\n{there:#?}\n{}", back.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let before = self.written("one")[next].2;
         wait::until("the second goes on", 20, || (self.written("one")[next].2 > before + 20).then_some(()));
         self.never_both(next);
