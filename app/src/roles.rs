@@ -120,6 +120,7 @@ impl Opened {
             images: images.clone(),
             meter: meter.clone(),
             hooks: hooks(lasting),
+            leases: lasting.cluster.leases()?,
         })
         .await?;
         let node = report_node(node, id, lasting.cluster.zone()?, &soft)?;

@@ -5,6 +5,7 @@
 
 use super::elsewhere::{self, DIAL};
 use super::entry::{self, Asked};
+use super::fences;
 use super::gossip::{Circle, KEY};
 use super::lease::{self, HOLD, Lessor};
 use super::line::MESSAGE;
@@ -31,6 +32,19 @@ pub struct Desk {
     pub circle: Arc<Circle>,
     pub lessor: Arc<Lessor>,
     pub witness: Witness,
+    pub fences: Arc<fences::Lessor>,
+}
+
+impl Desk {
+    /// Each machine asks for its own lease.
+    fn is_of(&self, machine: &str, call: &Call) -> Result<(), Failure> {
+        let snapshot = self.view.borrow();
+        let known = snapshot.members.get(machine).filter(|member| !member.revoked).map(|member| member.node);
+        if known.is_none() || known != call.caller.node() {
+            return Err(Failure::new(Code::PermissionDenied, "each machine asks for its own lease"));
+        }
+        Ok(())
+    }
 }
 
 impl Handler for Desk {
@@ -43,6 +57,7 @@ impl Handler for Desk {
             Method::call(KEY),
             Method::call(MESSAGE),
             Method::call(HOLD),
+            Method::call(fences::HOLD),
             Method::watch(FOLLOW),
             Method::tunnel(DIAL),
         ]
@@ -61,11 +76,14 @@ impl Handler for Desk {
                 }
                 HOLD => {
                     let asked: lease::Asked = serde_json::from_slice(&call.request).map_err(unreadable)?;
-                    let known = self.view.borrow().members.get(&asked.machine).map(|member| member.node);
-                    if known.is_none() || known != call.caller.node() {
-                        return Err(Failure::new(Code::PermissionDenied, "each machine asks for its own lease"));
-                    }
+                    self.is_of(&asked.machine, &call)?;
                     let granted = self.lessor.answer(&self.group, &self.space, &self.view, &asked).await?;
+                    Ok(serde_json::to_vec(&granted).map_err(internal)?.into())
+                }
+                fences::HOLD => {
+                    let asked: fences::Asked = serde_json::from_slice(&call.request).map_err(unreadable)?;
+                    self.is_of(&asked.machine, &call)?;
+                    let granted = self.fences.answer(&self.group, &self.space, &asked).await?;
                     Ok(serde_json::to_vec(&granted).map_err(internal)?.into())
                 }
                 KEY => {

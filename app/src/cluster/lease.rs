@@ -5,13 +5,13 @@
 //! still leads. Nothing of it is written to disk: a new leader counts a whole lease first. Never knows what the holder does
 //! with it.
 
-use super::internal;
+use super::{internal, leader};
 use control::Space;
 use control::view::{Snapshot, View};
 use membership::roles::{Assignment, Gateway, Lease};
 use meter::{Gauge, Meter};
 use replication::Group;
-use rpc::{Code, Failure, Peers, Terms};
+use rpc::{Code, Failure, Peers};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -121,14 +121,11 @@ impl Lessor {
     /// Answers the holder.
     pub async fn answer(&self, group: &Group, space: &Space, view: &View, asked: &Asked) -> Result<Granted, Failure> {
         let refused = |why: &str| Failure::new(Code::FailedPrecondition, format!("hold the gateway: {why}"));
-        let term = group.term();
-        // What a majority has: one that leads no more gets no answer.
-        let stored = space.get(key::ROLES).await.map_err(internal)?;
+        let (term, stored) = leader::confirmed(group, space.get(key::ROLES)).await?;
         let stored = stored.ok_or_else(|| refused("nobody has a role yet"))?;
         let assignment: Assignment = serde_json::from_slice(&stored.value).map_err(internal)?;
-        let overview = group.overview();
-        if overview.leader != Some(overview.node) || overview.term != term || assignment.term != term {
-            return Err(refused("this machine does not lead"));
+        if assignment.term != term {
+            return Err(refused("this machine does not lead yet"));
         }
         let is_holder = |gateway: &Gateway| *gateway.holder == *asked.machine && gateway.epoch == asked.epoch;
         if !assignment.gateway.as_ref().is_some_and(is_holder) {
@@ -276,18 +273,10 @@ impl Holder {
     }
 
     async fn say(&self, asked: &Asked) -> Result<Granted, Failure> {
-        let overview = self.group.overview();
-        if overview.leader == Some(overview.node) {
+        if leader::is_here(&self.group) {
             return self.lessor.answer(&self.group, &self.space, &self.view, asked).await;
         }
-        let snapshot = self.view.borrow().clone();
-        let leader = overview.leader.and_then(|number| snapshot.member_of(number));
-        let leader = leader.ok_or_else(|| Failure::new(Code::Unavailable, "nobody leads"))?;
-        let request = serde_json::to_vec(asked).map_err(internal)?;
-        // One that is lost must not keep the next one waiting.
-        let terms = Terms::within(wanted(&snapshot));
-        let answered = self.peers.call(leader.node, HOLD, request, terms).await;
-        let answer = answered.map_err(|error| Failure::new(error.code(), error.to_string()))?;
-        serde_json::from_slice(&answer.bytes).map_err(internal)
+        let within = wanted(&self.view.borrow());
+        leader::ask(&self.group, &self.view, &self.peers, HOLD, asked, within).await
     }
 }

@@ -12,12 +12,15 @@ mod discovery;
 mod disk;
 mod elsewhere;
 pub mod entry;
+mod fences;
 mod gossip;
 mod home;
 pub mod join;
 mod keeper;
+mod leader;
 mod lease;
 mod line;
+mod offices;
 mod places;
 mod reports;
 pub mod restore;
@@ -27,7 +30,7 @@ mod tending;
 pub mod twin;
 
 use crate::boot::BootError;
-use containers::Boxes;
+use containers::{Boxes, Leases};
 use control::view::{Snapshot, View};
 use control::{Compare, Soft, Space, Txn};
 use desk::Desk;
@@ -37,13 +40,12 @@ use gateway::Gateway;
 use gossip::{Circle, Heard, Talk};
 use home::Standing;
 pub use home::{Home, HomeError};
-use lease::{Holder, Lessor};
+use lease::Lessor;
 use line::Line;
 use meter::Meter;
 use pki::{Authority, Token, token};
 use places::Places;
 use replication::{Group, Start, Timing};
-use roles::Roles;
 use rpc::{Code, Failure, Identity, Patience, Peers, Revoked};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -79,6 +81,8 @@ pub struct Cluster {
     line: Arc<Line>,
     gateway: Arc<Gateway>,
     meter: Meter,
+    /// On instances of this machine; they last longer than a part in the cluster does.
+    leases: watch::Sender<Leases>,
     present: Mutex<Option<Present>>,
     /// Which of its lives this process is, once it has one.
     incarnation: Mutex<Option<Incarnation>>,
@@ -123,6 +127,7 @@ impl Cluster {
             line,
             gateway,
             meter,
+            leases: watch::Sender::new(Leases::Alone),
             present: Mutex::default(),
             incarnation: Mutex::default(),
             founding: tokio::sync::Mutex::default(),
@@ -179,6 +184,19 @@ impl Cluster {
     /// Where this machine stands, as its join token said.
     pub fn zone(&self) -> Result<Option<String>, HomeError> {
         Ok(self.home.members()?.into_iter().find(|member| member.id == self.me).and_then(|member| member.zone))
+    }
+
+    /// What instances of this machine go on by that must not do so where it is cut off.
+    pub fn leases(&self) -> Result<Receiver<Leases>, HomeError> {
+        let is_alone = self.home.standing()?.is_none() || fences::is_alone(&self.me, self.home.members()?.iter());
+        self.leases.send_if_modified(|leases| {
+            let is_first = !is_alone && *leases == Leases::Alone;
+            if is_first {
+                *leases = Leases::Among(BTreeMap::new());
+            }
+            is_first
+        });
+        Ok(self.leases.subscribe())
     }
 
     /// Begins to be there for others, if there are others.
@@ -286,16 +304,17 @@ impl Cluster {
         let exchange = gossip::exchange(identity.node(), Arc::clone(&circle), peers.clone(), heard.clone());
         self.line.lead(Some(peers.clone()));
         let Ground { group, space, soft, view, boxes } = ground.clone();
-        let lessor = Arc::<Lessor>::default();
+        let (lessor, fences) = (Arc::<Lessor>::default(), Arc::<fences::Lessor>::default());
         if self.incarnation().is_none() {
             self.live(twin::next(&self.home)?)?;
         }
-        let desk = self.desk(ground, standing.certificate.cluster.clone(), &peers, &circle, &lessor);
+        let desk = self.desk(ground, standing.certificate.cluster.clone(), &peers, &circle, (&lessor, &fences));
         let server =
             rpc::Server::serve(listener, identity.clone(), revoked.clone(), Arc::new(desk), patience, &self.meter)
                 .map_err(listen)?;
         boxes.look_elsewhere(Some(Others::new(&self.me, peers.clone(), view.clone())));
         let (mut tasks, voters) = self.take_part(ground, &peers, lessor);
+        tasks.extend(self.fence(ground, &peers, fences));
         let keeper = keeper::Keeper {
             me: self.me.clone(),
             group,
@@ -333,12 +352,12 @@ impl Cluster {
         cluster: ClusterId,
         peers: &Peers,
         circle: &Arc<Circle>,
-        lessor: &Arc<Lessor>,
+        (lessor, fences): (&Arc<Lessor>, &Arc<fences::Lessor>),
     ) -> Desk {
         let Ground { group, space, soft, view, boxes } = ground.clone();
         let witness = Witness::new(Arc::clone(self), peers.clone(), view.clone(), Arc::clone(&circle.places));
-        let (circle, lessor) = (Arc::clone(circle), Arc::clone(lessor));
-        Desk { me: self.me.clone(), cluster, group, space, soft, view, boxes, circle, lessor, witness }
+        let (circle, lessor, fences) = (Arc::clone(circle), Arc::clone(lessor), Arc::clone(fences));
+        Desk { me: self.me.clone(), cluster, group, space, soft, view, boxes, circle, lessor, fences, witness }
     }
 
     /// Stays a member that others know, and finds the others.
@@ -386,51 +405,6 @@ impl Cluster {
             world::task::spawn("cluster discovery", discovery.look()),
             world::task::spawn("cluster clocks", clocks.compare()),
         ])
-    }
-
-    /// Decides about roles while this machine leads, and takes up its own. Says who is to vote.
-    fn take_part(
-        &self,
-        ground: &Ground,
-        peers: &Peers,
-        lessor: Arc<Lessor>,
-    ) -> (Vec<Task>, Receiver<Option<BTreeSet<u64>>>) {
-        let Ground { group, space, view, .. } = ground.clone();
-        let (voters, votes) = watch::channel(None);
-        let roles = Roles {
-            group: group.clone(),
-            space: space.clone(),
-            view: view.clone(),
-            lessor: Arc::clone(&lessor),
-            meter: self.meter.clone(),
-            voters,
-        };
-        let ((hold, held), (stop, stopped)) = (watch::channel(None), watch::channel(0));
-        let acting = acting::Acting {
-            me: self.me.clone(),
-            view: view.clone(),
-            held,
-            stopped: stop,
-            gateway: Arc::clone(&self.gateway),
-            meter: self.meter.clone(),
-        };
-        let holder = Holder {
-            me: self.me.clone(),
-            group,
-            space,
-            view,
-            peers: peers.clone(),
-            lessor,
-            meter: self.meter.clone(),
-            held: hold,
-            stopped,
-        };
-        let tasks = vec![
-            world::task::spawn("cluster roles", roles.assign()),
-            world::task::spawn("gateway lease", holder.hold()),
-            world::task::spawn("acting gateway", acting.act()),
-        ];
-        (tasks, votes)
     }
 
     /// The sockets peers reach this machine at. A process whose place this one takes may be about to let go of them.
@@ -496,6 +470,7 @@ impl Acquaintance {
         let mut view = self.view.clone();
         let mut followed: BTreeMap<NodeId, Task> = BTreeMap::new();
         let mut known: Vec<Member> = Vec::new();
+        let mut lost: BTreeSet<(String, bool)> = BTreeSet::new();
         loop {
             let snapshot = view.borrow_and_update().clone();
             let members: Vec<Member> = snapshot.members.values().cloned().collect();
@@ -503,7 +478,7 @@ impl Acquaintance {
                 self.meet(&members, &mut followed);
                 known = members;
             }
-            self.forget_lost(&snapshot);
+            self.forget_lost(&snapshot, &mut lost);
             if view.changed().await.is_err() {
                 return;
             }
@@ -543,11 +518,16 @@ impl Acquaintance {
         }
     }
 
-    /// What machines that are lost, or members no more, have last said counts no longer.
-    fn forget_lost(&self, snapshot: &Snapshot) {
+    /// What machines that are lost, or members no more, have last said counts no longer. What one says again before its verdict is
+    /// lifted does: it will not repeat it.
+    fn forget_lost(&self, snapshot: &Snapshot, lost: &mut BTreeSet<(String, bool)>) {
         for (id, member) in snapshot.members.iter().filter(|(id, _)| **id != self.cluster.me) {
             let is_down = matches!(snapshot.presence(id), Presence::Down { .. });
             if !is_down && !member.revoked {
+                lost.retain(|(machine, _)| machine != id);
+                continue;
+            }
+            if !lost.insert((id.clone(), member.revoked)) {
                 continue;
             }
             let is_told = |instance: &str| snapshot.statuses.contains_key(instance);

@@ -12,6 +12,11 @@ pub(crate) fn monotonic_ms() -> u64 {
     milliseconds(ClockId::Monotonic)
 }
 
+/// Milliseconds since the machine started, those included in which it slept.
+pub(crate) fn boot_ms() -> u64 {
+    milliseconds(ClockId::Boottime)
+}
+
 fn milliseconds(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);
     let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));

@@ -112,6 +112,10 @@ pub(crate) enum ShimRequest {
         names: Vec<String>,
     },
     Held,
+    /// The box may live until then, by the clock since boot; never shorter than it might already. Without a time it has no end.
+    Prolong {
+        boot_ms: Option<u64>,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -208,4 +212,6 @@ pub struct ExitRecord {
     /// For people: `exited with 3`, `killed by SIGKILL`, `killed: over its 64 MiB memory limit`.
     pub reason: String,
     pub at_ms: u64,
+    /// Killed because nobody had prolonged it.
+    pub overdue: bool,
 }

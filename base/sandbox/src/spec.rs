@@ -172,6 +172,9 @@ pub struct ShimStart {
     pub log_size_bytes_max: u64,
     pub spec: BoxSpec,
     pub command: Command,
+    /// On the clock since boot, which goes on while the machine sleeps: the box is killed then, unless it is prolonged before.
+    #[serde(default)]
+    pub ends_boot_ms: Option<u64>,
 }
 
 /// Bytes as a string of hex digits: JSON has no bytes, and a list of numbers is twice as long again.

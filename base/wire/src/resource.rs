@@ -71,6 +71,7 @@ pub mod key {
     pub fn fence(instance: &str) -> String {
         format!("fence/{instance}")
     }
+    pub const FENCES: &str = "fence/";
     pub const STACKS: &str = "stack/";
     pub const ROLLOUTS: &str = "rollout/";
     pub const INSTANCES: &str = "instance/";

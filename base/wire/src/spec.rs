@@ -308,7 +308,14 @@ pub struct Disconnect {
     /// the verdict.
     pub lost_after_ms: u64,
     pub reconcile: Reconcile,
+    /// An instance is stopped by its own machine when that has had no word from who leads for so long, and none takes its
+    /// slot before that is certain. Nothing: it runs on. What an instance was made with holds for as long as it lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_after_ms: Option<u64>,
 }
+
+/// A shorter one would end with a change of who leads, which takes up to five seconds.
+pub const STOP_AFTER_MS_MIN: u64 = 6_000;
 
 impl Disconnect {
     /// Then it is not written: the hash over a service's stored form must not change because there is a new field.

@@ -29,6 +29,12 @@ pub fn monotonic() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+/// Milliseconds since this machine started, those included in which it slept: for what must end although nobody is awake.
+pub fn boot_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 /// Milliseconds on a clock that never goes back, a few of them stale: a tenth of the price of [`monotonic`], for marks
 /// that are made with every byte that moves.
 pub fn coarse_ms() -> u64 {

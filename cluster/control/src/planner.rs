@@ -27,6 +27,8 @@ pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
     let plans = meter.counter("bramble_planner_plans_total", "Times the planner decided.", &[]);
     let steps = meter.counter("bramble_planner_steps_total", "Steps the planner wrote.", &[]);
     let failures = meter.counter("bramble_planner_write_failures_total", "Times steps could not be written.", &[]);
+    let fences =
+        meter.counter("bramble_planner_fences_total", "Instances that were to be fenced before others start.", &[]);
     let mut must_reach = 0;
     let mut memory = scheduler::Memory::default();
     loop {
@@ -39,6 +41,7 @@ pub async fn run(space: Space, mut view: View, meter: meter::Meter) {
             let plan = decide(&snapshot, &mut memory, now_ms);
             plans.inc();
             steps.add(plan.steps.len() as u64);
+            fences.add(plan.steps.iter().filter(|step| matches!(step, Step::Fence { .. })).count() as u64);
             wake = plan.wake_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms).max(1)));
             match carry_out(&space, &snapshot, plan.steps, now_ms).await {
                 Ok(reached) => must_reach = must_reach.max(reached),

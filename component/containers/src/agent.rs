@@ -2,6 +2,7 @@
 
 use crate::boxes::Boxes;
 use crate::error::StartupError;
+use crate::lease::{self, Leases};
 use crate::life::{self, Life, Order};
 use crate::shared::{Hooks, Shared, make_folder};
 use crate::usage;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub images: images::Store,
     pub meter: meter::Meter,
     pub hooks: Hooks,
+    /// Until when instances may go on that must not do so on a machine that is cut off.
+    pub leases: watch::Receiver<Leases>,
 }
 
 /// The running agent. Dropped, its tasks end and the boxes go on.
@@ -88,9 +91,11 @@ impl Agent {
             meter: parts.meter,
             hooks: parts.hooks,
             boxes: parts.boxes,
+            leases: parts.leases,
             starts: Arc::new(Semaphore::new(STARTS_MAX)),
         });
         let _ = life::pull_failures(&shared.meter);
+        let _ = lease::stopped(&shared.meter);
         let known: BTreeSet<String> = shared.view.borrow().instances.keys().cloned().collect();
         end_orphans(&shared, &known).await?;
         let (orders, ordered) = watch::channel(Ending::NotYet);

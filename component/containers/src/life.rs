@@ -9,6 +9,7 @@ use crate::door;
 use crate::erase::erase;
 use crate::error::BuildError;
 use crate::health::{self, Check};
+use crate::lease;
 use crate::pinned;
 use crate::restart::{Next, Restarts};
 use crate::shared::{Live, Shared};
@@ -20,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use wire::diagnostic::chain;
 use wire::resource::{Exit, Health, Instance, Phase, Status, key};
 use wire::spec::{Expose, Protocol, PullPolicy};
+use world::task::Task;
 
 /// How long requests may take to leave an instance that is being stopped, beside its own grace.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -150,16 +152,26 @@ impl Life {
         // Making folders waits for the disk.
         let drawn = tokio::task::spawn_blocking(move || blueprint::draw(&shared, &instance, image.as_ref())).await;
         let Blueprint { spec, command } = drawn.expect("drawing a blueprint does not panic")?;
+        // Last, as all before takes time.
+        let ends_boot_ms = self.lease().await;
         let start = ShimStart {
             dir: self.shared.run_dir(&self.instance.id),
             log_dir: self.shared.log_dir(&self.instance),
             log_size_bytes_max: self.instance.spec.log_size_bytes_max,
             spec,
             command,
+            ends_boot_ms,
         };
         let shim = self.asked(start).await?;
         self.status.started_ms = world::clock::unix_ms();
         Ok(shim)
+    }
+
+    /// Waits until this machine may start it, among others that might run it.
+    async fn lease(&mut self) -> Option<u64> {
+        let (shared, instance) = (Arc::clone(&self.shared), Arc::clone(&self.instance));
+        let why = "waits for a word from who leads, without which it must not run here";
+        lease::to_start(&shared, &instance, || self.tell(Phase::Waiting, why.to_owned())).await
     }
 
     /// Has the spawner start a shim. What was asked of it is done, whether or not anybody waits: an agent that leaves
@@ -249,6 +261,7 @@ impl Life {
             cpu_before: None,
         };
         self.shared.live().insert(self.instance.id.clone(), live);
+        let _lease = self.prolong(&shim);
         let _door = door::open(&self.shared, &self.instance, &shim).await;
         self.status.pid = Some(shim.pid());
         self.status.exit = None;
@@ -278,6 +291,12 @@ impl Life {
         ended
     }
 
+    /// While it is held, the box goes on as long as its instance may.
+    fn prolong(&self, shim: &Arc<Shim>) -> Task {
+        let work = lease::prolong(Arc::clone(&self.shared), Arc::clone(&self.instance), Arc::clone(shim));
+        world::task::spawn("lease", work)
+    }
+
     async fn not_started(&mut self, error: &BuildError) {
         let text = chain(error);
         tracing::warn!(instance = self.instance.id, error = text, "cannot start");
@@ -298,7 +317,30 @@ impl Life {
         if let Err(error) = sandbox::forget(&self.shared.run_dir(&self.instance.id)) {
             tracing::warn!(instance = self.instance.id, %error, "cannot clear the run folder of an ended box");
         }
+        if record.overdue {
+            return self.cut_off().await;
+        }
         self.again(code, lived_ms, &record.reason).await;
+    }
+
+    /// It was stopped by its own machine, which is no failure of its own: it starts again as soon as it may.
+    async fn cut_off(&mut self) {
+        lease::stopped(&self.shared.meter).inc();
+        let after_ms = self.instance.spec.disconnect.stop_after_ms.unwrap_or(0);
+        let why = format!("stopped: this machine had no word from who leads for {} s", after_ms / 1_000);
+        tracing::warn!(instance = self.instance.id, after_ms, "stopped, since this machine has no word from who leads");
+        (self.shared.hooks.note)(&self.instance, &why);
+        self.status.ready = false;
+        self.status.health = Health::None;
+        self.status.restarts += 1;
+        self.tell(Phase::Waiting, why);
+        let (shared, instance) = (Arc::clone(&self.shared), Arc::clone(&self.instance));
+        let mut orders = self.orders.clone();
+        tokio::select! {
+            // What it says stays said until then.
+            _ = lease::to_start(&shared, &instance, || {}) => {}
+            () = changed(&mut orders) => {}
+        }
     }
 
     /// Waits for the next start, or for ever if there is to be none.
@@ -338,6 +380,7 @@ impl Life {
         if let Ok(Found::Alive(shim)) = Shim::connect(&dir).await {
             self.tell(Phase::Stopping, String::new());
             let shim = Arc::new(shim);
+            let _lease = self.prolong(&shim);
             // Requests that are under way still need the door.
             let _door = door::open(&self.shared, &self.instance, &shim).await;
             let live = Live {

@@ -1,6 +1,7 @@
 //! What all instances of this machine share: folders, the view, the spawner, the image store, hooks to the rest.
 
 use crate::boxes::Boxes;
+use crate::lease::Leases;
 use control::Soft;
 use control::view::View;
 use futures::future::BoxFuture;
@@ -8,7 +9,7 @@ use sandbox::{Ids, Shim, SpawnerClient};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use wire::api::Usage;
 use wire::resource::Instance;
 
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) meter: meter::Meter,
     pub(crate) hooks: Hooks,
     pub(crate) boxes: Arc<Boxes>,
+    pub(crate) leases: watch::Receiver<Leases>,
     /// Shims being started, each with one: whoever leaves waits for all.
     pub(crate) starts: Arc<Semaphore>,
 }

@@ -279,6 +279,15 @@ const BOARDS: &[Board] = &[
                 ],
             ),
             panel("Twins met", Unit::PerSecond, &[line("bramble_cluster_twins_met_total", "{machine}")]),
+            panel(
+                "Instances kept from running twice",
+                Unit::PerSecond,
+                &[
+                    line("bramble_planner_fences_total", "to be fenced"),
+                    line("bramble_cluster_fences_total", "{outcome}"),
+                    line("bramble_instances_cut_off_total", "stopped here, cut off"),
+                ],
+            ),
             panel("Roles changed", Unit::PerSecond, &[line("bramble_cluster_role_changes_total", "changes")]),
             panel(
                 "A write is on the disk within",

@@ -178,7 +178,13 @@ fn forget_ended(input: &Input<'_>, census: &Census<'_>, plan: &mut Plan) {
                 let of = &stack.revision.stack;
                 remembers(of, spec, group, seat) || (!seat.ended && unfenced(input, spec, seat))
             });
-            if !needed {
+            if needed {
+                continue;
+            }
+            if !seat.ended && seat.instance.spec.disconnect.stop_after_ms.is_some() && !is_fenced(input, seat) {
+                // Its service may be wanted again before it has stopped.
+                plan.steps.push(slots::fence(seat, "its machine is no machine of the cluster any more"));
+            } else {
                 plan.steps.push(Step::Forget { instance: seat.instance.id.clone() });
             }
         }
@@ -198,7 +204,11 @@ fn remembers(stack: &wire::spec::Stack, spec: &Service, group: &census::Group<'_
 }
 
 fn unfenced(input: &Input<'_>, spec: &Service, seat: &Seat<'_>) -> bool {
-    volumes::is_single(spec) && !input.fenced.contains(&seat.instance.id)
+    volumes::runs_once(spec, seat) && !is_fenced(input, seat)
+}
+
+fn is_fenced(input: &Input<'_>, seat: &Seat<'_>) -> bool {
+    input.fenced.contains(&seat.instance.id)
 }
 
 /// Instances of stacks or services that are wanted no longer are stopped.

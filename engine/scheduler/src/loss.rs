@@ -7,6 +7,9 @@ use crate::volumes;
 use wire::resource::Presence;
 use wire::spec::{Mode, Reconcile};
 
+/// What whoever counts adds to `stop_after` until an instance has surely stopped, rounded up.
+const SURE_WITHIN_MS: u64 = 2_000;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// Its machine is there, or not yet judged; or it has done what it was to do.
@@ -17,12 +20,19 @@ pub(crate) enum Fate {
     StoodIn,
     /// Its slot waits.
     Waits { until_ms: Option<u64>, why: String },
-    /// Its slot waits until it is sure that it runs no longer.
-    Fenced { why: String },
+    /// Its slot waits until it is sure that it runs no longer, which takes until then at the most.
+    Fenced { until_ms: Option<u64>, why: String },
 }
 
 pub(crate) fn fate<'a>(input: &Input<'a>, census: &Census<'a>, of: &For<'a>, seat: &Seat<'a>) -> Fate {
-    if seat.reachable || seat.done {
+    if seat.done {
+        return Fate::Stays;
+    }
+    // Its machine may be back: it was kept from running for good, and another may be on its way.
+    if crate::is_fenced(input, seat) {
+        return Fate::Replaced;
+    }
+    if seat.reachable {
         return Fate::Stays;
     }
     let machine = census.called(&seat.instance.node);
@@ -50,12 +60,25 @@ pub(crate) fn fate<'a>(input: &Input<'a>, census: &Census<'a>, of: &For<'a>, sea
             return Fate::Waits { until_ms: Some(until_ms), why };
         }
     }
-    if volumes::is_single(of.spec) && !input.fenced.contains(&seat.instance.id) {
-        let why = format!("it may still run on {machine}, which is down: it must be fenced before it runs elsewhere");
-        return Fate::Fenced { why };
+    if volumes::runs_once(of.spec, seat) {
+        let why = match (seat.instance.spec.disconnect.stop_after_ms, down_since_ms) {
+            (Some(_), Some(_)) => format!("until {machine}, which is down, has surely stopped it"),
+            (Some(_), None) => format!("{machine}, which was removed, must surely have stopped it first"),
+            (None, _) => format!(
+                "it may still run on {machine}, which is down and stops it only when it is back: its service has no `stop_after`"
+            ),
+        };
+        return Fate::Fenced { until_ms: stopped_at_ms(seat, down_since_ms), why };
     }
     match of.spec.disconnect.reconcile {
-        Reconcile::KeepOriginal if down_since_ms.is_some() && !volumes::is_single(of.spec) => Fate::StoodIn,
+        Reconcile::KeepOriginal if down_since_ms.is_some() => Fate::StoodIn,
         Reconcile::KeepOriginal | Reconcile::KeepReplacement => Fate::Replaced,
     }
+}
+
+/// When its machine has surely stopped it, if that has asked for leave no more since it was last heard of, and nobody else has come
+/// to lead.
+fn stopped_at_ms(seat: &Seat<'_>, down_since_ms: Option<u64>) -> Option<u64> {
+    let stop_after_ms = seat.instance.spec.disconnect.stop_after_ms?;
+    Some(down_since_ms?.saturating_add(stop_after_ms).saturating_add(SURE_WITHIN_MS))
 }

@@ -212,7 +212,7 @@ fn moved<'a>(
         revision: wanted.revision.number,
         node: room.id(chosen.spot).to_owned(),
         shape: seat.instance.shape.clone(),
-        spec: Arc::new(of.spec.clone()),
+        spec: Arc::new(volumes::instance_spec(of.stack, of.spec)),
         placed: Placed { moved_from: seat.instance.node.clone(), cause: cause.to_owned(), ..chosen.placed },
     }))
 }

@@ -46,7 +46,7 @@ pub(crate) fn service<'a>(
     let shape = shape(subject.of.spec);
     let at = (subject.of.name.to_owned(), subject.of.service.to_owned());
     let before = input.rollouts.get(&at);
-    if before.is_some_and(|rollout| at_rest(room, &subject.of, rollout, &shape, pressed_out)) {
+    if before.is_some_and(|rollout| at_rest(input, room, &subject.of, rollout, &shape, pressed_out)) {
         return;
     }
     let mut rollout = current_rollout(input, room, subject, before, &shape);
@@ -59,7 +59,7 @@ pub(crate) fn service<'a>(
     }
     let staying = present.values().filter_map(|slot| slot.new.first()?.spot);
     let choice = Choice::new(room, subject.of, staying);
-    let spec = Arc::new(subject.of.spec.clone());
+    let spec = Arc::new(volumes::instance_spec(subject.of.stack, subject.of.spec));
     let mut work = Work { input, room, plan, subject, choice, spec, wishes };
     let waiting = work.fill(&rollout, &present);
     let waiting = work.replace(&rollout, &present).or(waiting);
@@ -94,7 +94,7 @@ pub(crate) fn foresee<'a>(
     let unmet = dependency::unmet(input, &room.census, subject.of.name, subject.of.spec).filter(|_| fresh);
     let staying = present.values().filter_map(|slot| slot.new.first()?.spot);
     let choice = Choice::new(room, subject.of, staying);
-    let spec = Arc::new(subject.of.spec.clone());
+    let spec = Arc::new(volumes::instance_spec(subject.of.stack, subject.of.spec));
     let mut plan = Plan::default();
     let mut work = Work { input, room, plan: &mut plan, subject, choice, spec, wishes: Vec::new() };
     let empty = wishes.iter().filter(|(number, _)| present.get(number).is_none_or(Slot::is_empty));
@@ -112,7 +112,14 @@ pub(crate) fn foresee<'a>(
 
 /// Whether there is nothing to do for a service, seen without sorting its instances into slots: in a large cluster that
 /// is so for nearly all of them nearly always.
-fn at_rest(room: &Room<'_>, of: &For<'_>, rollout: &Rollout, shape: &str, pressed_out: &BTreeSet<&str>) -> bool {
+fn at_rest(
+    input: &Input<'_>,
+    room: &Room<'_>,
+    of: &For<'_>,
+    rollout: &Rollout,
+    shape: &str,
+    pressed_out: &BTreeSet<&str>,
+) -> bool {
     let quiet = rollout.state == RolloutState::Done && rollout.reason.is_empty() && rollout.shape == shape;
     let constraints = &of.spec.placement.constraints;
     let Some(group) = room.census.group(of.name, of.service).filter(|_| quiet && of.spec.mode == Mode::Replicated)
@@ -135,6 +142,7 @@ fn at_rest(room: &Room<'_>, of: &For<'_>, rollout: &Rollout, shape: &str, presse
             && stays
             && seat.wanted
             && seat.reachable
+            && (input.fenced.is_empty() || !crate::is_fenced(input, seat))
             && seat.settled()
             && (pressed_out.is_empty() || !pressed_out.contains(seat.instance.id.as_str()))
     })

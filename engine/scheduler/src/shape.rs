@@ -5,14 +5,15 @@ use wire::spec::{Disconnect, Placement, Service, UpdatePolicy};
 /// The shape of `service`, as a hash over its stored form.
 ///
 /// What only the gateway, the planner or the door read from the current revision (published ports, routes,
-/// replicas, placement, policies, dependencies) is left out: changing it must not restart anything.
+/// replicas, placement, policies, dependencies) is left out: changing it must not restart anything. When an instance stops
+/// by itself is not: those that count whether it has go by its record.
 pub fn shape(service: &Service) -> String {
     let formed = Service {
         replicas: 0,
         placement: Placement::default(),
         update: UpdatePolicy::default(),
         rollback: UpdatePolicy::default(),
-        disconnect: Disconnect::default(),
+        disconnect: Disconnect { stop_after_ms: service.disconnect.stop_after_ms, ..Disconnect::default() },
         ports: Vec::new(),
         routes: Vec::new(),
         egress: Vec::new(),
@@ -51,6 +52,8 @@ mod tests {
         let service = Service { image: "a".into(), ..Service::default() };
         let disconnect = Disconnect { lost_after_ms: 1, ..Disconnect::default() };
         assert_eq!(shape(&service), shape(&Service { disconnect, ..service.clone() }));
+        let disconnect = Disconnect { stop_after_ms: Some(10_000), ..Disconnect::default() };
+        assert_ne!(shape(&service), shape(&Service { disconnect, ..service.clone() }), "but when it stops is");
     }
 
     #[test]

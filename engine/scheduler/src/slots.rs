@@ -22,6 +22,8 @@ pub(crate) struct Slot<'a> {
     pub(crate) moving: Vec<(Seat<'a>, String)>,
     /// Why nothing is started here although nothing runs.
     pub(crate) held: Option<String>,
+    /// Until when at the most, where that is known and no part of a plan.
+    pub(crate) held_until_ms: Option<u64>,
     /// Why what runs here stays although its machine is to be left.
     pub(crate) kept: Option<String>,
     /// Told to stop and not ended yet.
@@ -114,9 +116,9 @@ pub(crate) fn observe<'a>(
                 slot.held = Some(why);
                 continue;
             }
-            Fate::Fenced { why } => {
+            Fate::Fenced { until_ms, why } => {
                 plan.steps.push(fence(seat, &why));
-                slot.held = Some(why);
+                (slot.held, slot.held_until_ms) = (Some(why), until_ms);
                 continue;
             }
         }
@@ -159,13 +161,13 @@ fn leaving<'a>(
         return;
     }
     // Nobody hears it end any more. One that must not run twice is as dangerous as if it had never been told.
-    if let Fate::Fenced { why } = loss::fate(input, &room.census, of, seat) {
+    if let Fate::Fenced { until_ms, why } = loss::fate(input, &room.census, of, seat) {
         plan.steps.push(fence(seat, &why));
-        slot.held = Some(why);
+        (slot.held, slot.held_until_ms) = (Some(why), until_ms);
     }
 }
 
-fn fence(seat: &Seat<'_>, why: &str) -> Step {
+pub(crate) fn fence(seat: &Seat<'_>, why: &str) -> Step {
     Step::Fence { instance: seat.instance.id.clone(), node: seat.instance.node.clone(), why: why.to_owned() }
 }
 

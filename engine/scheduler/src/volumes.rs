@@ -2,7 +2,7 @@
 
 use crate::census::{Census, Seat, Spot};
 use std::collections::BTreeSet;
-use wire::spec::{Mode, MountSource, Service, Stack};
+use wire::spec::{Mode, MountSource, STOP_AFTER_MS_MIN, Service, Stack};
 
 /// Where a slot's instance must go.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +40,21 @@ pub(crate) fn is_single(spec: &Service) -> bool {
         Mode::Replicated => spec.replicas == 1 && keeps,
         Mode::Global | Mode::ReplicatedJob => false,
     }
+}
+
+/// Whether none may take its slot before it is certain that it runs no longer.
+pub(crate) fn runs_once(spec: &Service, seat: &Seat<'_>) -> bool {
+    is_single(spec) || seat.instance.spec.disconnect.stop_after_ms.is_some()
+}
+
+/// A service as its instances are made of it: one that must not run twice, and is not kept where its data is, stops by itself
+/// on a machine that is cut off, though nobody asked for that.
+pub(crate) fn instance_spec(stack: &Stack, spec: &Service) -> Service {
+    let mut spec = spec.clone();
+    if spec.disconnect.stop_after_ms.is_none() && is_single(&spec) && local(stack, &spec).next().is_none() {
+        spec.disconnect.stop_after_ms = Some(spec.disconnect.lost_after_ms.max(STOP_AFTER_MS_MIN));
+    }
+    spec
 }
 
 /// The volume that keeps this instance on its machine. A folder of that name elsewhere is no way out: which of the two

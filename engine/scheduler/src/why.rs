@@ -25,7 +25,7 @@ pub fn explain(input: &Input<'_>, stack: &str, service: &str) -> Option<ServiceW
     let present = slots::observe(input, &room, &mut aside, &subject.of, &shape, &pressed_out);
     let wishes = slots::wishes(&room, &subject.of);
 
-    let mut slots = told(&room, &present);
+    let mut slots = told(&room, &present, input.now_ms);
     let filled: Vec<u32> = slots.iter().map(|slot| slot.slot).collect();
     let (fitting, refused) = rollout::survey(&mut room, &subject, &present);
     for (slot, outcome) in rollout::foresee(input, &mut room, &subject, &present, &wishes) {
@@ -52,10 +52,16 @@ pub fn explain(input: &Input<'_>, stack: &str, service: &str) -> Option<ServiceW
 }
 
 /// What is there.
-fn told(room: &Room<'_>, present: &BTreeMap<u32, Slot<'_>>) -> Vec<SlotWhy> {
+fn told(room: &Room<'_>, present: &BTreeMap<u32, Slot<'_>>, now_ms: u64) -> Vec<SlotWhy> {
     let mut told = Vec::new();
     for (number, slot) in present {
-        let note = slot.kept.clone().or_else(|| slot.held.clone()).unwrap_or_default();
+        let held =
+            slot.held.as_ref().map(|why| match slot.held_until_ms.map(|until_ms| until_ms.saturating_sub(now_ms)) {
+                Some(left_ms) if left_ms > 0 => format!("waits {why}, at the latest in {} s", left_ms.div_ceil(1_000)),
+                Some(_) => format!("waits {why}: any moment now"),
+                None => why.clone(),
+            });
+        let note = slot.kept.clone().or(held).unwrap_or_default();
         let staying = slot.new.iter().map(|seat| (seat, note.clone()));
         let old = slot.old.iter().map(|seat| (seat, "of an earlier revision".to_owned()));
         let moving = slot.moving.iter().map(|(seat, why)| (seat, format!("to be moved: {why}")));

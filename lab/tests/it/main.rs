@@ -13,6 +13,7 @@ mod cut_off;
 mod deploying;
 mod disk_full;
 mod etcd;
+mod fences;
 mod floating;
 mod images;
 mod killed;

@@ -111,6 +111,14 @@ impl Shim {
         self.order(&ShimRequest::Kill).await
     }
 
+    /// Lets the box live until then, by the clock since boot, or without an end. One that had no end may have one from now on.
+    ///
+    /// # Errors
+    /// When its time was up before.
+    pub async fn prolong(&self, boot_ms: Option<u64>) -> io::Result<()> {
+        self.order(&ShimRequest::Prolong { boot_ms }).await
+    }
+
     pub async fn usage(&self) -> io::Result<Usage> {
         let answer = self.ask(&ShimRequest::Usage).await?.0;
         if let ShimAnswer::Usage(usage) = answer { Ok(usage) } else { Err(unexpected(&answer)) }
@@ -271,6 +279,7 @@ fn lost_record() -> ExitRecord {
         code: None,
         signal: Some(KILL),
         oom: false,
+        overdue: false,
         reason: "killed with its shim, or with the machine".to_owned(),
         at_ms: 0,
     }

@@ -4,6 +4,7 @@
 //! be found through its folder by whoever comes later; it writes down how the box ended, and then ends. The box dies
 //! with it. Single-threaded; knows nothing of restarts.
 
+mod deadline;
 mod log;
 pub(crate) mod record;
 mod serve;
@@ -15,6 +16,7 @@ use crate::failure::{During, Failure, Step};
 use crate::protocol::{NetworkReport, Order, Report, RunLimits};
 use crate::spec::ShimStart;
 use crate::sys;
+use deadline::Deadline;
 use log::Log;
 use record::Folder;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -33,6 +35,7 @@ struct Shim {
     memory_limit_bytes: Option<u64>,
     /// Set when the shim itself has killed the box for memory, where no control group does.
     over_memory: bool,
+    deadline: Deadline,
     /// When to look next.
     look_ms: u64,
     /// Sockets kept for the agent while it is away, by name.
@@ -63,6 +66,7 @@ pub(crate) fn run(start: &ShimStart, reply: BorrowedFd<'_>) -> i32 {
 }
 
 fn begin(start: &ShimStart) -> Result<Shim, Failure> {
+    let deadline = Deadline::new(start.ends_boot_ms).during(Step::Program, || "the end of its time".to_owned())?;
     let folder = Folder::make(&start.dir)?;
     let log = Log::open(&start.log_dir, start.log_size_bytes_max)
         .during(Step::RunFolder, || start.log_dir.display().to_string())?;
@@ -83,6 +87,7 @@ fn begin(start: &ShimStart) -> Result<Shim, Failure> {
                 log,
                 memory_limit_bytes: start.spec.limits.memory_bytes,
                 over_memory: false,
+                deadline,
                 look_ms: 0,
                 held: Vec::new(),
             })

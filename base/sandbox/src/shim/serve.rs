@@ -36,6 +36,7 @@ pub(super) fn run(mut shim: Shim) -> i32 {
     let mut buffer = vec![0; READ_BYTES];
     let mut outcome = None;
     let mut init_open = true;
+    let mut ended_by_time = false;
     loop {
         let idle = PollFlags::empty();
         let output = |fd: &Option<OwnedFd>| if fd.is_some() { PollFlags::IN } else { idle };
@@ -48,6 +49,7 @@ pub(super) fn run(mut shim: Shim) -> i32 {
             ),
             PollFd::new(shim.stdout.as_ref().unwrap_or(&shim.listener), output(&shim.stdout)),
             PollFd::new(shim.stderr.as_ref().unwrap_or(&shim.listener), output(&shim.stderr)),
+            PollFd::from_borrowed_fd(shim.deadline.alarm(), if ended_by_time { idle } else { PollFlags::IN }),
         ];
         fds.extend(connections.iter().map(|connection| PollFd::new(&connection.socket, PollFlags::IN)));
         match poll(&mut fds, shim.watches_memory().then_some(&MEMORY_PERIOD)) {
@@ -56,6 +58,11 @@ pub(super) fn run(mut shim: Shim) -> i32 {
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         shim.watch_memory();
+        if !ended_by_time && shim.deadline.is_over() {
+            ended_by_time = true;
+            // Dead already when it fails.
+            let _ = pidfd_send_signal(&shim.begun.pidfd, Signal::KILL);
+        }
         if ready[3] {
             shim.read(Stream::Stdout, &mut buffer);
         }
@@ -70,7 +77,7 @@ pub(super) fn run(mut shim: Shim) -> i32 {
                 Ok(None) | Err(_) => init_open = false,
             }
         }
-        for (index, _) in ready[5..].iter().enumerate().rev().filter(|(_, ready)| **ready) {
+        for (index, _) in ready[6..].iter().enumerate().rev().filter(|(_, ready)| **ready) {
             if !shim.serve(&mut connections[index]) {
                 connections.swap_remove(index);
             }
@@ -143,6 +150,7 @@ impl Shim {
                     .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
             ),
             ShimRequest::Kill => done(pidfd_send_signal(&self.begun.pidfd, Signal::KILL)),
+            ShimRequest::Prolong { boot_ms } => done(self.deadline.prolong(boot_ms)),
             ShimRequest::Usage => ShimAnswer::Usage(usage::usage(pid, &self.begun.cgroup)),
             ShimRequest::Listening => ShimAnswer::Listening(usage::listening(pid, self.network.catch_all_port)),
             ShimRequest::Hold { names } => {
@@ -170,6 +178,7 @@ impl Shim {
 
     /// The box is dead: empties the pipes, writes down how it ended, tells who waits.
     fn finish(mut self, outcome: Option<Outcome>, buffer: &mut [u8], connections: &[Connection]) -> i32 {
+        self.deadline.lift();
         // Reaps it; its state is known from its report.
         let _ = rustix::io::retry_on_intr(|| waitpid(Some(self.begun.init), WaitOptions::empty()));
         let outcome = outcome.or_else(|| self.last_report());
@@ -201,12 +210,15 @@ impl Shim {
         None
     }
 
-    fn exit_record(&self, outcome: Option<Outcome>) -> ExitRecord {
+    fn exit_record(&mut self, outcome: Option<Outcome>) -> ExitRecord {
         const KILL: i32 = 9;
         // Without a report init itself was killed: by us, or by the kernel for memory.
         let (code, signal) = outcome.map_or((None, Some(KILL)), |outcome| (outcome.code, outcome.signal));
         let oom = self.over_memory || (signal == Some(KILL) && self.begun.cgroup.out_of_memory());
+        // A program that ended just then did so by itself.
+        let overdue = !oom && signal == Some(KILL) && self.deadline.is_over();
         let reason = match (oom, code, signal) {
+            _ if overdue => "killed: its time was over and nobody had prolonged it".to_owned(),
             (true, _, _) => match self.memory_limit_bytes {
                 Some(limit) => format!("killed: over its {} memory limit", size(limit)),
                 None => "killed: the machine was out of memory".to_owned(),
@@ -215,7 +227,7 @@ impl Shim {
             (false, None, Some(signal)) => format!("killed by {}", names::signal(signal)),
             (false, None, None) => "ended".to_owned(),
         };
-        ExitRecord { code, signal, oom, reason, at_ms: clock::unix_ms() }
+        ExitRecord { code, signal, oom, reason, at_ms: clock::unix_ms(), overdue }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod mount;
 mod process;
+mod timer;
 mod title;
 mod watch;
 
@@ -14,5 +15,6 @@ pub(crate) use process::{
     kill_everybody, landlock_abi, reset_broken_pipe, reset_signals, signal_fd_of_children, unblock_signals, unshare,
     used_by_children,
 };
+pub(crate) use timer::SelfKill;
 pub(crate) use title::set_title;
 pub(crate) use watch::watch;

@@ -360,3 +360,74 @@ fn layers_cover_each_other_as_images_say() {
         assert_eq!(lines, ["o 1", "o top", "o above", "o /gone"]);
     });
 }
+
+/// The clock that a box's time is counted by.
+fn boot_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap() * 1_000 + u64::try_from(now.tv_nsec).unwrap() / 1_000_000
+}
+
+const TREE: &str = "(trap '' TERM; sleep 1000) & (setsid sleep 1000 &) ; echo up; wait";
+
+#[test]
+fn a_box_whose_time_is_over_is_killed_whole_though_nobody_is_there() {
+    with_world(|world| async move {
+        let ends_boot_ms = boot_ms() + 1_500;
+        let start =
+            sandbox::ShimStart { ends_boot_ms: Some(ends_boot_ms), ..world.start(host_box("overdue"), shell(TREE)) };
+        let dir = start.dir.clone();
+        let pid = world.spawner.start(start).await.unwrap().pid();
+        let World { spawner, dir: folder } = world;
+        drop(spawner);
+        until(|| dir.join("exit.json").exists()).await;
+        assert!(boot_ms() >= ends_boot_ms, "not before");
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        let Found::Exited(record) = Shim::connect(&dir).await.unwrap() else { panic!("it lives") };
+        assert!(record.overdue && record.signal == Some(9), "{record:?}");
+        assert_eq!(record.reason, "killed: its time was over and nobody had prolonged it");
+        drop(folder);
+    });
+}
+
+#[test]
+fn a_box_that_is_prolonged_lives_on_and_what_was_given_is_not_taken_back() {
+    with_world(|world| async move {
+        let start = world.start(host_box("prolonged"), shell("exec sleep 1000"));
+        let dir = start.dir.clone();
+        let shim = world.spawner.start(start).await.unwrap();
+        let ends = boot_ms() + 1_000;
+        shim.prolong(Some(ends)).await.unwrap();
+        shim.prolong(Some(boot_ms() + 600_000)).await.unwrap();
+        shim.prolong(Some(ends)).await.unwrap();
+        until(|| boot_ms() > ends + 200).await;
+        let ends = boot_ms() + 700_000;
+        shim.prolong(Some(ends)).await.unwrap();
+        shim.prolong(None).await.unwrap();
+        let ends = boot_ms() + 500;
+        shim.prolong(Some(ends)).await.unwrap();
+        shim.prolong(None).await.unwrap();
+        until(|| boot_ms() > ends + 1_000).await;
+        assert!(matches!(Shim::connect(&dir).await.unwrap(), Found::Alive(_)));
+        shim.kill().await.unwrap();
+        let record = shim.exited().await;
+        assert_eq!((record.overdue, record.reason.as_str()), (false, "killed by SIGKILL"));
+    });
+}
+
+#[test]
+fn a_box_whose_shim_is_stopped_is_killed_by_the_kernel() {
+    with_world(|world| async move {
+        let start = sandbox::ShimStart {
+            ends_boot_ms: Some(boot_ms() + 1_000),
+            ..world.start(host_box("stopped"), shell(TREE))
+        };
+        let dir = start.dir.clone();
+        let pid = world.spawner.start(start).await.unwrap().pid();
+        let state: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("state.json")).unwrap()).unwrap();
+        let shim_pid = state["shim_pid"].as_i64().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)).unwrap();
+        rustix::process::kill_process(shim_pid, rustix::process::Signal::STOP).unwrap();
+        until(|| !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
+        let Found::Exited(record) = Shim::connect(&dir).await.unwrap() else { panic!("it lives") };
+        assert_eq!(record.reason, "killed with its shim, or with the machine");
+    });
+}

@@ -48,7 +48,7 @@ impl World {
 
     pub(crate) fn start(&self, spec: BoxSpec, command: Command) -> ShimStart {
         let dir = self.path(&spec.name);
-        ShimStart { log_dir: dir.join("log"), dir, log_size_bytes_max: 1 << 20, spec, command }
+        ShimStart { log_dir: dir.join("log"), dir, log_size_bytes_max: 1 << 20, spec, command, ends_boot_ms: None }
     }
 }
 

@@ -1,3 +1,4 @@
 //! Membership as its callers use it.
 
 mod alive;
+mod fencing;

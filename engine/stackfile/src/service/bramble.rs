@@ -8,10 +8,12 @@ use crate::read::{At, Fields, shortened};
 use crate::route;
 use crate::traefik;
 use std::net::IpAddr;
-use wire::spec::{HealthTest, Reconcile};
+use wire::spec::{HealthTest, Reconcile, STOP_AFTER_MS_MIN};
 
 /// A machine that was away for longer has others to do its work; more is a typing error.
 const LOST_AFTER_MS_MAX: u64 = 7 * 24 * 3_600_000;
+/// Whoever is to replace it waits as long.
+const STOP_AFTER_MS_MAX: u64 = 24 * 3_600_000;
 
 impl Reader<'_, '_> {
     pub(super) fn bramble(&mut self, fields: &mut Fields<'_>, findings: &mut Findings) {
@@ -78,6 +80,19 @@ impl Reader<'_, '_> {
         let ways = [("keep-replacement", Reconcile::KeepReplacement), ("keep-original", Reconcile::KeepOriginal)];
         if let Some(way) = fields.take("reconcile").and_then(|at| at.one_of(&ways, findings)) {
             disconnect.reconcile = way;
+        }
+        if let Some(at) = fields.take("stop_after")
+            && let Some(stop_after_ms) = at.duration_ms(findings)
+        {
+            if stop_after_ms < STOP_AFTER_MS_MIN {
+                let hint =
+                    format!("choose {}s or more: another machine may come to lead in that", STOP_AFTER_MS_MIN / 1_000);
+                findings.error(&at.place, "`stop_after` is too short", hint);
+            }
+            if stop_after_ms > STOP_AFTER_MS_MAX {
+                findings.error(&at.place, "`stop_after` is longer than a day", "choose a shorter time");
+            }
+            disconnect.stop_after_ms = Some(stop_after_ms);
         }
         fields.finish(&[], findings);
     }

@@ -338,7 +338,7 @@ fn where_instances_go_and_what_becomes_of_them_when_a_machine_is_away() {
     let stack = Case::new().stack(
         "services:\n  web:\n    image: a\n    deploy: {placement: {constraints: [node.zone == a], preferences: [{spread: Node.Zone}]}}\n    \
          x-bramble:\n      stack_with: [db]\n      never_with: batch\n      max_per_node: 2\n      \
-         disconnect: {lost_after: 90s, reconcile: keep-original}\n  db: {image: a}\n  batch: {image: a}\n",
+         disconnect: {lost_after: 90s, stop_after: 10s, reconcile: keep-original}\n  db: {image: a}\n  batch: {image: a}\n",
     );
     let web = &stack.services["web"];
     assert_eq!((&web.placement.with, &web.placement.without), (&vec!["db".to_string()], &vec!["batch".to_string()]));
@@ -346,6 +346,7 @@ fn where_instances_go_and_what_becomes_of_them_when_a_machine_is_away() {
     assert_eq!((web.disconnect.lost_after_ms, web.disconnect.reconcile), (90_000, Reconcile::KeepOriginal));
     let db = &stack.services["db"];
     assert_eq!((db.disconnect.lost_after_ms, db.disconnect.reconcile), (0, Reconcile::KeepReplacement));
+    assert_eq!((web.disconnect.stop_after_ms, db.disconnect.stop_after_ms), (Some(10_000), None));
 }
 
 #[test]

@@ -321,12 +321,13 @@ fn placement() {
         ],
     );
     refused(
-        "x-bramble: {max_per_node: 0, disconnect: {lost_after: 200h, reconcile: best, replace: true}}",
+        "x-bramble: {max_per_node: 0, disconnect: {lost_after: 200h, reconcile: best, stop_after: 1s, replace: true}}",
         &[
             "4:31 services.web.x-bramble.max_per_node: `0` is not a whole number from 1 to 10000",
             "4:59 services.web.x-bramble.disconnect.lost_after: `lost_after` is longer than a week",
             "4:76 services.web.x-bramble.disconnect.reconcile: `best` is not one of `keep-replacement`, `keep-original`",
-            "4:82 services.web.x-bramble.disconnect.replace: unknown key `replace`",
+            "4:94 services.web.x-bramble.disconnect.stop_after: `stop_after` is too short",
+            "4:98 services.web.x-bramble.disconnect.replace: unknown key `replace`",
         ],
     );
     refused(
