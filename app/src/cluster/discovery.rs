@@ -131,18 +131,17 @@ impl Discovery {
                 tokio::time::sleep(ANNOUNCE).await;
                 continue;
             };
-            let mut left = HEARD_MAX;
             let next = world::clock::monotonic() + ANNOUNCE;
             // What comes in a flood stays in the socket, which is bounded, and is dropped there.
-            while let Ok(received) = tokio::time::timeout_at(next.into(), socket.recv_from(&mut buffer)).await {
+            for _ in 0..HEARD_MAX {
+                let Ok(received) = tokio::time::timeout_at(next.into(), socket.recv_from(&mut buffer)).await else {
+                    break;
+                };
                 if let Ok((length, from)) = received {
                     self.hear(&key, buffer.get(..length).unwrap_or_default(), from, &meters);
                 }
-                left -= 1;
-                if left == 0 {
-                    tokio::time::sleep_until(next.into()).await;
-                }
             }
+            tokio::time::sleep_until(next.into()).await;
         }
     }
 
