@@ -3,8 +3,8 @@
 use lab::node::free_port;
 use lab::{Node, Settings, http, wait};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -200,6 +200,34 @@ fn clients_never_reach_what_is_brambles() {
     let asked = everything.to_string();
     let answer = http::request(served.address, "POST", "/v3/kv/range", &headers, asked.as_bytes());
     assert_eq!(answer.expect("an answer").status, 403);
+}
+
+#[test]
+fn clients_that_take_nothing_hold_so_much_and_no_more() {
+    let served = Served::start(None);
+    let value = b(&"v".repeat(1024 * 1024));
+    for number in 0..30 {
+        let put = json!({"key": b(&format!("large/{number}")), "value": value});
+        assert_eq!(served.ask("/v3/kv/put", &put).0, 200);
+    }
+    let everything = json!({"key": b("large/"), "range_end": b("large0")});
+    let asked = everything.to_string();
+    let head = format!("POST /v3/kv/range HTTP/1.1\r\nHost: etcd\r\nContent-Length: {}\r\n\r\n", asked.len());
+    // There is room for three of the largest; a little of each is read, so that it is there.
+    let held = [(); 3].map(|()| {
+        let mut client = TcpStream::connect(served.address).expect("it is served");
+        client.write_all((head.clone() + &asked).as_bytes()).expect("it is read");
+        let mut status = [0; 15];
+        client.read_exact(&mut status).expect("an answer begins");
+        assert_eq!(&status, b"HTTP/1.1 200 OK");
+        client
+    });
+    let (status, refused) = served.ask("/v3/kv/range", &everything);
+    assert_eq!((status, &refused["error"]), (503, &json!("etcdserver: request timed out")));
+    let small = json!({"key": b("large/"), "range_end": b("large0"), "count_only": true});
+    assert_eq!(served.ask("/v3/kv/range", &small).1["count"], "30", "what is small needs no room");
+    drop(held);
+    wait::until("there is room again", 30, || (served.ask("/v3/kv/range", &everything).0 == 200).then_some(()));
 }
 
 #[test]
