@@ -4,10 +4,11 @@ use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
 use crate::election::{Elections, Heard};
 use crate::forced;
 use crate::lane::Lane;
-use crate::log_store::{LogStore, NOTE_VERSION, Note};
-use crate::machine_store::{MARK_VERSION, MachineStore, Mark};
+use crate::log_store::LogStore;
+use crate::machine_store::MachineStore;
 use crate::message::{Message, answer, read_answer};
 use crate::network::{Network, Peers, SendError};
+use crate::notes::{claim, read_mark, read_note};
 use crate::options::{Options, Start, Timing};
 use crate::types::{Raft, RaftError};
 use openraft::error::{CheckIsLeaderError, ClientWriteError};
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use storage::log::{Batch, Log, LogError};
+use storage::log::{Log, LogError};
 use storage::replicated::{Machine, ProposeError, Proposer, Waiting};
 use tokio::sync::{mpsc, oneshot};
 use wire::diagnostic::chain;
@@ -564,42 +565,4 @@ async fn checkpoints(raft: Raft, store: MachineStore) {
             return;
         }
     }
-}
-
-fn read_note(options: &Options, bytes: &[u8]) -> Result<Note, OpenError> {
-    let directory = || options.directory.clone();
-    if bytes.is_empty() {
-        return Ok(Note { version: NOTE_VERSION, node: options.node, ..Note::default() });
-    }
-    let note = serde_json::from_slice::<Note>(bytes)
-        .map_err(|error| OpenError::Notes { directory: directory(), what: error.to_string() })?;
-    if note.version != NOTE_VERSION {
-        let what = format!("they have version {}, this program knows {NOTE_VERSION}", note.version);
-        return Err(OpenError::Notes { directory: directory(), what });
-    }
-    if note.node != options.node {
-        return Err(OpenError::OtherMember { directory: directory(), found: note.node, node: options.node });
-    }
-    Ok(note)
-}
-
-fn read_mark(options: &Options, saved: Option<Vec<u8>>) -> Result<Mark, OpenError> {
-    let Some(saved) = saved else {
-        return Ok(Mark { version: MARK_VERSION, ..Mark::default() });
-    };
-    let broken = |what: String| OpenError::Notes { directory: options.directory.clone(), what };
-    let mark = serde_json::from_slice::<Mark>(&saved).map_err(|error| broken(error.to_string()))?;
-    if mark.version == MARK_VERSION {
-        return Ok(mark);
-    }
-    Err(broken(format!("the state's mark has version {}, this program knows {MARK_VERSION}", mark.version)))
-}
-
-/// Writes whose log this is into a new one.
-async fn claim(lane: &Lane, note: Note) -> Result<Note, OpenError> {
-    if note.vote.is_none() && note.purged.is_none() {
-        let bytes = serde_json::to_vec(&note).expect("numbers are always writable as json");
-        lane.written(Batch { note: Some(bytes), ..Batch::default() }).await?;
-    }
-    Ok(note)
 }

@@ -17,6 +17,7 @@ mod machine_store;
 mod message;
 mod meters;
 mod network;
+mod notes;
 mod options;
 mod runtime;
 mod switchboard;

@@ -22,6 +22,7 @@ pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     rules.extend(machine());
     rules.extend(cache());
     rules.extend(control());
+    rules.extend(machines());
     rules.extend(cluster());
     rules.extend(cores());
     rules.extend(etcd());
@@ -331,8 +332,8 @@ fn control() -> Vec<Rule> {
     ]
 }
 
-/// Several machines.
-fn cluster() -> Vec<Rule> {
+/// One machine among several.
+fn machines() -> Vec<Rule> {
     vec![
         Rule {
             name: "machine_down",
@@ -384,6 +385,12 @@ fn cluster() -> Vec<Rule> {
             for_ms: 10 * MINUTE_MS,
             unit: Unit::Count,
         },
+    ]
+}
+
+/// What several machines do together.
+fn cluster() -> Vec<Rule> {
+    vec![
         Rule {
             name: "floating_address_lost",
             summary: "address {address} is nowhere: the gateway cannot hold it; its log says why, as a rule the program may not \
