@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// For what starting up leaves to do.
 const SETTLING: Duration = Duration::from_secs(10);
-const MEGABYTE: f64 = 1e6;
-const SECONDS_PER_DAY: f64 = 86_400.0;
+pub(super) const MEGABYTE: f64 = 1e6;
+pub(super) const SECONDS_PER_DAY: f64 = 86_400.0;
 const EXAMPLE: &str = include_str!("../../../example/publishing/stack.yml");
 
 pub(super) fn run(options: &Options) -> Measured {
@@ -32,12 +32,7 @@ pub(super) fn run(options: &Options) -> Measured {
     Measured::Rows(vec![
         Row::new("resident memory, all processes", "MB", after.resident_bytes / MEGABYTE, Goal::Below(80.0)),
         Row::new("of it private or shared in parts", "MB", after.proportional_bytes / MEGABYTE, Goal::None),
-        Row::new(
-            "processor",
-            "% of a core",
-            100.0 * (after.cpu - before.cpu) / process::TICKS_PER_SECOND / seconds,
-            Goal::Below(1.0),
-        ),
+        Row::new("processor", "% of a core", Used::share(&before, &after, seconds), Goal::Below(1.0)),
         Row::new(
             "written",
             "MB a day",
@@ -61,16 +56,16 @@ fn example(programs: &Path, port: u16) -> String {
 }
 
 /// What the node, its spawner, shims and inits use together.
-struct Used {
+pub(super) struct Used {
     processes: usize,
-    resident_bytes: f64,
+    pub(super) resident_bytes: f64,
     proportional_bytes: f64,
     cpu: f64,
-    written_bytes: f64,
+    pub(super) written_bytes: f64,
 }
 
 impl Used {
-    fn by(node: &Node) -> Used {
+    pub(super) fn by(node: &Node) -> Used {
         let ours = process::of_data(node.data());
         let sum = |measure: &dyn Fn(u32) -> u64| ours.iter().map(|pid| measure(*pid) as f64).sum();
         Used {
@@ -80,6 +75,11 @@ impl Used {
             cpu: sum(&process::cpu_ticks),
             written_bytes: sum(&process::written_bytes),
         }
+    }
+
+    /// How much of a core it took between two looks, in per cent.
+    pub(super) fn share(before: &Used, after: &Used, seconds: f64) -> f64 {
+        100.0 * (after.cpu - before.cpu) / process::TICKS_PER_SECOND / seconds
     }
 }
 

@@ -15,6 +15,7 @@ mod losing;
 mod peers;
 pub(crate) mod proxying;
 mod report;
+mod resting;
 mod scheduling;
 mod writing;
 
@@ -59,7 +60,7 @@ struct Bench {
 
 /// Boxes first: their spawner is forked while this process has one thread. The gateway last: it takes the machine for
 /// itself, and the priority it gives itself for that stays.
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 12] = [
     Bench { name: "box", what: "from the start of `true` in a box to its end", run: boxes::run },
     Bench { name: "deploy", what: "from `deploy` to the first answered request", run: deploying::deploy },
     Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
@@ -86,6 +87,11 @@ const BENCHES: [Bench; 11] = [
         run: writing::run,
     },
     Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
+    Bench {
+        name: "resting",
+        what: "what five and forty machines of a cluster use while nobody asks for anything",
+        run: resting::run,
+    },
     Bench { name: "gateway", what: "our gateway beside other proxies, with the same load", run: proxying::run },
 ];
 
