@@ -3,6 +3,7 @@
 //! Owns the socket and the clock of [`membership::alive`], and where which machine is. Promises that what is heard was sealed
 //! by the machine it is from. It says who is silent; whether that machine is down is for whoever leads to find out.
 
+use super::addresses;
 use super::places::Places;
 use super::seal::{Seals, TICKET_BYTES};
 use membership::alive::{self, DATAGRAM_BYTES_MAX, Effect, Event, Gossip, Record, Settings, Standing};
@@ -24,6 +25,8 @@ const KEY_WITHIN: Duration = Duration::from_secs(2);
 const KEY_PAUSE: Duration = Duration::from_millis(500);
 /// A key is asked for anew after so long without a word from its machine: it may have begun anew, and lost it.
 const KEY_STALE: Duration = Duration::from_secs(2);
+/// Between two looks at which addresses this machine has.
+const LOOK: Duration = Duration::from_secs(2);
 /// A datagram with its seal, and one byte more to see that one is longer.
 const BUFFER_BYTES: usize = DATAGRAM_BYTES_MAX + 64;
 
@@ -99,7 +102,7 @@ pub struct Talk {
     pub socket: UdpSocket,
     pub circle: Arc<Circle>,
     pub peers: Peers,
-    pub addresses: Vec<SocketAddr>,
+    pub listen: SocketAddr,
     pub zone: String,
     pub meter: Meter,
 }
@@ -115,7 +118,7 @@ struct Meters {
 pub async fn talk(talk: Talk, tell: watch::Sender<Heard>) {
     let record = Record {
         zone: talk.zone.clone(),
-        addresses: talk.addresses.clone(),
+        addresses: addresses::reachable(talk.listen),
         cores: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX)),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         started_unix_ms: world::clock::unix_ms(),
@@ -136,7 +139,7 @@ pub async fn talk(talk: Talk, tell: watch::Sender<Heard>) {
         silent: talk.meter.gauge("bramble_gossip_silent", "Machines that are not heard of.", &[]),
     };
     let began = world::clock::monotonic();
-    Talking { talk, gossip, meters, began, places: BTreeMap::new(), tell }.run().await;
+    Talking { talk, gossip, meters, began, looked: began, places: BTreeMap::new(), tell }.run().await;
 }
 
 struct Talking {
@@ -144,6 +147,8 @@ struct Talking {
     gossip: Gossip,
     meters: Meters,
     began: Instant,
+    /// When it saw which addresses this machine has.
+    looked: Instant,
     /// Whose address it is: where it was heard from last, besides those it has as a member.
     places: BTreeMap<SocketAddr, NodeId>,
     tell: watch::Sender<Heard>,
@@ -164,6 +169,7 @@ impl Talking {
                 },
                 () = tokio::time::sleep(due) => {
                     self.meet();
+                    self.look();
                     let now_ms = self.now_ms();
                     self.gossip.tick(now_ms, world::random::number(), &mut effects);
                 }
@@ -174,6 +180,21 @@ impl Talking {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Has others told of the addresses this machine has now: those that hear it only through others find it by that.
+    fn look(&mut self) {
+        if self.looked.elapsed() < LOOK {
+            return;
+        }
+        self.looked = world::clock::monotonic();
+        let addresses = addresses::reachable(self.talk.listen);
+        let record = self.gossip.record();
+        if record.addresses != addresses
+            && let Err(error) = self.gossip.set_record(Record { addresses, ..record.clone() })
+        {
+            tracing::warn!(%error, "others are not told of this machine's addresses");
+        }
     }
 
     /// Introduces members that are not known yet.

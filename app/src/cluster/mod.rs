@@ -297,7 +297,7 @@ impl Cluster {
             socket,
             circle: Arc::clone(&circle),
             peers: peers.clone(),
-            addresses: addresses::reachable(self.listen),
+            listen: self.listen,
             zone: self.zone()?.unwrap_or_default(),
             meter: self.meter.clone(),
         };
