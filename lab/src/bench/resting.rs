@@ -17,21 +17,20 @@ pub(super) fn run(options: &Options) -> Measured {
     grow(&mut machines, FEW);
     wait::until("five vote", 60, || machines[0].log().contains("voters=5").then_some(()));
     std::thread::sleep(SETTLING);
-    let look = |machines: &[Node]| -> Vec<(Used, f64)> {
-        machines.iter().map(|machine| (Used::by(machine), log_writes(machine))).collect()
-    };
+    let look = |machines: &[Node]| -> Vec<Look> { machines.iter().map(Look::at).collect() };
     let before = look(&machines);
     println!("{FEW} machines; looking for {} minutes", options.minutes);
     std::thread::sleep(Duration::from_secs_f64(options.minutes * 60.0));
     let after = look(&machines);
     let seconds = options.minutes * 60.0;
-    let each = |read: &dyn Fn(&(Used, f64), &(Used, f64)) -> f64| -> Vec<f64> {
-        before.iter().zip(&after).map(|(before, after)| read(before, after)).collect()
+    let each = |read: fn(&Look, &Look, f64) -> f64| -> Vec<f64> {
+        before.iter().zip(&after).map(|(before, after)| read(before, after, seconds)).collect()
     };
-    let a_day = |bytes: f64| bytes / MEGABYTE * SECONDS_PER_DAY / seconds;
-    let written = each(&|before, after| a_day(after.0.written_bytes - before.0.written_bytes));
-    let logged = each(&|before, after| after.1 - before.1);
-    let processor = each(&|before, after| Used::share(&before.0, &after.0, seconds));
+    let written = each(|before, after, seconds| {
+        (after.used.written_bytes - before.used.written_bytes) / MEGABYTE * SECONDS_PER_DAY / seconds
+    });
+    let logged = each(|before, after, _| after.log_writes - before.log_writes);
+    let processor = each(|before, after, seconds| Used::share(&before.used, &after.used, seconds));
     let mut rows = vec![
         Row::new(format!("written by one of {FEW}, median"), "MB a day", median(&written), Goal::Below(200.0)),
         Row::new("most", "MB a day", most(&written), Goal::Below(200.0)),
@@ -44,6 +43,18 @@ pub(super) fn run(options: &Options) -> Measured {
     rows.push(Row::new(format!("resident memory of one of {MANY}, median"), "MB", median(&held), Goal::Below(40.0)));
     rows.push(Row::new("largest", "MB", most(&held), Goal::Below(40.0)));
     Measured::Rows(rows)
+}
+
+/// What a machine has used by now.
+struct Look {
+    used: Used,
+    log_writes: f64,
+}
+
+impl Look {
+    fn at(machine: &Node) -> Look {
+        Look { used: Used::by(machine), log_writes: log_writes(machine) }
+    }
 }
 
 fn grow(machines: &mut Vec<Node>, to: usize) {
