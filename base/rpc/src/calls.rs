@@ -77,7 +77,7 @@ impl Peers {
         let answered = saying
             .in_time(async {
                 let body = |_: &mut Option<PipeWriter>| Outflow::Whole(request.clone());
-                let (response, _place, _) = saying.say(Use::Calls, body).await?;
+                let (response, _place, _) = saying.say(Use::Words, body).await?;
                 answered(node, method, response).await
             })
             .await;
@@ -103,7 +103,7 @@ impl Peers {
         let opened = saying
             .in_time(async {
                 let body = |_: &mut Option<PipeWriter>| Outflow::Whole(request.clone());
-                let (response, place, _) = saying.say(Use::Streams, body).await?;
+                let (response, place, _) = saying.say(Use::Words, body).await?;
                 Ok((accepted(node, method, response)?.into_body(), place))
             })
             .await;
@@ -135,7 +135,7 @@ impl Peers {
                     *writer = Some(fresh);
                     Outflow::Piped { opening: opening.clone(), pipe: reader, task: None }
                 };
-                let (response, place, writer) = saying.say(Use::Streams, body).await?;
+                let (response, place, writer) = saying.say(Use::Bulk, body).await?;
                 let body = accepted(node, method, response)?.into_body();
                 let writer = writer.ok_or(CallError::Nonsense { node, method })?;
                 Ok(Tunnel::new(Inflow::new(body), writer, Some((place, open))))

@@ -1,4 +1,4 @@
-//! The connections to other machines: one for calls, a few for watches and tunnels, made when they are needed.
+//! The connections to other machines: one for calls and watches, a few for tunnels, made when they are needed.
 //!
 //! Owns the book of addresses, who is connected, and when it is tried again. Promises that whoever answers is the machine
 //! wanted, whatever address it has, that a peer which cannot be reached fails calls at once, and that a renewed
@@ -12,7 +12,7 @@ use crate::line::Ending;
 use crate::meters::{Meters, Side};
 use crate::passport::Called;
 use crate::revoked::Revoked;
-use crate::settings::{ADDRESSES_MAX, CONNECTION_AGE_MAX, Patience, STREAM_CONNECTIONS_MAX};
+use crate::settings::{ADDRESSES_MAX, CONNECTION_AGE_MAX, Patience, TUNNEL_CONNECTIONS_MAX};
 use meter::Meter;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -39,11 +39,14 @@ pub(crate) struct Inner {
     book: Mutex<HashMap<NodeId, Peer>>,
 }
 
-/// What a connection is for: bulk never holds up calls.
+/// What a connection is for: bulk never holds up calls. What watches say is no more than calls do, and another connection to each
+/// peer would cost 50 kB at both ends for as long as one watches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
-    Calls,
-    Streams,
+    /// Calls and watches.
+    Words,
+    /// Tunnels.
+    Bulk,
 }
 
 #[derive(Default)]
@@ -54,8 +57,8 @@ struct Peer {
     backoff: Backoff,
     /// Why it is not tried at the moment.
     last: Option<Arc<ConnectError>>,
-    calls: Lane,
-    streams: Vec<Lane>,
+    words: Lane,
+    bulk: Vec<Lane>,
     /// Of all its connections, those no longer used for anything new as well.
     endings: Vec<Weak<Ending>>,
 }
@@ -109,8 +112,8 @@ impl Peers {
             peer.addresses = addresses.to_vec();
             // What failed at other addresses says nothing about these. Whoever waits begins anew.
             peer.backoff.forget();
-            peer.calls.connecting = None;
-            peer.streams.iter_mut().for_each(|lane| lane.connecting = None);
+            peer.words.connecting = None;
+            peer.bulk.iter_mut().for_each(|lane| lane.connecting = None);
         }
     }
 
@@ -124,7 +127,7 @@ impl Peers {
     /// The address a call to `node` would go to without waiting.
     pub fn connected(&self, node: NodeId) -> Option<SocketAddr> {
         let book = self.inner.book();
-        let connection = &book.get(&node)?.calls.open.as_ref()?.connection;
+        let connection = &book.get(&node)?.words.open.as_ref()?.connection;
         connection.is_open().then_some(connection.address)
     }
 }
@@ -166,8 +169,8 @@ impl Inner {
         let mut book = self.book();
         let peer = book.get_mut(&node).ok_or(CallError::NoAddress { node })?;
         let at = match purpose {
-            Use::Calls => None,
-            Use::Streams => Some(peer.roomy().ok_or(CallError::Crowded { node })?),
+            Use::Words => None,
+            Use::Bulk => Some(peer.roomy().ok_or(CallError::Crowded { node })?),
         };
         let waits = peer.backoff.left(now);
         let lane = peer.lane(at);
@@ -282,7 +285,7 @@ impl Inner {
         let idle = self.patience.idle;
         let mut book = self.book();
         for peer in book.values_mut() {
-            for lane in std::iter::once(&mut peer.calls).chain(&mut peer.streams) {
+            for lane in std::iter::once(&mut peer.words).chain(&mut peer.bulk) {
                 let is_idle =
                     |open: &Open| open.connection.is_unused() && now.saturating_duration_since(open.used) >= idle;
                 lane.open = lane.open.take().filter(|open| open.connection.is_open() && !is_idle(open));
@@ -292,36 +295,36 @@ impl Inner {
 }
 
 impl Peer {
-    /// The lane of calls, or that of streams at this place.
+    /// The lane of calls and watches, or that of tunnels at this place.
     fn lane(&mut self, at: Option<usize>) -> &mut Lane {
         match at {
-            None => &mut self.calls,
+            None => &mut self.words,
             Some(at) => {
-                if self.streams.len() <= at {
-                    self.streams.resize_with(at + 1, Lane::default);
+                if self.bulk.len() <= at {
+                    self.bulk.resize_with(at + 1, Lane::default);
                 }
-                &mut self.streams[at]
+                &mut self.bulk[at]
             }
         }
     }
 
-    /// The first lane of streams with a place, or one that is to be made.
+    /// The first lane of tunnels with a place, or one that is to be made.
     fn roomy(&self) -> Option<usize> {
         let has_room = |lane: &Lane| {
             lane.open
                 .as_ref()
                 .is_none_or(|open| !open.connection.is_open() || open.connection.places.available_permits() > 0)
         };
-        let next = self.streams.iter().position(has_room).unwrap_or(self.streams.len());
-        (next < STREAM_CONNECTIONS_MAX).then_some(next)
+        let next = self.bulk.iter().position(has_room).unwrap_or(self.bulk.len());
+        (next < TUNNEL_CONNECTIONS_MAX).then_some(next)
     }
 
     fn cut(&mut self) {
         for ending in self.endings.drain(..).filter_map(|ending| ending.upgrade()) {
             ending.cut();
         }
-        self.calls = Lane::default();
-        self.streams.clear();
+        self.words = Lane::default();
+        self.bulk.clear();
     }
 }
 

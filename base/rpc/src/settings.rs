@@ -25,8 +25,8 @@ pub(crate) const HEAD_BYTES_MAX: u32 = 8 << 10;
 /// Streams a peer may reset before they were answered and at once, before its connection is closed (CVE-2023-44487).
 /// A client whose deadlines pass all together is one such peer, so this is every stream it may have.
 pub(crate) const RESETS_MAX: usize = STREAMS_MAX as usize;
-/// Connections that carry watches and tunnels to one peer; with calls' own it makes five, and 2,048 streams.
-pub(crate) const STREAM_CONNECTIONS_MAX: usize = 4;
+/// Connections that carry tunnels to one peer; with the one for calls and watches it makes five, and 2,048 tunnels.
+pub(crate) const TUNNEL_CONNECTIONS_MAX: usize = 4;
 /// Connections from one peer: five, twice while it renews its certificate, and some that it has given up already.
 pub(crate) const CONNECTIONS_PER_PEER_MAX: usize = 16;
 /// Connections in all: five from each of four hundred machines.
