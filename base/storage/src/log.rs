@@ -22,6 +22,9 @@ use world::disk::{Disk, File};
 
 /// Segments are deleted whole: small enough to give room back soon, large enough that making one is rare.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+/// The share of a segment that is written with zeros ahead of what is appended. Where a file is as long as it will be and its blocks
+/// were written once, a sync has no journal of the file system to wait for: a third less time on ext4 for three logs at once.
+const AHEAD_SHARE: u64 = 16;
 /// An empty file whose room is taken already: the next segment.
 const SPARE: &str = "spare";
 /// Held by whoever has the log open.
@@ -165,18 +168,18 @@ impl Log {
         let fits = self.with_index(|index| {
             index.segments.back().is_some_and(|last| last.end + needed <= last.reserved.max(self.options.segment_bytes))
         });
-        if fits {
-            self.append(batch)?
-        } else {
-            self.begin_segment(batch)?
-        }
-        if batch.purge_to.is_some() {
-            self.delete_purged()?;
+        if fits { self.append(batch) } else { self.begin_segment(batch) }
+    }
+
+    /// What can be done after a write that nobody should wait for: segments of which all is purged are deleted, and room is taken for
+    /// the next.
+    pub fn tend(&mut self) {
+        if let Err(error) = self.delete_purged() {
+            tracing::warn!(error = %error, "a segment that is not needed any more stays until the next write");
         }
         if !self.spare {
             self.prepare();
         }
-        Ok(())
     }
 
     /// Bytes that can be written without asking the disk for room.
@@ -187,8 +190,8 @@ impl Log {
         self.with_index(|index| index.segments.back().map_or(0, |last| last.reserved.saturating_sub(last.end)))
     }
 
-    /// Tries to have the next segment's room taken once half of this one's is used. Called by writing; calling it
-    /// again after the disk was full finds out whether it still is.
+    /// Tries to have the next segment's room taken once half of this one's is used. Calling it again after the disk was full finds
+    /// out whether it still is.
     pub fn prepare(&mut self) {
         self.reserve_last();
         let half_left = self
@@ -225,28 +228,64 @@ impl Log {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), LogError> {
-        let (number, file, start) = self.with_index(|index| {
-            let last = index.segments.back().expect("the caller found room in the last segment");
-            (last.number, Arc::clone(&last.file), last.end)
-        });
+        let Segment { number, file, end: start, reserved, written, .. } =
+            self.with_index(|index| index.segments.back().cloned()).expect("the caller found room in the last segment");
         let path = self.directory.join(recovery::segment_name(number));
         let (frame, places) = self.frame(Frame::new(), batch);
         let bytes = frame.finish(number);
+        let end = start + bytes.len() as u64;
         if let Err(error) = file.write_at(start, &bytes) {
             // Whatever part of the frame is there must be gone before the segment can be sealed or written again.
             self.broken = file.truncate(start).and_then(|()| file.sync_data()).is_err();
+            self.last_is_written_to(start);
             return Err(self.failed("write", &path, error));
         }
+        let written = if end > written { self.zeros_ahead(&*file, end, reserved) } else { written };
         if let Err(error) = file.sync_data() {
             self.broken = true;
             return Err(self.failed("sync", &path, error));
         }
-        self.adopt(batch, &places, number, start, start + bytes.len() as u64);
+        self.last_is_written_to(written);
+        self.adopt(batch, &places, number, start, end);
+        Ok(())
+    }
+
+    /// Writes zeros from `end` on, and returns up to where they are. Where there is no room for them it goes without.
+    fn zeros_ahead(&self, file: &dyn File, end: u64, reserved: u64) -> u64 {
+        let ahead = (self.options.segment_bytes / AHEAD_SHARE).min(reserved.saturating_sub(end));
+        let zeros = vec![0; usize::try_from(ahead).expect("a share of a segment fits into memory")];
+        match file.write_at(end, &zeros) {
+            Ok(()) => end + ahead,
+            Err(error) => {
+                tracing::debug!(%error, "no room for zeros ahead of the log");
+                // Those that stay are cut off before the next segment.
+                if file.truncate(end).is_ok() { end } else { end + ahead }
+            }
+        }
+    }
+
+    fn last_is_written_to(&mut self, written: u64) {
+        if let Some(last) = self.index.write().expect("changing the index never panics").segments.back_mut() {
+            last.written = written;
+        }
+    }
+
+    /// Has the last segment end where its last frame does, before another follows it: what a later one follows is whole.
+    fn seal(&mut self) -> Result<(), LogError> {
+        let last = self.with_index(|index| index.segments.back().cloned());
+        let Some(last) = last.filter(|last| last.written > last.end) else { return Ok(()) };
+        let path = self.directory.join(recovery::segment_name(last.number));
+        if let Err(error) = last.file.truncate(last.end).and_then(|()| last.file.sync_data()) {
+            self.broken = true;
+            return Err(self.failed("seal", &path, error));
+        }
+        self.last_is_written_to(last.end);
         Ok(())
     }
 
     /// Writes `batch` as the beginning of a new segment.
     fn begin_segment(&mut self, batch: &Batch) -> Result<(), LogError> {
+        self.seal()?;
         let (number, note, purged) = self.with_index(|index| {
             let number = index.segments.back().map_or(1, |last| last.number + 1);
             (number, index.note.clone(), index.purged)
@@ -259,10 +298,11 @@ impl Log {
         let start = frame::HEADER_BYTES as u64;
         let mut bytes = frame::header().to_vec();
         bytes.extend(frame.finish(number));
-        let reserved = self.options.segment_bytes.max(bytes.len() as u64);
+        let end = bytes.len() as u64;
+        let reserved = self.options.segment_bytes.max(end);
         let made = self.make_segment(&path, &bytes, reserved);
-        let file = match made {
-            Ok(file) => file,
+        let (file, written) = match made {
+            Ok(made) => made,
             Err(error) => {
                 // A segment that was not born must not be found half there behind a later one of its number.
                 let gone = self.disk.remove(&path).and_then(|()| self.disk.sync_dir(&self.directory));
@@ -270,22 +310,24 @@ impl Log {
                 return Err(self.failed("begin", &path, error));
             }
         };
-        let segment = Segment { number, file, end: 0, reserved, highest: 0 };
+        let segment = Segment { number, file, end: 0, reserved, written, highest: 0 };
         self.index.write().expect("changing the index never panics").segments.push_back(segment);
-        self.adopt(batch, &places, number, start, bytes.len() as u64);
+        self.adopt(batch, &places, number, start, end);
         Ok(())
     }
 
-    fn make_segment(&mut self, path: &Path, bytes: &[u8], reserved: u64) -> io::Result<Arc<dyn File>> {
+    /// Returns the file and how long it is.
+    fn make_segment(&mut self, path: &Path, bytes: &[u8], reserved: u64) -> io::Result<(Arc<dyn File>, u64)> {
         if std::mem::take(&mut self.spare) {
             self.disk.rename(&self.directory.join(SPARE), path)?;
         }
         let file = self.disk.open(path)?;
         file.reserve(reserved)?;
         file.write_at(0, bytes)?;
+        let written = self.zeros_ahead(&*file, bytes.len() as u64, reserved);
         file.sync_data()?;
         self.disk.sync_dir(&self.directory)?;
-        Ok(file)
+        Ok((file, written))
     }
 
     /// Adds the batch's items to a frame; the places of its entries are relative to the frame's start.

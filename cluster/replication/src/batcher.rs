@@ -17,9 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Commands that may wait; more are refused, since their callers would wait too long.
 pub(crate) const WAITING_MAX: usize = 4096;
 /// Commands of one entry.
-const BATCH_COMMANDS: usize = 512;
+pub(crate) const BATCH_COMMANDS: usize = 512;
 /// Bytes of one entry, unless a single command is larger.
-const BATCH_BYTES: usize = 1024 * 1024;
+pub(crate) const BATCH_BYTES: usize = 1024 * 1024;
 /// How long after the end of a leadership its entries' proposers are told what became of them.
 const SAID_WITHIN: Duration = Duration::from_secs(1);
 /// Entries under way at once: while the others sync one, this member syncs the next.

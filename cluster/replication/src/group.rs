@@ -3,10 +3,11 @@
 use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
 use crate::election::{Elections, Heard};
 use crate::forced;
+use crate::forwarder::{self, Forward, Said, from_answer};
 use crate::lane::Lane;
 use crate::log_store::LogStore;
 use crate::machine_store::MachineStore;
-use crate::message::{Message, answer, read_answer};
+use crate::message::{Message, answer, answers, read_answer};
 use crate::network::{Network, Peers, SendError};
 use crate::notes::{claim, read_mark, read_note};
 use crate::options::{Options, Start, Timing};
@@ -95,6 +96,14 @@ pub struct Overview {
     pub is_superseded: bool,
 }
 
+/// Whether something may be asked again of a leader that did not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    Freely,
+    /// It may have happened, and must not happen again.
+    Never,
+}
+
 /// A member. Clones are the same member.
 #[derive(Clone)]
 pub struct Group {
@@ -109,6 +118,7 @@ struct Inner {
     machine: Arc<dyn Machine>,
     network: Arc<dyn Network>,
     commands: mpsc::Sender<WaitingCommand>,
+    forwards: mpsc::Sender<Forward>,
     tasks: Mutex<Vec<Task>>,
     is_superseded: AtomicBool,
     elections: Arc<Elections>,
@@ -163,6 +173,7 @@ impl Group {
         .await
         .map_err(|error| OpenError::Raft(chain(&error)))?;
         let (commands, arriving) = mpsc::channel(WAITING_MAX);
+        let (forwards, forwarded) = mpsc::channel(WAITING_MAX);
         let elections = Arc::new(Elections {
             node: options.node,
             raft: raft.clone(),
@@ -175,6 +186,7 @@ impl Group {
         let tasks = vec![
             world::task::spawn("replication.elections", async move { elects.run().await }),
             world::task::spawn("replication.batcher", batcher::run(raft.clone(), Arc::clone(&lane), arriving)),
+            world::task::spawn("replication.forwarder", forwarder::run(Arc::clone(&network), forwarded)),
             world::task::spawn("replication.checkpoints", checkpoints(raft.clone(), store.clone())),
         ];
         let inner = Inner {
@@ -185,6 +197,7 @@ impl Group {
             machine,
             network,
             commands,
+            forwards,
             tasks: Mutex::new(tasks),
             is_superseded: AtomicBool::new(false),
             elections,
@@ -253,6 +266,11 @@ impl Group {
             }
             Message::Prevote(asked) => answer(&self.inner.elections.would_vote(&asked), &[]),
             Message::Propose(command) => to_answer(self.propose_here(command, None).await.map_err(no_leader)),
+            Message::ProposeAll(commands) => {
+                let proposed = commands.into_iter().map(|command| self.propose_here(command, None));
+                let said = futures::future::join_all(proposed).await;
+                answers(&said.into_iter().map(|said| said.map_err(no_leader)).collect::<Vec<_>>())
+            }
             Message::Ask(question) => to_answer(self.answer_here(&question).await.map_err(no_leader)),
             Message::ReadIndex => answer(&self.read_index_here().await.map_err(no_leader), &[]),
         }
@@ -272,7 +290,7 @@ impl Group {
             Message::Vote(request) => request.vote.leader_id().term,
             Message::Snapshot(request) => request.vote.leader_id().term,
             Message::Prevote(asked) => asked.term,
-            Message::Propose(_) | Message::Ask(_) | Message::ReadIndex => return true,
+            Message::Propose(_) | Message::ProposeAll(_) | Message::Ask(_) | Message::ReadIndex => return true,
         };
         let (own, is_blank) = {
             let metrics = self.inner.raft.metrics();
@@ -415,17 +433,17 @@ impl Group {
         }
     }
 
-    /// Asks the leader, wherever it is, until it answers or time is up: `here` on this member, `message` to another.
-    async fn at_leader<T, H>(
+    /// Asks the leader, wherever it is, until it answers or time is up: `here` on this member, `there` on another.
+    async fn at_leader<T, H, A>(
         &self,
-        message: &Message,
+        repeats: Repeats,
         here: impl Fn() -> H,
-        read: impl Fn(&[u8]) -> Option<Result<T, ProposeError>>,
+        there: impl Fn(u64) -> A,
     ) -> Result<T, ProposeError>
     where
         H: Future<Output = Result<T, Refused>>,
+        A: Future<Output = Result<Option<Result<T, ProposeError>>, SendError>>,
     {
-        let encoded = message.encode();
         loop {
             let leader = self.inner.raft.metrics().borrow().current_leader;
             let leader = match leader {
@@ -437,16 +455,11 @@ impl Group {
                 leader => leader,
             };
             if let Some(leader) = leader {
-                match self.inner.network.send(leader, encoded.clone()).await {
-                    Ok(answer) => match read(&answer) {
-                        Some(Err(ProposeError::NoLeader)) | None => {}
-                        Some(result) => return result,
-                    },
+                match there(leader).await {
+                    Ok(Some(Err(ProposeError::NoLeader)) | None) => {}
+                    Ok(Some(result)) => return result,
                     Err(SendError::Unreachable { .. }) => {}
-                    // A command that may have happened must not happen again.
-                    Err(SendError::Unanswered { .. }) if matches!(message, Message::Propose(_)) => {
-                        std::future::pending().await
-                    }
+                    Err(SendError::Unanswered { .. }) if repeats == Repeats::Never => std::future::pending().await,
                     Err(SendError::Unanswered { .. }) => {}
                 }
             }
@@ -455,6 +468,24 @@ impl Group {
             }
             tokio::time::sleep(LEADER_LOOK).await;
         }
+    }
+
+    /// Has the leader, another member, do it.
+    async fn propose_there(&self, leader: u64, command: Vec<u8>) -> Result<Said, SendError> {
+        let (answer, answered) = oneshot::channel();
+        if self.inner.forwards.send(Forward { leader, command, answer }).await.is_err() {
+            return Err(SendError::Unreachable { member: leader });
+        }
+        answered.await.unwrap_or(Err(SendError::Unanswered { member: leader }))
+    }
+
+    async fn ask_there<T>(
+        &self,
+        leader: u64,
+        question: &Message,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, SendError> {
+        Ok(read(&self.inner.network.send(leader, question.encode()).await?))
     }
 
     /// Bounds the time of something asked of the leader.
@@ -469,8 +500,9 @@ impl Group {
 impl Proposer for Group {
     fn propose(&self, command: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
         Box::pin(async move {
-            let message = Message::Propose(command.clone());
-            self.in_time(self.at_leader(&message, || self.propose_here(command.clone(), None), from_answer)).await
+            let here = || self.propose_here(command.clone(), None);
+            let there = |leader| self.propose_there(leader, command.clone());
+            self.in_time(self.at_leader(Repeats::Never, here, there)).await
         })
     }
 
@@ -481,7 +513,8 @@ impl Proposer for Group {
     fn ask(&self, question: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, ProposeError>> {
         Box::pin(async move {
             let message = Message::Ask(question.clone());
-            self.in_time(self.at_leader(&message, || self.answer_here(&question), from_answer)).await
+            let there = |leader| self.ask_there(leader, &message, from_answer);
+            self.in_time(self.at_leader(Repeats::Freely, || self.answer_here(&question), there)).await
         })
     }
 
@@ -493,7 +526,8 @@ impl Proposer for Group {
             }
             let read = |bytes: &[u8]| read_answer::<Result<Option<u64>, ProposeError>>(bytes).map(|(index, _)| index);
             self.in_time(async {
-                let index = self.at_leader(&Message::ReadIndex, || self.read_index_here(), read).await?;
+                let there = |leader| self.ask_there(leader, &Message::ReadIndex, read);
+                let index = self.at_leader(Repeats::Freely, || self.read_index_here(), there).await?;
                 self.inner.store.applied().until(|applied| *applied >= index).await;
                 Ok(())
             })
@@ -511,11 +545,6 @@ fn to_answer(result: Result<Vec<u8>, ProposeError>) -> Vec<u8> {
         Ok(reply) => answer(&Ok::<(), ProposeError>(()), &reply),
         Err(error) => answer(&Err::<(), _>(error), &[]),
     }
-}
-
-fn from_answer(bytes: &[u8]) -> Option<Result<Vec<u8>, ProposeError>> {
-    let (result, reply) = read_answer::<Result<(), ProposeError>>(bytes)?;
-    Some(result.map(|()| reply))
 }
 
 /// A member asked as the leader does not pass on: whoever asked looks for the leader itself.

@@ -142,6 +142,8 @@ fn handle(log: &mut Log, request: Request, shared: &Shared) -> ControlFlow<()> {
                 tracing::error!(error = chain(error), hint = error.hint(), "the log cannot be written");
             }
             done(result);
+            log.tend();
+            shared.room_bytes.store(log.room_bytes(), Ordering::Release);
         }
         Request::Prepare(done) => {
             log.prepare();

@@ -10,6 +10,7 @@ mod batcher;
 mod election;
 mod entry;
 mod forced;
+mod forwarder;
 mod group;
 mod lane;
 mod log_store;

@@ -16,7 +16,7 @@ use wire::diagnostic::chain;
 use world::bell::{Bell, Listener};
 
 /// Commands after which a checkpoint is due, unless a member is told otherwise: replaying as many takes milliseconds.
-pub const CHECKPOINT_COMMANDS: u64 = 2_000;
+pub const CHECKPOINT_COMMANDS: u64 = 10_000;
 /// Bytes of commands after which a checkpoint is due: two of the log's segments.
 const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 

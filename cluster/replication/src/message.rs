@@ -8,6 +8,7 @@ use openraft::SnapshotMeta;
 use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use storage::replicated::ProposeError;
 
 const VERSION: u8 = 1;
 
@@ -24,6 +25,8 @@ pub(crate) enum Message {
     ReadIndex,
     /// To a voter: would it vote for who asks?
     Prevote(Prevote),
+    /// To the leader: have these commands happen, each on its own.
+    ProposeAll(Vec<Vec<u8>>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,6 +61,7 @@ impl Message {
             Self::Ask(question) => pack(5, &(), &[question]),
             Self::ReadIndex => pack::<_, Vec<u8>>(6, &(), &[]),
             Self::Prevote(asked) => pack::<_, Vec<u8>>(7, asked, &[]),
+            Self::ProposeAll(commands) => pack(8, &(), commands),
         }
     }
 
@@ -81,6 +85,7 @@ impl Message {
             5 => Some(Self::Ask(only(blobs)?)),
             6 => Some(Self::ReadIndex),
             7 => Some(Self::Prevote(serde_json::from_slice(head).ok()?)),
+            8 => Some(Self::ProposeAll(blobs.into_iter().map(<[u8]>::to_vec).collect())),
             _ => None,
         }
     }
@@ -97,6 +102,21 @@ pub(crate) fn read_answer<T: DeserializeOwned>(bytes: &[u8]) -> Option<(T, Vec<u
         return None;
     }
     Some((serde_json::from_slice(head).ok()?, blobs.first()?.to_vec()))
+}
+
+/// As [`answer`], to several things at once: `head` says of each how it went.
+pub(crate) fn answers(said: &[Result<Vec<u8>, ProposeError>]) -> Vec<u8> {
+    let head = said.iter().map(|said| said.as_ref().map(drop)).collect::<Vec<_>>();
+    let blobs = said.iter().map(|said| said.as_deref().unwrap_or_default()).collect::<Vec<_>>();
+    pack(0, &head, &blobs)
+}
+
+/// `None` when there are not as many as were `asked`.
+pub(crate) fn read_answers(bytes: &[u8], asked: usize) -> Option<Vec<Result<Vec<u8>, ProposeError>>> {
+    let (kind, head, blobs) = unpack(bytes)?;
+    let heads: Vec<Result<(), ProposeError>> = serde_json::from_slice(head).ok()?;
+    let fits = kind == 0 && heads.len() == asked && blobs.len() == asked;
+    fits.then(|| heads.into_iter().zip(blobs).map(|(said, blob)| said.map(|()| blob.to_vec())).collect())
 }
 
 fn pack<T: Serialize, B: AsRef<[u8]>>(kind: u8, head: &T, blobs: &[B]) -> Vec<u8> {

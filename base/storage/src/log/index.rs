@@ -21,6 +21,8 @@ pub(crate) struct Segment {
     pub(crate) end: u64,
     /// Room taken on the disk.
     pub(crate) reserved: u64,
+    /// How long its file is: zeros from where the next frame goes.
+    pub(crate) written: u64,
     /// The highest index that was ever put into it; entries up to it may be looked for here.
     pub(crate) highest: u64,
 }

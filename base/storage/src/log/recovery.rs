@@ -2,7 +2,7 @@
 //!
 //! The rule that tells the two apart: a frame is only written after the one before it is synced. So a broken frame
 //! that another intact one follows, in its segment or a later one, had been acknowledged: damage. A broken frame
-//! at the very end had not, and nobody waits for it.
+//! at the very end had not, and nobody waits for it. The last segment has zeros where its next frames go.
 
 use super::frame::{self, Item};
 use super::index::{Index, Place, Segment};
@@ -107,7 +107,8 @@ fn check(segment: &Loaded, last: bool) -> Result<Verdict, LogError> {
     if let Some(found) = frame::version(&segment.bytes).filter(|found| *found != frame::VERSION) {
         return Err(LogError::Version { path: segment.path.clone(), found, known: frame::VERSION });
     }
-    if segment.end == segment.bytes.len() && !segment.frames.is_empty() {
+    let rest = &segment.bytes[segment.end..];
+    if (rest.is_empty() || last && rest.iter().all(|byte| *byte == 0)) && !segment.frames.is_empty() {
         return Ok(Verdict::Whole);
     }
     if !last {
@@ -141,9 +142,9 @@ fn replay(loaded: &[Loaded]) -> Result<Index, LogError> {
     index.purged = purges.max().unwrap_or(0);
     for segment in loaded {
         let end = segment.end as u64;
-        let reserved = segment.file.len().map_err(LogError::io("read", &segment.path))?;
-        let file = Arc::clone(&segment.file);
-        index.segments.push_back(Segment { number: segment.number, file, end, reserved, highest: 0 });
+        let written = segment.file.len().map_err(LogError::io("read", &segment.path))?;
+        let (number, file) = (segment.number, Arc::clone(&segment.file));
+        index.segments.push_back(Segment { number, file, end, reserved: written, written, highest: 0 });
     }
     for (segment, offset, items) in batches {
         for item in items {

@@ -44,6 +44,13 @@ fn directory() -> PathBuf {
     PathBuf::from("/group/log")
 }
 
+/// As whoever keeps a log writes it.
+fn write(log: &mut Log, batch: &Batch) -> Result<(), LogError> {
+    let written = log.write(batch);
+    log.tend();
+    written
+}
+
 fn open(disk: &Simulated) -> Result<(Log, Recovery), LogError> {
     Log::open(Arc::new(disk.clone()), &directory(), OPTIONS)
 }
@@ -76,7 +83,7 @@ fn history() -> Vec<Batch> {
 fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
     let dry = Simulated::new(0);
     let (mut log, _) = open(&dry).unwrap();
-    history().iter().for_each(|batch| log.write(batch).unwrap());
+    history().iter().for_each(|batch| write(&mut log, batch).unwrap());
     let operations = dry.operations();
     for seed in 0..8 {
         for cut_after in 0..operations {
@@ -93,7 +100,7 @@ fn check_power_cut(seed: u64, cut_after: u64) {
     if let Ok((mut log, _)) = open(&disk) {
         for batch in history() {
             attempted.write(&batch);
-            if log.write(&batch).is_err() {
+            if write(&mut log, &batch).is_err() {
                 break;
             }
             acknowledged.write(&batch);
@@ -111,7 +118,7 @@ fn check_power_cut(seed: u64, cut_after: u64) {
         "seed {seed}, cut after {cut_after}: {found:?} is neither {acknowledged:?} nor {attempted:?}"
     );
     let more = Batch { entries: entries(200, 3), ..Batch::default() };
-    log.write(&more).unwrap();
+    write(&mut log, &more).unwrap();
     let mut expected = found;
     expected.write(&more);
     drop(log);
@@ -126,7 +133,7 @@ fn a_flipped_bit_is_found_wherever_it_is() {
     let mut before_last = Model::default();
     for batch in &history()[..9] {
         before_last = model.clone();
-        log.write(batch).unwrap();
+        write(&mut log, batch).unwrap();
         model.write(batch);
     }
     drop(log);
@@ -176,12 +183,12 @@ fn a_full_disk_refuses_without_harm_and_room_lets_it_go_on() {
         let (mut log, _) = open(&disk).unwrap();
         for number in 0..60 {
             let batch = Batch { entries: entries(number, 2), ..Batch::default() };
-            match log.write(&batch) {
+            match write(&mut log, &batch) {
                 Ok(()) => model.write(&batch),
                 Err(LogError::DiskFull { .. }) => {
                     assert_eq!(Model::of(&log), model);
                     disk.set_capacity(None);
-                    log.write(&batch).unwrap();
+                    write(&mut log, &batch).unwrap();
                     model.write(&batch);
                     disk.set_capacity(Some(disk.taken_bytes() + 700));
                 }
@@ -203,13 +210,13 @@ fn room_that_was_promised_is_there() {
         let batch = Batch { entries: vec![vec![number; 200]], ..Batch::default() };
         disk.set_capacity(Some(disk.taken_bytes()));
         let promised = log.room_bytes() >= batch.size_bytes() as u64;
-        match log.write(&batch) {
+        match write(&mut log, &batch) {
             Ok(()) => {}
             Err(LogError::DiskFull { .. }) if !promised => {}
             Err(other) => panic!("{other}"),
         }
         disk.set_capacity(None);
-        log.prepare();
+        log.tend();
     }
 }
 
@@ -219,7 +226,7 @@ fn purging_gives_the_room_back() {
     let (mut log, _) = open(&disk).unwrap();
     for number in 0..2000u64 {
         let purge_to = number.checked_sub(20);
-        log.write(&Batch { purge_to, entries: vec![vec![7; 100]], ..Batch::default() }).unwrap();
+        write(&mut log, &Batch { purge_to, entries: vec![vec![7; 100]], ..Batch::default() }).unwrap();
         assert!(disk.taken_bytes() < 6 * OPTIONS.segment_bytes, "{} bytes", disk.taken_bytes());
     }
 }
@@ -232,6 +239,27 @@ fn one_batch_is_one_sync() {
     let before = disk.syncs();
     log.write(&Batch { entries: entries(1, 100), note: Some(b"n".to_vec()), ..Batch::default() }).unwrap();
     assert_eq!(disk.syncs(), before + 1);
+}
+
+#[test]
+fn most_writes_leave_the_file_as_long_as_it_is() {
+    let disk = Simulated::new(0);
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), &directory(), Options::default()).unwrap();
+    let path = directory().join("0000000000000001.log");
+    let mut lengths = std::collections::BTreeSet::new();
+    let mut model = Model::default();
+    for number in 0..2_000u64 {
+        let batch = Batch { entries: vec![vec![u8::try_from(number % 251).unwrap(); 1_000]], ..Batch::default() };
+        write(&mut log, &batch).unwrap();
+        model.write(&batch);
+        lengths.insert(disk.open(&path).unwrap().len().unwrap());
+    }
+    assert!((3..=5).contains(&lengths.len()), "two megabytes in steps of half a megabyte: {lengths:?}");
+    drop(log);
+    disk.power_cut();
+    let (log, recovery) = Log::open(Arc::new(disk), &directory(), Options::default()).unwrap();
+    assert_eq!(recovery.torn, None, "the zeros where the next batch goes are no batch");
+    assert_eq!(Model::of(&log), model);
 }
 
 #[test]
@@ -264,7 +292,7 @@ fn the_first_format_is_still_read() {
 fn write_the_fixture() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fixtures/log-1");
     let (mut log, _) = Log::open(Arc::new(Real), &fixture, OPTIONS).unwrap();
-    history()[..10].iter().for_each(|batch| log.write(batch).unwrap());
+    history()[..10].iter().for_each(|batch| write(&mut log, batch).unwrap());
 }
 
 fn batches() -> impl Strategy<Value = Vec<(u8, u8, u8, bool, bool)>> {
@@ -285,7 +313,7 @@ proptest! {
                 note: (byte % 5 == 0).then(|| vec![byte; 8]),
                 entries: (0..count).map(|n| vec![byte ^ n; usize::from(byte)]).collect(),
             };
-            log.write(&batch).unwrap();
+            write(&mut log, &batch).unwrap();
             model.write(&batch);
             if byte % 7 == 0 {
                 drop(log);

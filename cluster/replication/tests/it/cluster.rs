@@ -143,6 +143,54 @@ async fn who_was_away_does_not_end_the_lead_of_a_leader_the_others_hear() {
     cluster.close().await;
 }
 
+/// A line to a leader that may be of a version before commands were gathered, which answers nothing to what it does not know.
+struct Gathered {
+    line: Arc<dyn Network>,
+    is_old: bool,
+    commands: Arc<AtomicUsize>,
+}
+
+impl Network for Gathered {
+    fn send(&self, to: u64, message: Vec<u8>) -> Waiting<'_, Result<Vec<u8>, SendError>> {
+        const PROPOSE: u8 = 4;
+        const PROPOSE_ALL: u8 = 8;
+        if [PROPOSE, PROPOSE_ALL].contains(&message[1]) {
+            self.commands.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.is_old && message[1] == PROPOSE_ALL {
+            return Box::pin(async { Ok(Vec::new()) });
+        }
+        self.line.send(to, message)
+    }
+}
+
+#[tokio::test]
+async fn commands_that_wait_at_once_go_to_the_leader_together_and_each_happens_once() {
+    const COMMANDS: usize = 100;
+    for is_old in [false, true] {
+        let (board, commands) = (Switchboard::new(), Arc::<AtomicUsize>::default());
+        let leader = member(&Simulated::new(1), 1, Start::Found, board.line(1)).await.unwrap();
+        board.connect(1, leader.group.clone());
+        let line = Arc::new(Gathered { line: board.line(2), is_old, commands: Arc::clone(&commands) });
+        let follower = member(&Simulated::new(2), 2, Start::Join, line).await.unwrap();
+        board.connect(2, follower.group.clone());
+        leader.group.add_learner(2).await.unwrap();
+        until(|| follower.group.overview().leader == Some(1)).await;
+        let proposed = (0..COMMANDS).map(|number| follower.group.propose(vec![u8::try_from(number).unwrap()]));
+        for answered in futures::future::join_all(proposed).await {
+            answered.unwrap();
+        }
+        let mut pages = leader.book.pages();
+        pages.sort();
+        assert_eq!(pages, (0..COMMANDS).map(|number| vec![u8::try_from(number).unwrap()]).collect::<Vec<_>>());
+        let sent = commands.load(Ordering::Relaxed);
+        assert!(if is_old { sent >= COMMANDS } else { sent < COMMANDS / 10 }, "{sent} messages, old: {is_old}");
+        for member in [&leader, &follower] {
+            member.group.close().await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_joins_late_gets_a_snapshot() {
     let board = Switchboard::new();

@@ -203,7 +203,7 @@ async fn without_room_taken_ahead_a_write_waits_for_it_and_closing_gives_it_up()
     one.group.propose(vec![1; 1000]).await.unwrap();
     disk.set_capacity(Some(disk.taken_bytes()));
     let waiting = one.group.clone();
-    let waiting = world::task::spawn("test.propose", async move { waiting.propose(vec![2; 1000]).await });
+    let waiting = world::task::spawn("test.propose", async move { waiting.propose(vec![2; 20_000]).await });
     while !one.group.overview().disk_full {
         tokio::task::yield_now().await;
     }
@@ -213,7 +213,7 @@ async fn without_room_taken_ahead_a_write_waits_for_it_and_closing_gives_it_up()
     waiting.join().await.unwrap().unwrap();
     disk.set_capacity(Some(disk.taken_bytes()));
     let waiting = one.group.clone();
-    let waiting = world::task::spawn("test.propose", async move { waiting.propose(vec![4; 1000]).await });
+    let waiting = world::task::spawn("test.propose", async move { waiting.propose(vec![4; 20_000]).await });
     while !one.group.overview().disk_full {
         tokio::task::yield_now().await;
     }
