@@ -423,6 +423,11 @@ impl Reader {
         self.with_index(Index::next)
     }
 
+    /// The first of the last entries that are no more than `bytes` together; the next one to come if none is.
+    pub fn first_of_last(&self, bytes: u64) -> u64 {
+        self.with_index(|index| index.first_of_last(bytes))
+    }
+
     /// The owner's note as last written; empty when there never was one.
     pub fn note(&self) -> Vec<u8> {
         self.with_index(|index| index.note.clone())

@@ -1,6 +1,7 @@
 //! A member of a replicated group: opens its log and machine, takes part, proposes, closes.
 
 use crate::batcher::{self, Refused, WAITING_MAX, Waiting as WaitingCommand};
+use crate::checkpoints;
 use crate::election::{Elections, Heard};
 use crate::forced;
 use crate::forwarder::{self, Forward, Said, from_answer};
@@ -34,8 +35,6 @@ const PROPOSE_WITHIN: Duration = Duration::from_secs(10);
 const LEADER_LOOK: Duration = Duration::from_millis(50);
 /// How long a member on its own may take to be ready: it has nobody to wait for but its disk.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Entries kept after a checkpoint, for members that are a little behind.
-const KEPT_ENTRIES: u64 = 64;
 /// Entries of one message between members.
 const MESSAGE_ENTRIES: u64 = 64;
 /// Bytes of one piece of a snapshot.
@@ -178,7 +177,7 @@ impl Group {
             node: options.node,
             raft: raft.clone(),
             network: Arc::clone(&network),
-            logs,
+            logs: logs.clone(),
             heard: Heard::now(),
             timing: options.timing,
         });
@@ -187,7 +186,11 @@ impl Group {
             world::task::spawn("replication.elections", async move { elects.run().await }),
             world::task::spawn("replication.batcher", batcher::run(raft.clone(), Arc::clone(&lane), arriving)),
             world::task::spawn("replication.forwarder", forwarder::run(Arc::clone(&network), forwarded)),
-            world::task::spawn("replication.checkpoints", checkpoints(raft.clone(), store.clone())),
+            world::task::spawn("replication.checkpoints", checkpoints::take(raft.clone(), store.clone())),
+            world::task::spawn(
+                "replication.purges",
+                checkpoints::purge(raft.clone(), store.clone(), logs, options.kept_bytes),
+            ),
         ];
         let inner = Inner {
             node: options.node,
@@ -578,20 +581,9 @@ fn config(timing: Timing) -> Result<Config, OpenError> {
         // Checkpoints are due by bytes as well as by number, which openraft does not count.
         snapshot_policy: SnapshotPolicy::Never,
         snapshot_max_chunk_size: PIECE_BYTES,
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        // What is kept is counted in bytes, which openraft does not do: `checkpoints::purge` does.
+        max_in_snapshot_log_to_keep: u64::MAX,
         ..Config::default()
     };
     config.validate().map_err(|error| OpenError::Raft(error.to_string()))
-}
-
-/// Has a checkpoint taken whenever one is due. Ends with its owner; cancelled anywhere, a checkpoint is whole or not
-/// there.
-async fn checkpoints(raft: Raft, store: MachineStore) {
-    let due = store.due();
-    loop {
-        due.notified().await;
-        if raft.trigger().snapshot().await.is_err() {
-            return;
-        }
-    }
 }

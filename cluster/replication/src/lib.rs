@@ -7,6 +7,7 @@
 //! ([`Network`] does).
 
 mod batcher;
+mod checkpoints;
 mod election;
 mod entry;
 mod forced;

@@ -144,6 +144,12 @@ impl LogStore {
         self.memory().last
     }
 
+    /// The last entry that need not be kept for members that are behind, if the last `bytes` are.
+    pub(crate) fn last_before(&self, bytes: u64) -> Option<u64> {
+        // openraft counts from 0.
+        self.reader.first_of_last(bytes).checked_sub(2)
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().expect("keeping the log's memory never panics")
     }

@@ -58,6 +58,8 @@ pub(crate) struct MachineStore {
     position: Arc<Mutex<Position>>,
     /// Rung when a checkpoint is due.
     due: Arc<Notify>,
+    /// Rung when one is on the disk.
+    saved: Arc<Notify>,
     /// After this many commands one is due.
     due_commands: u64,
     /// The index of the last entry applied.
@@ -73,6 +75,7 @@ impl MachineStore {
             logs,
             position: Arc::new(Mutex::new(position)),
             due: Arc::new(Notify::new()),
+            saved: Arc::new(Notify::new()),
             due_commands,
             applied,
         }
@@ -93,6 +96,11 @@ impl MachineStore {
 
     pub(crate) fn due(&self) -> Arc<Notify> {
         Arc::clone(&self.due)
+    }
+
+    /// Tells of checkpoints that are on the disk, and up to which entry the last one goes.
+    pub(crate) fn saved(&self) -> (Arc<Notify>, Option<LogId>) {
+        (Arc::clone(&self.saved), self.position().saved.applied)
     }
 
     fn position(&self) -> MutexGuard<'_, Position> {
@@ -126,6 +134,8 @@ impl MachineStore {
                 if position.saved.applied < mark.applied {
                     position.saved = mark.clone();
                 }
+                drop(position);
+                self.saved.notify_one();
             }
             Err(error) => tracing::warn!(error = chain(&error), "a checkpoint was not written; the log keeps it all"),
         }

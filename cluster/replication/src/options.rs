@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use world::disk::{Disk, Real};
 
+/// One of the log's segments; those behind are deleted whole.
+const KEPT_BYTES: u64 = 8 * 1024 * 1024;
+
 /// How a group begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -46,6 +49,8 @@ pub struct Options {
     pub log: storage::log::Options,
     /// Commands after which a checkpoint is due.
     pub checkpoint_commands: u64,
+    /// How much of the log is kept after a checkpoint, for members that are a moment behind: they need not be sent the whole state.
+    pub kept_bytes: u64,
 }
 
 impl Options {
@@ -59,6 +64,7 @@ impl Options {
             timing: Timing::default(),
             log: storage::log::Options::default(),
             checkpoint_commands: CHECKPOINT_COMMANDS,
+            kept_bytes: KEPT_BYTES,
         }
     }
 }

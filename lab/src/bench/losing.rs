@@ -9,7 +9,7 @@ use lab::{Node, program, wait};
 use serde_json::Value;
 use std::time::Duration;
 
-const MACHINES: usize = 5;
+const MACHINES: usize = 7;
 const TIMES: usize = 3;
 const CLIENTS: usize = 4;
 const HOST: &str = "web.test";

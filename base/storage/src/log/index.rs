@@ -73,6 +73,17 @@ impl Index {
         self.places.get(position).copied()
     }
 
+    /// The first of the last entries that are no more than `bytes` together; the next one to come if none is.
+    pub(crate) fn first_of_last(&self, bytes: u64) -> u64 {
+        let mut left = bytes;
+        let fits = |place: &&Place| {
+            let rest = left.checked_sub(u64::from(place.length));
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        };
+        self.next() - self.places.iter().rev().take_while(fits).count() as u64
+    }
+
     pub(crate) fn file(&self, segment: u64) -> Option<Arc<dyn File>> {
         let first = self.segments.front()?.number;
         let position = usize::try_from(segment.checked_sub(first)?).ok()?;

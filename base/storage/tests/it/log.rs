@@ -232,6 +232,18 @@ fn purging_gives_the_room_back() {
 }
 
 #[test]
+fn the_last_entries_are_counted_by_their_bytes() {
+    let disk = Simulated::new(0);
+    let (mut log, _) = open(&disk).unwrap();
+    assert_eq!(log.reader().first_of_last(1_000), 1);
+    write(&mut log, &Batch { entries: vec![vec![7; 100]; 10], ..Batch::default() }).unwrap();
+    let first = [0, 99, 100, 450, 1_000, 1_001, u64::MAX].map(|bytes| log.reader().first_of_last(bytes));
+    assert_eq!(first, [11, 11, 10, 7, 1, 1, 1]);
+    write(&mut log, &Batch { purge_to: Some(8), ..Batch::default() }).unwrap();
+    assert_eq!(log.reader().first_of_last(1_000), 9);
+}
+
+#[test]
 fn one_batch_is_one_sync() {
     let disk = Simulated::new(0);
     let (mut log, _) = Log::open(Arc::new(disk.clone()), &directory(), Options::default()).unwrap();

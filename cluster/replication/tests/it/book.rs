@@ -125,5 +125,6 @@ pub(crate) fn options(disk: Arc<dyn Disk>, directory: &Path, node: u64, start: S
         timing: TIMING,
         log,
         checkpoint_commands: CHECKPOINT_COMMANDS,
+        kept_bytes: 16 * 1024,
     }
 }

@@ -1,7 +1,7 @@
 //! A member on its own: what was acknowledged survives, a commit is one sync, a full disk refuses and recovers.
 
 use crate::book::{Book, Member, member, options};
-use replication::{Group, Nowhere, OpenError, Start};
+use replication::{Group, Nowhere, OpenError, Options, Start};
 use std::path::Path;
 use std::sync::Arc;
 use storage::replicated::{ProposeError, Proposer};
@@ -144,6 +144,23 @@ async fn the_disk_stays_bounded_and_a_restart_replays_little() {
     let again = open(&disk).await.unwrap();
     assert_eq!(again.book.pages().len(), 12_000 + more);
     again.group.close().await;
+}
+
+#[tokio::test]
+async fn what_members_may_lack_stays_in_the_log_when_a_checkpoint_has_it() {
+    let disk = Simulated::new(1);
+    let book = Book::open(Arc::new(disk.clone()), "/state.redb").unwrap();
+    let usual = options(Arc::new(disk), Path::new("/member/log"), 1, Start::Found);
+    let kept_bytes = usual.kept_bytes;
+    let group = Group::open(Options { checkpoint_commands: 100, ..usual }, book, Arc::new(Nowhere)).await.unwrap();
+    while group.overview().purged_index.is_none() {
+        group.propose(vec![7; 1_000]).await.unwrap();
+    }
+    let overview = group.overview();
+    let kept = overview.last_index.unwrap() - overview.purged_index.unwrap();
+    let least = kept_bytes / 1_100;
+    assert!(kept >= least && kept <= least + 150, "{kept} entries of a kilobyte are kept, wanted at least {least}");
+    group.close().await;
 }
 
 #[tokio::test]

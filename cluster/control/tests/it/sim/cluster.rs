@@ -19,6 +19,7 @@ use world::simulated::Host;
 const SEGMENT_BYTES: u64 = 256 * 1024;
 /// And so few that snapshots are sent to whoever was away for a while.
 const CHECKPOINT_COMMANDS: u64 = 150;
+const KEPT_BYTES: u64 = 16 * 1024;
 /// 2026-01-01, where every machine's clock begins.
 const WALL_MS: u64 = 1_767_225_600_000;
 /// How often a machine whose power goes while it starts is started again.
@@ -191,7 +192,8 @@ impl Cluster {
         let log = storage::log::Options { segment_bytes: SEGMENT_BYTES };
         let log_at = Options::alone(Path::new("/control/log"));
         let timing = self.timing;
-        let options = Options { disk, node, start, timing, log, checkpoint_commands: CHECKPOINT_COMMANDS, ..log_at };
+        let (checkpoint_commands, kept_bytes) = (CHECKPOINT_COMMANDS, KEPT_BYTES);
+        let options = Options { disk, node, start, timing, log, checkpoint_commands, kept_bytes, ..log_at };
         let opened = Group::open(options, keyspace.clone(), self.net.line(node)).await;
         let group = opened.map_err(|error| chain(&error))?;
         let space = Space::start(keyspace, Arc::new(careless::Member(group.clone(), self.careless)));
