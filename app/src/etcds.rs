@@ -1,16 +1,12 @@
 //! Clients of etcd, served from the state of record where `--etcd` says so.
 
 use crate::boot::BootError;
+use crate::handover::sockets;
 use control::Space;
 use meter::Meter;
 use replication::Group;
 use std::net::SocketAddr;
-use std::time::Duration;
 use tokio::net::TcpListener;
-
-/// A process whose place this one takes may be about to let go of the socket.
-const BIND_PATIENCE: Duration = Duration::from_secs(2);
-const BIND_PAUSE: Duration = Duration::from_millis(20);
 
 /// Serves them from now on, if they are to be.
 pub async fn begin(
@@ -20,7 +16,8 @@ pub async fn begin(
     meter: &Meter,
 ) -> Result<Option<etcd::Server>, BootError> {
     let Some(address) = address else { return Ok(None) };
-    let listener = bind(address).await.map_err(|source| BootError::Etcd { address, source })?;
+    let bound = sockets::bound(|| TcpListener::bind(address)).await;
+    let listener = bound.map_err(|source| BootError::Etcd { address, source })?;
     tracing::info!(%address, "clients of etcd are served");
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "whoever reaches this address may change what clients of etcd keep: there is no password");
@@ -46,18 +43,6 @@ impl etcd::Stands for Member {
             applied_index: overview.applied_index.unwrap_or(0),
             voters: overview.voters.into_iter().collect(),
             learners: overview.learners.into_iter().collect(),
-        }
-    }
-}
-
-async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let until = world::clock::monotonic() + BIND_PATIENCE;
-    loop {
-        match TcpListener::bind(address).await {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && world::clock::monotonic() < until => {
-                tokio::time::sleep(BIND_PAUSE).await;
-            }
-            bound => return bound,
         }
     }
 }

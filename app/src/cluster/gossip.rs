@@ -6,6 +6,7 @@
 use super::addresses;
 use super::places::Places;
 use super::seal::{Seals, TICKET_BYTES};
+use futures::StreamExt;
 use membership::alive::{self, DATAGRAM_BYTES_MAX, Effect, Event, Gossip, Record, Settings, Standing};
 use meter::{Counter, Gauge, Meter};
 use rpc::{Peers, Terms};
@@ -21,6 +22,7 @@ use wire::resource::Member;
 /// The method by which a machine gets a key to seal for another.
 pub const KEY: &str = "gossip/key";
 const KEY_WITHIN: Duration = Duration::from_secs(2);
+const KEYS_AT_ONCE: usize = 16;
 /// Between tries to get keys of those that have given none.
 const KEY_PAUSE: Duration = Duration::from_millis(500);
 /// A key is asked for anew after so long without a word from its machine: it may have begun anew, and lost it.
@@ -86,9 +88,15 @@ pub async fn exchange(me: NodeId, circle: Arc<Circle>, peers: Peers, heard: watc
             };
             members.into_iter().filter(|node| *node != me).filter(is_due).collect()
         };
-        for node in missing {
-            asked.insert(node, now);
-            if let Ok(answer) = peers.call(node, KEY, Vec::new(), Terms::within(KEY_WITHIN)).await {
+        asked.extend(missing.iter().map(|node| (*node, now)));
+        let ask = |node| {
+            let called = peers.call(node, KEY, Vec::new(), Terms::within(KEY_WITHIN));
+            async move { (node, called.await) }
+        };
+        // Those that do not answer hold up nobody else.
+        let mut answers = futures::stream::iter(missing.into_iter().map(ask)).buffer_unordered(KEYS_AT_ONCE);
+        while let Some((node, answer)) = answers.next().await {
+            if let Ok(answer) = answer {
                 circle.seals().accept(node, &answer.bytes);
             }
         }

@@ -27,6 +27,8 @@ const PONG_WITHIN: Duration = Duration::from_millis(400);
 const SILENT_MAX: Duration = Duration::from_millis(2_500);
 /// A new member has to catch up within this; then it is tried again.
 const CATCH_UP: Duration = Duration::from_secs(30);
+/// A process that was asked to have itself replaced, and is still there after so long, is asked again.
+const REPLACED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What it needs of the node.
 pub struct Keeper {
@@ -65,15 +67,16 @@ impl Keeper {
         let verdicts = self.meter.counter("bramble_cluster_verdicts_total", "Machines found to be down.", &[]);
         let mut gossip = self.gossip.clone();
         let mut heard = Heard::new();
-        let mut replaced = false;
+        let mut replaced: Option<Instant> = None;
         loop {
             // Who falls silent is looked at at once; without gossip, everybody now and then.
             if let Ok(Err(_)) = tokio::time::timeout(LOOK, gossip.changed()).await {
                 tokio::time::sleep(LOOK).await;
             }
             let overview = self.group.overview();
-            if overview.is_superseded && !replaced {
-                replaced = self.begin_anew();
+            let is_due = replaced.is_none_or(|at| world::clock::monotonic() >= at + REPLACED_WITHIN);
+            if overview.is_superseded && is_due && self.begin_anew() {
+                replaced = Some(world::clock::monotonic());
             }
             if overview.leader == Some(overview.node) {
                 let members = self.members();

@@ -30,6 +30,7 @@ mod tending;
 pub mod twin;
 
 use crate::boot::BootError;
+use crate::handover::sockets;
 use containers::{Boxes, Leases};
 use control::view::{Snapshot, View};
 use control::{Compare, Soft, Space, Txn};
@@ -65,8 +66,6 @@ const RENEW: &str = "cluster/renew";
 const CLUSTER_CHARACTERS: usize = 16;
 /// Four heartbeats a second, and five missed ones are a new leader's: a machine that stands still for a second keeps its office.
 const AMONG_OTHERS: Timing = Timing { heartbeat_ms: 250, election_ms_min: 1_250, election_ms_max: 2_500 };
-const BIND_PATIENCE: Duration = Duration::from_secs(2);
-const BIND_PAUSE: Duration = Duration::from_millis(20);
 /// What is under way between machines may take so long to end when the node ends.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -407,21 +406,14 @@ impl Cluster {
         ])
     }
 
-    /// The sockets peers reach this machine at. A process whose place this one takes may be about to let go of them.
+    /// The sockets peers reach this machine at.
     async fn bind(&self) -> std::io::Result<(TcpListener, UdpSocket)> {
-        let until = world::clock::monotonic() + BIND_PATIENCE;
-        loop {
-            let bound = match TcpListener::bind(self.listen).await {
-                Ok(listener) => UdpSocket::bind(self.listen).await.map(|socket| (listener, socket)),
-                Err(error) => Err(error),
-            };
-            match bound {
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && world::clock::monotonic() < until => {
-                    tokio::time::sleep(BIND_PAUSE).await;
-                }
-                bound => return bound,
-            }
-        }
+        let listen = self.listen;
+        sockets::bound(|| async move {
+            let listener = TcpListener::bind(listen).await?;
+            Ok((listener, UdpSocket::bind(listen).await?))
+        })
+        .await
     }
 
     /// Is no longer there for others.

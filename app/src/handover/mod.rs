@@ -15,6 +15,7 @@
 
 pub mod asking;
 mod leaving;
+pub mod sockets;
 mod taking;
 
 pub use leaving::{Gifts, Next, Refused, Staying, Terms};
