@@ -140,12 +140,7 @@ impl Group {
         machine: Arc<dyn Machine>,
         network: Arc<dyn Network>,
     ) -> Result<Self, OpenError> {
-        let (disk, directory, log_options) = (Arc::clone(&options.disk), options.directory.clone(), options.log);
-        let opened = world::task::blocking(move || Log::open(disk, &directory, log_options)).await;
-        let (log, recovery) = opened.ok_or_else(|| OpenError::Raft("reading the log panicked".to_owned()))??;
-        if let Some((path, offset, bytes)) = &recovery.torn {
-            tracing::info!(path = %path.display(), offset, bytes, "cut off a write that was never acknowledged");
-        }
+        let log = open_log(&options).await?;
         let reader = log.reader();
         let note = read_note(&options, &reader.note())?;
         let saved = read_mark(&options, machine.saved())?;
@@ -566,6 +561,16 @@ fn members_error(error: RaftError<ClientWriteError<u64, openraft::EmptyNode>>) -
         RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => MembersError::Refused(error.to_string()),
         RaftError::Fatal(error) => MembersError::Stopped(error.to_string()),
     }
+}
+
+async fn open_log(options: &Options) -> Result<Log, OpenError> {
+    let (disk, directory, log_options) = (Arc::clone(&options.disk), options.directory.clone(), options.log);
+    let opened = world::task::blocking(move || Log::open(disk, &directory, log_options)).await;
+    let (log, recovery) = opened.ok_or_else(|| OpenError::Raft("reading the log panicked".to_owned()))??;
+    if let Some((path, offset, bytes)) = &recovery.torn {
+        tracing::info!(path = %path.display(), offset, bytes, "cut off a write that was never acknowledged");
+    }
+    Ok(log)
 }
 
 fn config(timing: Timing) -> Result<Config, OpenError> {
