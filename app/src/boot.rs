@@ -5,6 +5,7 @@ use crate::cli::{JoinArgs, UpArgs};
 use crate::cluster::join::JoinError;
 use crate::cluster::{self, Cluster, HomeError};
 use crate::config::{self, Node};
+use crate::etcds::Door;
 use crate::handover::asking::{Answer, Asker, Asking};
 use crate::handover::{FAILED, Gifts, Given, Inherited, Next, Opening, Previous, Refused, Staying, TakeError, Terms};
 use crate::roles::{Lasting, Opened, Roles, STATE_PATIENCE};
@@ -312,7 +313,7 @@ async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Re
             let inherited = held.filter_map(|(name, socket)| {
                 Some(gateway::Socket { address: name.parse().ok()?, protocol: Protocol::Tcp, socket })
             });
-            let lasting = lasting(node, listener, spawner, inherited.collect(), Previous::default())?;
+            let lasting = lasting(node, listener, spawner, inherited.collect(), Previous::default()).await?;
             lasting.cluster.begin().await?;
             let roles = Roles::begin(&lasting, Opened::open(&lasting, Duration::ZERO).await?, at_once()).await?;
             announce(&lasting);
@@ -324,7 +325,7 @@ async fn run(node: Node, program: PathBuf, spawner: Spawner, start: Start) -> Re
             let previous = opening.previous();
             let taken = async {
                 let asking = Asking::inherit(asking).map_err(failed)?;
-                let lasting = lasting(node, api.into(), spawner, sockets, previous.clone())?;
+                let lasting = lasting(node, api.into(), spawner, sockets, previous.clone()).await?;
                 let opened = Opened::open(&lasting, STATE_PATIENCE).await?;
                 if !opened.ready(&ready, READY_AGAIN_MAX).await {
                     tracing::warn!("not every instance that was ready before is ready for this process");
@@ -361,11 +362,11 @@ async fn give_back(opening: &Opening, error: BootError) -> BootError {
     error
 }
 
-fn lasting(
+async fn lasting(
     node: Node,
     api: TcpListener,
     spawner: Arc<sandbox::SpawnerClient>,
-    inherited: Vec<gateway::Socket>,
+    mut inherited: Vec<gateway::Socket>,
     previous: Previous,
 ) -> Result<Lasting, BootError> {
     let path = node.data.display().to_string();
@@ -373,6 +374,7 @@ fn lasting(
     let token = kept_word(&node.data.join("token"), 32).map_err(failed)?;
     let id = kept_word(&node.data.join(NODE_ID), 12).map_err(failed)?;
     let logs = logs_folder(&node.data)?;
+    let etcd = Door::open(node.etcd, &mut inherited).await?;
     let meter = Meter::new();
     let mut settings = telemetry::Settings::new(&node.data, &logs);
     if let Some(ms) = node.alerts_after_ms {
@@ -397,7 +399,7 @@ fn lasting(
     let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));
     let ways = (node.peers, node.hinted.clone());
     let cluster = Arc::new(Cluster::new(&node.data, &id, ways, Arc::clone(&gateway), meter.clone()));
-    Ok(Lasting { node, id, token, api, spawner, boxes, meter, telemetry, logs, gateway, cluster, previous })
+    Ok(Lasting { node, id, token, api, etcd, spawner, boxes, meter, telemetry, logs, gateway, cluster, previous })
 }
 
 /// Where the gateway keeps answers; nowhere without memory.
@@ -467,7 +469,8 @@ async fn hand_over(lasting: &Lasting, roles: Roles, held: &Held, terms: &Terms) 
     };
     tracing::info!(pid = next.pid, version = next.version, "the new process is prepared");
     lasting.previous.bound().await;
-    let (ready, sockets) = (roles.ready(), lasting.gateway.sockets().await);
+    let (ready, mut sockets) = (roles.ready(), lasting.gateway.sockets().await);
+    sockets.extend(lasting.etcd.as_ref().and_then(Door::handed_on));
     roles.release(lasting).await;
     let gifts = Gifts { lock: &held.lock, api: &lasting.api, asking: &held.asking, sockets, ready };
     let staying = Staying { gateway: Arc::clone(&lasting.gateway), previous: lasting.previous.clone() };

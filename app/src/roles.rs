@@ -55,6 +55,7 @@ pub struct Lasting {
     pub id: String,
     pub token: String,
     pub api: std::net::TcpListener,
+    pub etcd: Option<etcds::Door>,
     pub spawner: Arc<SpawnerClient>,
     pub boxes: Arc<Boxes>,
     pub meter: Meter,
@@ -236,7 +237,7 @@ impl Roles {
             cluster: Arc::clone(&lasting.cluster),
             ground: opened.ground(lasting),
         });
-        let etcd = etcds::begin(node.etcd, space, group, meter).await?;
+        let etcd = lasting.etcd.as_ref().map(|door| door.serve(space, group, meter)).transpose()?;
         let server = Server::start(&lasting.api, router, closing, may_serve)?;
         Ok(Roles { opened, etcd, server, tasks, series })
     }

@@ -231,6 +231,47 @@ fn clients_that_take_nothing_hold_so_much_and_no_more() {
 }
 
 #[test]
+fn clients_wait_while_another_process_takes_over() {
+    let mut served = Served::start(None);
+    let (address, going) = (served.address, std::sync::atomic::AtomicBool::new(true));
+    let put = |number: u32| {
+        let body = json!({ "key": b(&format!("waits/{number}")), "value": b("x") }).to_string();
+        let headers = [("Content-Type", "application/json")];
+        http::request(address, "POST", "/v3/kv/put", &headers, body.as_bytes())
+    };
+    let (answered, refused) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let (mut answered, mut refused) = (Vec::new(), Vec::new());
+            for number in 0.. {
+                match put(number) {
+                    Ok(answer) if answer.status == 200 => answered.push(number),
+                    // What was under way when the process before ended its connections.
+                    Ok(_) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => refused.push(error),
+                    Err(_) => {}
+                }
+                if !going.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+            }
+            (answered, refused)
+        });
+        for _ in 0..3 {
+            served.node.upgrade(None, &[]).unwrap_or_else(|error| panic!("{error}\n{}", served.node.log()));
+        }
+        going.store(false, std::sync::atomic::Ordering::Relaxed);
+        client.join().expect("it ends")
+    });
+    assert!(refused.is_empty(), "{} were refused, the first: {:?}", refused.len(), refused.first());
+    assert!(answered.len() > 50, "{} were answered", answered.len());
+    let (status, kept) =
+        served.ask("/v3/kv/range", &json!({ "key": b("waits/"), "range_end": b("waits0"), "count_only": true }));
+    let kept = kept["count"].as_str().and_then(|count| count.parse::<usize>().ok());
+    assert_eq!(status, 200);
+    assert!(kept >= Some(answered.len()), "{kept:?} of {} that were acknowledged", answered.len());
+}
+
+#[test]
 fn three_machines_are_one_and_outlive_the_one_that_leads() {
     let mut first = Served::start(None);
     let second = Served::start(Some(first.node.join_token(&[])));
