@@ -1,6 +1,6 @@
 //! Gathers commands that wait at the same time for another member, the leader, into one message.
 //!
-//! Each message between members costs what a dozen commands do. One that waits alone goes as it is, and at once.
+//! A message between members costs far more than a command more in it. One that waits alone goes as it is, and at once.
 
 use crate::batcher::{BATCH_BYTES, BATCH_COMMANDS};
 use crate::message::{Message, read_answer, read_answers};
