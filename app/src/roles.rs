@@ -27,6 +27,7 @@ use meter::{Meter, Registration};
 use replication::Group;
 use sandbox::{BoxSpec, Ids, Root, SpawnerClient, Trust};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ const IDS_COUNT: u32 = 65_536;
 const KEEP_LOGS_EVERY: Duration = Duration::from_secs(10);
 /// How long calls of the API may take to end when the node gives up its roles. Their answers are small.
 const API_GRACE: Duration = Duration::from_secs(3);
+/// How long whoever was let in last has to begin its first call: a connection without any is cut when the API closes.
+const FIRST_CALL_GRACE: Duration = Duration::from_millis(20);
 /// Between tries to open the state of record while another process lets go of it.
 const STATE_PAUSE: Duration = Duration::from_millis(5);
 /// How long letting go takes at most: a write to a slow disk, and the tasks that waited for it.
@@ -302,6 +305,33 @@ fn examined(lasting: &Lasting, opened: &Opened) -> selftest::Parts {
     }
 }
 
+/// The API's socket, at which nobody is let in any more once it closes.
+struct Door {
+    listener: tokio::net::TcpListener,
+    closing: watch::Receiver<bool>,
+}
+
+impl axum::serve::Listener for Door {
+    type Io = tokio::net::TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let Door { listener, closing } = self;
+        let closed = async move {
+            let _ = closing.wait_for(|closing| *closing).await;
+        };
+        tokio::select! {
+            biased;
+            () = closed => std::future::pending().await,
+            accepted = axum::serve::Listener::accept(listener) => accepted,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
 /// The API at its socket.
 struct Server {
     closing: watch::Sender<bool>,
@@ -325,9 +355,11 @@ impl Server {
             if may_serve.wait_for(|may| *may).await.is_err() {
                 return;
             }
+            let listener = Door { listener, closing: told.clone() };
             let closed = async move {
                 // Its sender gone is as good as told.
                 let _ = told.wait_for(|closing| *closing).await;
+                tokio::time::sleep(FIRST_CALL_GRACE).await;
             };
             if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(closed).await {
                 tracing::error!(%error, "the API ended");

@@ -144,7 +144,7 @@ impl Remote {
         body: Option<&impl Serialize>,
         deadline: Option<Duration>,
     ) -> Result<Response, Failure> {
-        let mut request = self.client.request(method, format!("{}{path}", self.config.api));
+        let mut request = self.client.request(method.clone(), format!("{}{path}", self.config.api));
         if let Some(deadline) = deadline {
             request = request.timeout(deadline);
         }
@@ -154,7 +154,15 @@ impl Remote {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|error| {
+        let again = (method == Method::GET).then(|| request.try_clone()).flatten();
+        let mut answered = request.send().await;
+        // What only reads is asked once more of a node that was being replaced and hung up before it answered.
+        if let Some(again) = again
+            && answered.as_ref().is_err_and(|error| error.is_request() && !error.is_connect() && !error.is_timeout())
+        {
+            answered = again.send().await;
+        }
+        let response = answered.map_err(|error| {
             Failure::local(format!("reach the API at {}: {}", self.config.api, chain(&error)))
                 .hint("is `bramble up` running? BRAMBLE_API or --server says where")
         })?;

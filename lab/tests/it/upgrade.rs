@@ -16,7 +16,7 @@ use std::time::Duration;
 const WEB: &str = "web.shop.localhost";
 /// Upgrades take some fifty milliseconds to a few hundred: kills fall into all of it.
 const KILL_STEP_MS: u64 = 7;
-const KILLS: u64 = 16;
+const KILLS: u64 = 20;
 
 /// A node with one service that speaks everything, and a port that it is published at.
 fn shop() -> (Node, u16) {
