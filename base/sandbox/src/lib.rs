@@ -28,8 +28,10 @@ mod sys;
 
 pub use capabilities::{Capabilities, capabilities};
 pub use client::{
-    Channel, ConnectError, Found, Parked, RequestError, RunError, Shim, SpawnerClient, StartError, forget,
+    Channel, ConnectError, Found, Parked, RequestError, RunError, Running, Shim, SpawnerClient, StartError, forget,
 };
-pub use protocol::{ExecResult, ExitRecord, NetworkReport, Outcome, RunLimits, SocketKind, Usage, Verdict};
+pub use protocol::{
+    Collect, Collected, ExecResult, ExitRecord, NetworkReport, Outcome, Placed, RunLimits, SocketKind, Usage, Verdict,
+};
 pub use spawner::Spawner;
 pub use spec::{BoxSpec, Command, File, Ids, Limits, Mount, MountSource, Network, Root, ShimStart, Trust, User};

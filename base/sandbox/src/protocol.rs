@@ -22,10 +22,18 @@ pub(crate) enum Order {
     Launch {
         command: Command,
         limits: RunLimits,
+        #[serde(default)]
+        collect: Option<Collect>,
     },
+    /// Files for the program, before it is launched. Their content comes with them, as descriptors in this order. Only a
+    /// failure is answered.
+    Place(Vec<Placed>),
     /// Serves door requests on the channel that comes with it.
     Serve,
+    /// For the program itself.
     Signal(i32),
+    /// For its whole process group, as a terminal does it.
+    SignalGroup(i32),
 }
 
 /// Init to its owner; for a box with a shim, also shim to agent.
@@ -43,6 +51,9 @@ pub(crate) enum Report {
     /// Only for streams that init made, which come with it: the reading ends of standard output and error, or one end
     /// of a terminal.
     Launched,
+    /// What the program left in the folder that was to be collected, some files at a time; their descriptors come with
+    /// them. Nothing of the box runs any more by then.
+    Collected(Vec<Collected>),
     /// The program ended; init ends next, and everything in the box with it.
     Ended(Outcome),
 }
@@ -69,6 +80,33 @@ pub struct RunLimits {
     pub memory_bytes: Option<u64>,
     /// Standard output and error together.
     pub output_bytes: Option<u64>,
+}
+
+/// A file for a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Absolute, inside the box; folders are made when missing.
+    pub target: String,
+    pub mode: u32,
+}
+
+/// What is wanted of what a program leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// Absolute, inside the box.
+    pub folder: String,
+    pub files_max: u32,
+    /// Of all files together.
+    pub bytes_max: u64,
+}
+
+/// A file that a program left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Below the folder, with `/` between.
+    pub name: String,
+    pub mode: u32,
+    pub size_bytes: u64,
 }
 
 /// Which bound ended a program, if one did.

@@ -341,6 +341,11 @@ fn attach(source: &OwnedFd, target: &Path, folder: bool) -> Result<(), Failure> 
     attach().during(Step::Mount, || target.display().to_string())
 }
 
+/// A folder of the box, made when missing.
+pub(crate) fn folder_inside(path: &Path) -> Result<OwnedFd, Errno> {
+    make_target(path, true, LINKS_MAX)
+}
+
 /// Opens a path without what is there being able to lead outside the root.
 fn open_inside(target: &Path) -> Result<OwnedFd, Errno> {
     // The kernel answers AGAIN when anything on the machine was renamed or mounted while it followed a `..`.

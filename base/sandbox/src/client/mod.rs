@@ -10,7 +10,7 @@ mod shim;
 
 pub use channel::Channel;
 pub use error::{ConnectError, RequestError, RunError, StartError};
-pub use parked::Parked;
+pub use parked::{Parked, Running};
 pub use shim::{Found, Shim};
 
 use crate::channel::pair;
@@ -40,7 +40,9 @@ impl SpawnerClient {
         match answer {
             Report::Started { pid, network } => Ok(Shim::new(&dir, pid, network)),
             Report::Failed(failure) => Err(StartError::from_failure(failure)),
-            other @ (Report::Built { .. } | Report::Launched | Report::Ended(_)) => Err(unexpected(&other)),
+            other @ (Report::Built { .. } | Report::Launched | Report::Collected(_) | Report::Ended(_)) => {
+                Err(unexpected(&other))
+            }
         }
     }
 
@@ -50,7 +52,9 @@ impl SpawnerClient {
         match answer {
             Report::Built { network } => Ok(Parked::new(reply, network, spec.ids)),
             Report::Failed(failure) => Err(StartError::from_failure(failure)),
-            other @ (Report::Started { .. } | Report::Launched | Report::Ended(_)) => Err(unexpected(&other)),
+            other @ (Report::Started { .. } | Report::Launched | Report::Collected(_) | Report::Ended(_)) => {
+                Err(unexpected(&other))
+            }
         }
     }
 

@@ -2,12 +2,12 @@
 
 use super::channel::Channel;
 use super::error::{RunError, StartError};
-use crate::protocol::{NetworkReport, Order, Outcome, Report, RunLimits};
+use crate::protocol::{Collect, Collected, NetworkReport, Order, Outcome, Placed, Report, RunLimits};
 use crate::spec::{Command, Ids, SINGLE_OUTSIDE_AS_ROOT};
 use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 use rustix::process::geteuid;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Dropped, it is taken down.
 #[derive(Debug)]
@@ -45,28 +45,114 @@ impl Parked {
         }
     }
 
-    /// Runs the program to its end. Dropped while it waits, the box is killed.
-    pub async fn run(self, command: Command, stdio: [OwnedFd; 3], limits: RunLimits) -> Result<Outcome, RunError> {
-        let gone = |source| RunError::Gone { source };
+    /// Puts files where the program expects them. Their content is read from where each descriptor stands.
+    pub async fn place(&self, files: &[Placed], contents: &[BorrowedFd<'_>]) -> Result<(), RunError> {
+        for (files, contents) in files.chunks(Channel::FDS_MAX).zip(contents.chunks(Channel::FDS_MAX)) {
+            let order = Order::Place(files.to_vec());
+            self.channel.send(&order, contents).await.map_err(|source| RunError::Gone { source })?;
+        }
+        Ok(())
+    }
+
+    /// Starts the program with these streams. Nothing is waited for: why it could not be started is what its end is.
+    pub async fn launch(
+        self,
+        command: Command,
+        stdio: [OwnedFd; 3],
+        limits: RunLimits,
+        collect: Option<Collect>,
+    ) -> Running {
         let [stdin, stdout, stderr] = &stdio;
         [stdout, stderr].into_iter().for_each(|stream| self.give(stream, &command));
-        let order = Order::Launch { command, limits };
-        let mut refused = self.channel.send(&order, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).await.err();
+        let order = Order::Launch { command, limits, collect };
+        let refused = self.channel.send(&order, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).await.err();
         // The box has its own now; whoever reads the other ends waits for their closing.
         drop(stdio);
+        Running { channel: self.channel, refused, collected: Vec::new() }
+    }
+
+    /// Starts the program on a terminal of its own; returns the end of the terminal that a person sits at.
+    pub async fn launch_on_terminal(
+        self,
+        command: Command,
+        limits: RunLimits,
+        collect: Option<Collect>,
+    ) -> Result<(Running, OwnedFd), RunError> {
+        let order = Order::Launch { command: Command { tty: true, ..command }, limits, collect };
+        let refused = self.channel.send(&order, &[]).await.err();
+        let mut running = Running { channel: self.channel, refused, collected: Vec::new() };
+        loop {
+            match running.report().await? {
+                (Report::Launched, mut fds) => {
+                    let terminal = fds.pop().ok_or_else(|| gone(io::ErrorKind::InvalidData.into()))?;
+                    return Ok((running, terminal));
+                }
+                (Report::Built { .. }, _) => {}
+                (Report::Failed(failure), _) => return Err(StartError::from_failure(failure).into()),
+                (Report::Ended(_) | Report::Started { .. } | Report::Collected(_), _) => {
+                    return Err(gone(io::ErrorKind::InvalidData.into()));
+                }
+            }
+        }
+    }
+
+    /// Runs the program to its end. Dropped while it waits, the box is killed.
+    pub async fn run(self, command: Command, stdio: [OwnedFd; 3], limits: RunLimits) -> Result<Outcome, RunError> {
+        self.launch(command, stdio, limits, None).await.ended().await
+    }
+}
+
+fn gone(source: io::Error) -> RunError {
+    RunError::Gone { source }
+}
+
+/// A program in its box. Dropped, the box is killed.
+#[derive(Debug)]
+pub struct Running {
+    channel: Channel,
+    /// Why the order to start was not taken; what was said before it explains more.
+    refused: Option<io::Error>,
+    collected: Vec<(Collected, OwnedFd)>,
+}
+
+impl Running {
+    /// Sends a signal to the program and the processes of its group.
+    pub async fn signal(&self, number: i32) -> io::Result<()> {
+        self.channel.send(&Order::SignalGroup(number), &[]).await
+    }
+
+    /// Waits for the program's end. May be dropped and asked again.
+    pub async fn ended(&mut self) -> Result<Outcome, RunError> {
+        loop {
+            match self.report().await? {
+                // The first when the order was sent ahead.
+                (Report::Built { .. } | Report::Launched, _) => {}
+                (Report::Collected(files), fds) => self.collected.extend(files.into_iter().zip(fds)),
+                (Report::Ended(outcome), _) => return Ok(outcome),
+                (Report::Failed(failure), _) => return Err(StartError::from_failure(failure).into()),
+                (Report::Started { .. }, _) => return Err(gone(io::ErrorKind::InvalidData.into())),
+            }
+        }
+    }
+
+    /// What the program left, once it has ended. Whatever kind of file it was, each is plain now, and nobody else has it open.
+    pub fn collected(&mut self) -> Vec<(Collected, OwnedFd)> {
+        std::mem::take(&mut self.collected)
+    }
+
+    async fn report(&mut self) -> Result<(Report, Vec<OwnedFd>), RunError> {
         loop {
             match self.channel.receive().await {
-                // The first when the order was sent ahead.
-                Ok(Some((Report::Built { .. } | Report::Launched, _))) => {}
-                Ok(Some((Report::Ended(outcome), _))) => return Ok(outcome),
-                Ok(Some((Report::Failed(failure), _))) => return Err(StartError::from_failure(failure).into()),
-                Ok(Some((Report::Started { .. }, _))) => return Err(gone(io::ErrorKind::InvalidData.into())),
+                Ok(Some(report)) => return Ok(report),
                 // The order was not read any more. What was said before comes behind this.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset && refused.is_none() => {
-                    refused = Some(error);
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset && self.refused.is_none() => {
+                    self.refused = Some(error);
                 }
                 Err(error) => return Err(gone(error)),
-                Ok(None) => return Err(gone(refused.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))),
+                Ok(None) => {
+                    let refused = self.refused.take();
+                    return Err(gone(refused.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())));
+                }
             }
         }
     }

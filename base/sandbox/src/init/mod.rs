@@ -5,6 +5,7 @@
 
 mod door;
 mod execution;
+mod files;
 mod launch;
 mod pump;
 mod serve;

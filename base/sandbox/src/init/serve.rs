@@ -4,13 +4,13 @@ use super::execution::Execution;
 use super::pump::Pumps;
 use super::shortage::Shortage;
 use super::streams::Streams;
-use super::{Built, door, launch, watch};
+use super::{Built, door, files, launch, watch};
 use crate::build::network::DoorSockets;
 use crate::cgroup::killed_for_memory;
 use crate::channel;
 use crate::clock;
 use crate::failure::{Failure, Step};
-use crate::protocol::{DoorAnswer, DoorRequest, Order, Outcome, Report, RunLimits, Verdict};
+use crate::protocol::{Collect, DoorAnswer, DoorRequest, Order, Outcome, Report, RunLimits, Verdict};
 use crate::spec::{BoxSpec, Command};
 use crate::sys;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -39,6 +39,7 @@ struct Init<'a> {
 struct Program {
     pid: Pid,
     limits: RunLimits,
+    collect: Option<Collect>,
     wall_deadline_ms: u64,
     /// When to look at what it uses.
     look_ms: u64,
@@ -192,6 +193,15 @@ impl Init<'_> {
             kill_all();
             return false;
         }
+        if let Some(collect) = &program.collect {
+            kill_all();
+            // Killed, they end; nobody can change what is collected after the last.
+            while !matches!(wait(WaitOptions::empty()), Err(rustix::io::Errno::CHILD)) {}
+            files::collect(collect, |files, fds| {
+                let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                channel::send(&self.owner, &Report::Collected(files), &fds).is_ok()
+            });
+        }
         // If the owner is gone there is nobody to tell.
         let _ = channel::send(&self.owner, &Report::Ended(self.outcome(program.verdict, status)), &[]);
         true
@@ -214,8 +224,8 @@ impl Init<'_> {
     fn serve_owner(&mut self) -> bool {
         let Ok(Some((order, fds))) = channel::receive::<Order>(&self.owner) else { return false };
         match order {
-            Order::Launch { command, limits } => {
-                let sent = match self.launch(&command, &limits, fds) {
+            Order::Launch { command, limits, collect } => {
+                let sent = match self.launch(&command, &limits, collect, fds) {
                     // Whoever gave the streams waits for the end; waking it now would only cost time.
                     Ok(outside) if outside.is_empty() => Ok(()),
                     Ok(outside) => {
@@ -234,20 +244,42 @@ impl Init<'_> {
                 self.channels.extend(fds);
                 true
             }
-            Order::Signal(number) => {
-                if let Some(program) = self.program.as_ref().filter(|program| program.status.is_none())
-                    && let Some(signal) = Signal::from_named_raw(number)
-                {
-                    // A program that just ended is reported anyway.
-                    let _ = rustix::process::kill_process(program.pid, signal);
+            Order::Place(placed) => match files::place(&placed, fds) {
+                Ok(()) => true,
+                Err(failure) => {
+                    // Whoever is told lets go of the box. Without its files the program must not be started.
+                    let _ = channel::send(&self.owner, &Report::Failed(failure), &[]);
+                    false
                 }
+            },
+            Order::Signal(number) => {
+                self.signal(number, rustix::process::kill_process);
+                true
+            }
+            Order::SignalGroup(number) => {
+                self.signal(number, rustix::process::kill_process_group);
                 true
             }
         }
     }
 
+    fn signal(&self, number: i32, kill: impl FnOnce(Pid, Signal) -> rustix::io::Result<()>) {
+        if let Some(program) = self.program.as_ref().filter(|program| program.status.is_none())
+            && let Some(signal) = Signal::from_named_raw(number)
+        {
+            // A program that just ended is reported anyway.
+            let _ = kill(program.pid, signal);
+        }
+    }
+
     /// Returns the outer ends of the streams it made.
-    fn launch(&mut self, command: &Command, limits: &RunLimits, fds: Vec<OwnedFd>) -> Result<Vec<OwnedFd>, Failure> {
+    fn launch(
+        &mut self,
+        command: &Command,
+        limits: &RunLimits,
+        collect: Option<Collect>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Vec<OwnedFd>, Failure> {
         if self.program.is_some() {
             return Err(Failure::plain(Step::Invalid, "a second program for one box"));
         }
@@ -261,6 +293,7 @@ impl Init<'_> {
         self.program = Some(Program {
             pid,
             limits: limits.clone(),
+            collect,
             wall_deadline_ms: limits.wall_ms.map_or(u64::MAX, |wall| now.saturating_add(wall)),
             look_ms: if looked_at { now + watch::PERIOD_MS } else { u64::MAX },
             verdict: Verdict::Exited,

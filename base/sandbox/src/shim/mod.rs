@@ -109,12 +109,12 @@ fn launch(
     let network = match answer(init)?.0 {
         Report::Built { network } => network,
         Report::Failed(failure) => return Err(failure),
-        Report::Launched | Report::Started { .. } | Report::Ended(_) => {
+        Report::Launched | Report::Started { .. } | Report::Collected(_) | Report::Ended(_) => {
             return Err(Failure::plain(Step::Died, "init said something else"));
         }
     };
     folder.write_state(begun, &network)?;
-    let order = Order::Launch { command: start.command.clone(), limits: RunLimits::default() };
+    let order = Order::Launch { command: start.command.clone(), limits: RunLimits::default(), collect: None };
     channel::send(init, &order, &[]).during(Step::Program, || "init".to_owned())?;
     let (report, streams) = answer(init)?;
     match report {
@@ -126,7 +126,7 @@ fn launch(
             Ok((network, streams))
         }
         Report::Failed(failure) => Err(failure),
-        Report::Built { .. } | Report::Started { .. } | Report::Ended(_) => {
+        Report::Built { .. } | Report::Started { .. } | Report::Collected(_) | Report::Ended(_) => {
             Err(Failure::plain(Step::Died, "init said something else"))
         }
     }

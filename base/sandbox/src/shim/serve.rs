@@ -72,8 +72,14 @@ pub(super) fn run(mut shim: Shim) -> i32 {
         if ready[2] {
             match channel::receive::<Report>(&shim.init) {
                 Ok(Some((Report::Ended(ended), _))) => outcome = Some(ended),
-                Ok(Some((Report::Built { .. } | Report::Started { .. } | Report::Launched | Report::Failed(_), _))) => {
-                }
+                Ok(Some((
+                    Report::Built { .. }
+                    | Report::Started { .. }
+                    | Report::Launched
+                    | Report::Collected(_)
+                    | Report::Failed(_),
+                    _,
+                ))) => {}
                 Ok(None) | Err(_) => init_open = false,
             }
         }
@@ -204,7 +210,11 @@ impl Shim {
         while let Ok(Some((report, _))) = channel::receive::<Report>(&self.init) {
             match report {
                 Report::Ended(outcome) => return Some(outcome),
-                Report::Built { .. } | Report::Started { .. } | Report::Launched | Report::Failed(_) => {}
+                Report::Built { .. }
+                | Report::Started { .. }
+                | Report::Launched
+                | Report::Collected(_)
+                | Report::Failed(_) => {}
             }
         }
         None

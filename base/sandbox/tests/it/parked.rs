@@ -1,7 +1,7 @@
 use crate::world::{World, shell, with_world};
-use sandbox::{BoxSpec, Command, Outcome, Root, RunLimits, Trust, Verdict};
-use std::io::Read;
-use std::os::fd::OwnedFd;
+use sandbox::{BoxSpec, Collect, Command, Mount, MountSource, Outcome, Placed, Root, RunLimits, Trust, Verdict};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs in a parked box; returns how it ended and what it wrote.
 async fn run(world: &World, spec: &BoxSpec, command: Command, limits: RunLimits) -> (Outcome, String) {
@@ -254,5 +254,108 @@ fn a_run_can_open_its_output_by_name() {
             lines.sort_unstable();
             assert_eq!((outcome.code, lines), (Some(0), vec!["one", "two"]));
         }
+    });
+}
+
+/// A box with a folder of its own for files.
+fn with_folder(name: &str) -> BoxSpec {
+    let place = Mount { source: MountSource::Tmpfs { size_bytes: 1 << 20 }, target: "/mnt".into(), read_only: false };
+    // The host's root is read-only, and has this folder.
+    BoxSpec { mounts: vec![place], root: Root::Dir("/".into()), read_only: true, ..untrusted(name) }
+}
+
+fn pipes() -> (std::io::PipeReader, [OwnedFd; 3]) {
+    let (output, inside) = std::io::pipe().unwrap();
+    let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    (output, [null, OwnedFd::from(inside.try_clone().unwrap()), OwnedFd::from(inside)])
+}
+
+#[test]
+fn files_are_placed_and_what_is_left_is_collected_from_inside() {
+    with_world(|world| async move {
+        let line = "cat in/a.txt; mkdir out; echo kept >out/b; ln -s /etc/passwd planted; ln -s out linked; mkfifo pipe; \
+                    truncate -s 1T huge; (sleep 1000; echo late >out/b) & exit 0";
+        let parked = world.spawner.park(&with_folder("files")).await.unwrap();
+        let path = world.path("a.txt");
+        std::fs::write(&path, "from outside\n").unwrap();
+        let content = std::fs::File::open(&path).unwrap();
+        let placed = [Placed { target: "/mnt/in/a.txt".to_owned(), mode: 0o644 }];
+        parked.place(&placed, &[content.as_fd()]).await.unwrap();
+        let (mut output, stdio) = pipes();
+        let command = Command { cwd: "/mnt".to_owned(), ..shell(line) };
+        let collect = Collect { folder: "/mnt".to_owned(), files_max: 10, bytes_max: 1 << 20 };
+        let mut running = parked.launch(command, stdio, RunLimits::default(), Some(collect)).await;
+        let outcome = running.ended().await.unwrap();
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!((outcome.code, text.as_str()), (Some(0), "from outside\n"));
+        let mut left: Vec<(String, String)> = Vec::new();
+        for (file, content) in running.collected() {
+            let mut text = String::new();
+            std::fs::File::from(content).read_to_string(&mut text).unwrap();
+            left.push((file.name, text));
+        }
+        left.sort();
+        let expected = [("in/a.txt", "from outside\n"), ("out/b", "kept\n")];
+        assert_eq!(left, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_placed_is_told_and_nothing_runs() {
+    with_world(|world| async move {
+        let parked = world.spawner.park(&with_folder("no-place")).await.unwrap();
+        let content = std::fs::File::open("/dev/null").unwrap();
+        parked.place(&[Placed { target: "/etc/x".to_owned(), mode: 0o644 }], &[content.as_fd()]).await.unwrap();
+        let (mut output, stdio) = pipes();
+        let mut running = parked.launch(shell("echo ran"), stdio, RunLimits::default(), None).await;
+        let error = running.ended().await.unwrap_err();
+        assert!(error.to_string().contains("/etc/x"), "{error}");
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "");
+    });
+}
+
+#[test]
+fn a_signal_reaches_the_whole_group() {
+    with_world(|world| async move {
+        let parked = world.spawner.park(&untrusted("group")).await.unwrap();
+        let (mut output, stdio) = pipes();
+        let line = "trap 'echo parent; exit 7' INT; sh -c 'trap \"echo child; exit\" INT; echo ready; while :; do sleep 0.01; done'; \
+                    while :; do sleep 0.01; done";
+        let mut running = parked.launch(shell(line), stdio, RunLimits::default(), None).await;
+        let mut ready = [0; 6];
+        output.read_exact(&mut ready).unwrap();
+        running.signal(2).await.unwrap();
+        let outcome = running.ended().await.unwrap();
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        assert_eq!((outcome.code, text.as_str()), (Some(7), "child\nparent\n"));
+    });
+}
+
+#[test]
+fn a_program_has_a_terminal_of_its_own() {
+    with_world(|world| async move {
+        let parked = world.spawner.park(&untrusted("terminal")).await.unwrap();
+        let line = "read line; tty; echo got $line; stty size; cat >/dev/null";
+        let (mut running, terminal) = parked.launch_on_terminal(shell(line), RunLimits::default(), None).await.unwrap();
+        let size = rustix::termios::Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&terminal, size).unwrap();
+        let mut terminal = std::fs::File::from(terminal);
+        terminal.write_all(b"hello\n").unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"33 101\r\n") {
+            let mut bytes = [0; 256];
+            let count = terminal.read(&mut bytes).unwrap();
+            text.extend_from_slice(&bytes[..count]);
+        }
+        let told = String::from_utf8_lossy(&text);
+        assert!(told.contains("/dev/pts/0") && told.contains("got hello"), "{told}");
+        // As a person presses Ctrl-C.
+        terminal.write_all(b"\x03").unwrap();
+        let outcome = running.ended().await.unwrap();
+        assert_eq!((outcome.verdict, outcome.signal), (Verdict::Signalled, Some(2)));
     });
 }
