@@ -10,4 +10,5 @@ pub mod hours;
 pub mod identity;
 pub mod join;
 pub mod resource;
+pub mod run;
 pub mod spec;

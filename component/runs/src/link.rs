@@ -1,0 +1,202 @@
+//! How our own processes speak of a run: frames of words (JSON) and of blocks, over whatever carries bytes both ways.
+//!
+//! A frame is four bytes of its length, the least significant first, a byte of its kind, and the rest. Blocks that lie one
+//! behind the other are handed on together.
+
+use crate::outgoing::BLOCK;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Words of a run with all its files, in JSON and base 64.
+pub const FRAME_BYTES_MAX: usize = 48 << 20;
+const WORD: u8 = 0;
+/// What one read takes: some forty blocks.
+const READ_BYTES: usize = 64 << 10;
+
+/// What arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// JSON.
+    Word(Bytes),
+    /// Frames of blocks, one or more; [`payloads`] takes them apart.
+    Blocks(Bytes),
+}
+
+impl Frame {
+    /// The words as what they should be.
+    pub fn word<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+        serde_json::from_slice(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+/// The blocks in what [`Frame::Blocks`] holds, each as [`wire::run::Block::parse`] reads it.
+pub fn payloads(mut frames: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (head, rest) = frames.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_le_bytes(*head)).ok()?;
+        let (frame, rest) = rest.split_at_checked(length)?;
+        frames = rest;
+        frame.get(1..)
+    })
+}
+
+/// Words as a frame.
+pub fn word(word: &impl Serialize) -> io::Result<Bytes> {
+    let json = serde_json::to_vec(word)?;
+    let length = u32::try_from(json.len() + 1).ok().filter(|length| *length as usize <= FRAME_BYTES_MAX);
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "words too long to send"))?;
+    let mut frame = BytesMut::with_capacity(json.len() + 5);
+    frame.put_u32_le(length);
+    frame.put_u8(WORD);
+    frame.put_slice(&json);
+    Ok(frame.freeze())
+}
+
+/// A block, as it came from a client, as a frame.
+pub fn block(block: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(block.len() + 5);
+    frame.put_u32_le(u32::try_from(block.len() + 1).unwrap_or(u32::MAX));
+    frame.put_u8(BLOCK);
+    frame.put_slice(block);
+    frame.freeze()
+}
+
+/// Reads frames.
+pub struct Reader {
+    source: Box<dyn AsyncRead + Send + Unpin>,
+    buffer: BytesMut,
+}
+
+impl Reader {
+    pub fn new(source: impl AsyncRead + Send + Unpin + 'static) -> Reader {
+        Reader { source: Box::new(source), buffer: BytesMut::new() }
+    }
+
+    /// The next frame, or several of blocks; `None` at the end. May be dropped while it waits: nothing is lost.
+    pub async fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.take()? {
+                return Ok(Some(frame));
+            }
+            self.buffer.reserve(READ_BYTES);
+            if self.source.read_buf(&mut self.buffer).await? == 0 {
+                let whole = self.buffer.is_empty();
+                return if whole { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
+        }
+    }
+
+    fn take(&mut self) -> io::Result<Option<Frame>> {
+        let mut whole = 0;
+        while let Some(head) = self.buffer.get(whole..).and_then(|rest| rest.first_chunk::<5>()) {
+            let [one, two, three, four, kind] = *head;
+            let length = u32::from_le_bytes([one, two, three, four]) as usize;
+            if length == 0 || length > FRAME_BYTES_MAX {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes")));
+            }
+            let end = whole + 4 + length;
+            match kind {
+                BLOCK if end <= self.buffer.len() => whole = end,
+                WORD if whole == 0 && end <= self.buffer.len() => {
+                    let mut frame = self.buffer.split_to(end);
+                    frame.advance(5);
+                    return Ok(Some(Frame::Word(frame.freeze())));
+                }
+                BLOCK | WORD => break,
+                other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of kind {other}"))),
+            }
+        }
+        Ok((whole > 0).then(|| Frame::Blocks(self.buffer.split_to(whole).freeze())))
+    }
+}
+
+/// Writes frames.
+pub struct Writer {
+    sink: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+impl Writer {
+    pub fn new(sink: impl AsyncWrite + Send + Unpin + 'static) -> Writer {
+        Writer { sink: Box::new(sink) }
+    }
+
+    pub async fn word(&mut self, said: &impl Serialize) -> io::Result<()> {
+        let frame = word(said)?;
+        self.frames(&frame).await
+    }
+
+    /// Whole frames, one or more.
+    pub async fn frames(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.sink.write_all(frames).await?;
+        self.sink.flush().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use wire::run::{Asked, Block, Channel};
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+    }
+
+    /// Bytes that come so many at a time.
+    struct Drip(Bytes, usize);
+
+    impl AsyncRead for Drip {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _context: &mut std::task::Context<'_>,
+            into: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            let count = self.1.min(self.0.len()).min(into.remaining());
+            into.put_slice(&self.0.split_to(count));
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn frames_arrive_however_they_are_cut() {
+        let mut sent = BytesMut::new();
+        let one = [&Block::head(1, Channel::Stdout)[..], b"one"].concat();
+        let two = [&Block::head(2, Channel::Stderr)[..], b""].concat();
+        sent.extend_from_slice(&word(&Asked::Ack(7)).expect("words"));
+        sent.extend_from_slice(&block(&one));
+        sent.extend_from_slice(&block(&two));
+        sent.extend_from_slice(&word(&Asked::Ack(8)).expect("words"));
+        for at_a_time in 1..=sent.len() {
+            let mut reader = Reader::new(Drip(sent.clone().freeze(), at_a_time));
+            let (mut words, mut blocks) = (Vec::new(), Vec::new());
+            runtime().block_on(async {
+                while let Some(frame) = reader.next().await.expect("frames") {
+                    match frame {
+                        Frame::Word(bytes) => words.push(Frame::word::<Asked>(&bytes).expect("an ask")),
+                        Frame::Blocks(frames) => blocks.extend(payloads(&frames).map(<[u8]>::to_vec)),
+                    }
+                }
+            });
+            assert_eq!((words, blocks), (vec![Asked::Ack(7), Asked::Ack(8)], vec![one.clone(), two.clone()]));
+        }
+    }
+
+    proptest! {
+        /// Whatever comes, it is read or refused, and takes no more memory than it has bytes.
+        #[test]
+        fn hostile_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut reader = Reader::new(Drip(Bytes::from(bytes), 7));
+            runtime().block_on(async {
+                while let Ok(Some(frame)) = reader.next().await {
+                    if let Frame::Blocks(frames) = frame {
+                        for block in payloads(&frames) {
+                            let _ = Block::parse(block);
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
