@@ -87,6 +87,10 @@ pub enum BootError {
     Join(#[from] Box<JoinError>),
     #[error("go on as `bramble up`: {0}")]
     GoOn(std::io::Error),
+    #[error("read the record of runs")]
+    Ledger(#[source] storage::log::LogError),
+    #[error(transparent)]
+    Languages(#[from] runs::language::LanguageError),
     #[error("take over from a running node")]
     Take(#[from] TakeError),
 }
@@ -117,6 +121,8 @@ impl BootError {
             | BootError::Agent(_)
             | BootError::Runtime(_) => String::new(),
             BootError::State(error) => error.hint().to_owned(),
+            BootError::Ledger(_) => "move the folder runs/ledger of the data folder away, and keep it for whoever asks".to_owned(),
+            BootError::Languages(_) => "mend the file, or move it out of the data folder's languages/".to_owned(),
             BootError::Certificates(_) => "move the folder away to have a new authority made, or restore it".to_owned(),
         }
     }
@@ -569,7 +575,7 @@ async fn close(lasting: Lasting, roles: Roles, stop_instances: bool, interrupt: 
     if stop_instances {
         eprintln!("stopping instances; press Ctrl-C again to leave them running");
         tokio::select! {
-            () = roles.agent().stop_all(STOP_DEADLINE) => {}
+            () = roles.stop_all(STOP_DEADLINE) => {}
             _ = interrupt.recv() => eprintln!("instances go on running; the next `bramble up` finds them"),
         }
     }

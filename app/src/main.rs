@@ -10,6 +10,7 @@ mod etcds;
 mod handover;
 mod loads;
 mod roles;
+mod runners;
 mod seen;
 mod selftest;
 mod serve;
@@ -27,6 +28,9 @@ fn main() -> ExitCode {
     }
     if let cli::Command::Up(args) = &line.command {
         return boot::up(args);
+    }
+    if let cli::Command::Worker(args) = &line.command {
+        return runners::work(args);
     }
     if let cli::Command::Join(args) = &line.command {
         return boot::join(args);

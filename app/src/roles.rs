@@ -12,6 +12,7 @@ use crate::config::{self, Node};
 use crate::etcds;
 use crate::handover::Previous;
 use crate::loads;
+use crate::runners;
 use crate::seen;
 use crate::selftest;
 use crate::serve;
@@ -25,6 +26,7 @@ use gateway::Gateway;
 use images::{Ownership, Store};
 use meter::{Meter, Registration};
 use replication::Group;
+use runs::desk::Desk;
 use sandbox::{BoxSpec, Ids, Root, SpawnerClient, Trust};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -91,6 +93,8 @@ pub struct Roles {
     server: Server,
     tasks: Vec<Task>,
     series: Vec<Registration>,
+    /// Where code to run is handed in.
+    desk: Arc<Desk>,
 }
 
 impl Opened {
@@ -202,7 +206,7 @@ impl Roles {
             telemetry: Arc::clone(telemetry),
             meter: meter.clone(),
         };
-        let series = vec![
+        let mut series = vec![
             seen::services(meter, view.clone()),
             seen::machines(meter, view.clone()),
             seen::loads(meter, view.clone()),
@@ -221,6 +225,9 @@ impl Roles {
             world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry), id.clone())),
         ];
         tasks.extend(keeping);
+        let (desk, of_runs, figures) = runners::open(lasting, images).await?;
+        tasks.extend(of_runs);
+        series.push(figures);
         let (closing, closes) = watch::channel(false);
         let router = api::router(api::Parts {
             token: token.clone(),
@@ -239,10 +246,11 @@ impl Roles {
             closing: closes,
             cluster: Arc::clone(&lasting.cluster),
             ground: opened.ground(lasting),
+            desk: Arc::clone(&desk),
         });
         let etcd = lasting.etcd.as_ref().map(|door| door.serve(space, group, meter)).transpose()?;
         let server = Server::start(&lasting.api, router, closing, may_serve)?;
-        Ok(Roles { opened, etcd, server, tasks, series })
+        Ok(Roles { opened, etcd, server, tasks, series, desk })
     }
 
     /// Instances that get requests.
@@ -256,14 +264,23 @@ impl Roles {
         &self.opened.agent
     }
 
+    /// Ends what this machine runs.
+    pub async fn stop_all(&self, deadline: Duration) {
+        self.desk.workers().stop();
+        self.agent().stop_all(deadline).await;
+    }
+
     /// The list backwards. Instances run on, and the gateway serves them as it last knew them.
     pub async fn release(self, lasting: &Lasting) {
-        let Roles { opened, etcd, server, tasks, series } = self;
+        let Roles { opened, etcd, server, tasks, series, desk } = self;
         if let Some(etcd) = etcd {
             etcd.close(API_GRACE).await;
         }
         server.close().await;
         drop(series);
+        // Its workers go on for a while, for whoever begins next.
+        desk.workers().leave();
+        drop(desk);
         for task in tasks {
             task.cancel().await;
         }

@@ -18,6 +18,7 @@ mod page;
 mod problem;
 mod requests;
 mod routes;
+mod runs;
 mod seen;
 mod services;
 mod stacks;
@@ -61,6 +62,7 @@ pub struct Parts {
     pub closing: tokio::sync::watch::Receiver<bool>,
     pub cluster: Arc<crate::cluster::Cluster>,
     pub ground: crate::cluster::Ground,
+    pub desk: Arc<::runs::desk::Desk>,
 }
 
 impl Parts {
@@ -140,6 +142,11 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/boards", get(seen::boards))
         .route("/v1/alerts", get(seen::alerts))
         .route("/v1/watch", get(watch::changes))
+        .route("/v1/runs", get(runs::list).post(runs::run))
+        .route("/v1/runs/stream", get(runs::stream))
+        .route("/v1/runs/{id}", get(runs::show).delete(runs::kill))
+        .route("/v1/languages", get(runs::languages))
+        .route("/v1/languages/{name}/prepare", post(runs::prepare))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), auth::require));
     Router::new()
         .route("/healthz", get(nodes::healthz))

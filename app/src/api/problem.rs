@@ -26,6 +26,11 @@ impl Refusal {
         Refusal { status, problem: Box::new(problem) }
     }
 
+    /// As a component says it.
+    pub(super) fn of(status: u16, problem: Problem) -> Refusal {
+        Refusal { status, problem: Box::new(problem) }
+    }
+
     /// Of `what`, as "node n1 was", between reading and writing.
     pub(super) fn changed_meanwhile(what: &str) -> Refusal {
         Refusal::new(409, "B0107", format!("{what} changed by somebody else")).hint("try again")

@@ -9,9 +9,12 @@ mod completion;
 mod failure;
 mod gateway;
 mod image;
+mod language;
 mod node;
 mod remote;
 mod route;
+mod run;
+mod runs;
 mod service;
 mod shown;
 mod stack;
@@ -87,6 +90,29 @@ pub enum Command {
     Upgrade(upgrade::Arguments),
     /// Print a completion script for a shell
     Completion(completion::Arguments),
+    /// Run code, as `bramble run main.py`; see `bramble run --help`
+    Run(Box<run::Arguments>),
+    /// What was run, and what runs
+    #[command(subcommand)]
+    Runs(runs::Verb),
+    /// Languages code can be run in
+    #[command(subcommand)]
+    Language(language::Verb),
+    /// One of the processes in which code is run: how a node starts them
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+}
+
+/// How a node starts a worker, whose socket is standard input.
+#[derive(Args)]
+pub struct WorkerArgs {
+    /// The node's folder, so that it is seen whose worker this is
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    #[arg(long, value_name = "NUMBER")]
+    pub number: u32,
+    #[arg(long, value_name = "ID")]
+    pub node: String,
 }
 
 /// How a machine joins.
@@ -207,7 +233,7 @@ pub fn run(shared: &Shared, command: Command) -> ExitCode {
 async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure> {
     match command {
         // `main` has taken them before.
-        Command::Up(_) | Command::Join(_) => Ok(ExitCode::from(2)),
+        Command::Up(_) | Command::Join(_) | Command::Worker(_) => Ok(ExitCode::from(2)),
         Command::Deploy(arguments) => stack::deploy::run(remote, arguments).await,
         Command::Ps => service::ls::run(remote).await,
         Command::Stack(verb) => stack::run(remote, verb).await,
@@ -222,5 +248,8 @@ async fn perform(remote: &Remote, command: Command) -> Result<ExitCode, Failure>
         Command::Certificate(verb) => certificate::run(remote, verb).await,
         Command::Upgrade(arguments) => upgrade::run(remote, arguments).await,
         Command::Completion(arguments) => Ok(completion::run(&arguments)),
+        Command::Run(arguments) => run::run(remote, *arguments).await,
+        Command::Runs(verb) => runs::run(remote, verb).await,
+        Command::Language(verb) => language::run(remote, verb).await,
     }
 }

@@ -2,10 +2,15 @@
 
 use super::failure::Failure;
 use crate::config::Client;
-use reqwest::{Method, Response};
+use reqwest::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use reqwest::{Method, Response, StatusCode, Upgraded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use wire::api::Problem;
 use wire::diagnostic::chain;
 
@@ -14,6 +19,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// A line longer than this is no line of ours.
 const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Messages both ways.
+pub(crate) type Stream = WebSocketStream<Upgraded>;
 
 /// A name as one segment of a path. What would lead to another path, and so to another stack, is no name.
 pub(crate) fn segment(name: &str) -> Result<String, Failure> {
@@ -74,6 +82,42 @@ impl Remote {
         self.answer(Method::DELETE, path, None::<&()>).await
     }
 
+    /// Like [`Remote::post`], for what may take as long as it takes.
+    pub(crate) async fn post_patiently<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let response = self.send(Method::POST, path, Some(body), None).await?;
+        Remote::read(response, path).await
+    }
+
+    /// Like [`Remote::tell`], for what may take as long as it takes.
+    pub(crate) async fn patiently(&self, method: Method, path: &str) -> Result<(), Failure> {
+        self.send(method, path, None::<&()>, None).await.map(drop)
+    }
+
+    /// A WebSocket.
+    pub(crate) async fn stream(&self, path: &str) -> Result<Stream, Failure> {
+        let failed = |error: &dyn std::error::Error| {
+            Failure::local(format!("open {path} at {}: {}", self.config.api, chain(error)))
+                .hint("is `bramble up` running? BRAMBLE_API or --server says where")
+        };
+        // The key only shows that the other side speaks WebSocket, which its answer shows too.
+        let mut request = self.client.get(format!("{}{path}", self.config.api)).headers(HeaderMap::from_iter([
+            (CONNECTION, HeaderValue::from_static("Upgrade")),
+            (UPGRADE, HeaderValue::from_static("websocket")),
+            (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
+            (SEC_WEBSOCKET_KEY, HeaderValue::from_static("YnJhbWJsZS1jbGllbnQuLg==")),
+        ]));
+        if let Some(token) = &self.config.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.map_err(|error| failed(&error))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(self.refusal(response, path).await);
+        }
+        let upgraded = response.upgrade().await.map_err(|error| failed(&error))?;
+        let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+        Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await)
+    }
+
     async fn answer<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -81,6 +125,10 @@ impl Remote {
         body: Option<&impl Serialize>,
     ) -> Result<T, Failure> {
         let response = self.send(method, path, body, Some(ANSWER_DEADLINE)).await?;
+        Remote::read(response, path).await
+    }
+
+    async fn read<T: DeserializeOwned>(response: Response, path: &str) -> Result<T, Failure> {
         response.json().await.map_err(|error| {
             Failure::local(format!("read the answer of {path}: {}", chain(&error)))
                 .hint("is the server of another version?")
@@ -169,15 +217,20 @@ impl Remote {
         if response.status().is_success() {
             return Ok(response);
         }
+        Err(self.refusal(response, path).await)
+    }
+
+    /// What an answer that is no success says.
+    async fn refusal(&self, response: Response, path: &str) -> Failure {
         let status = response.status();
         let problem = response.json::<Problem>().await;
-        Err(problem.map_or_else(
+        problem.map_or_else(
             |_| {
                 let api = &self.config.api;
                 Failure::local(format!("{api}{path} answered {status}"))
                     .hint("is that the API? BRAMBLE_API or --server says where it is")
             },
             Failure::from,
-        ))
+        )
     }
 }

@@ -35,3 +35,4 @@ pub use protocol::{
 };
 pub use spawner::Spawner;
 pub use spec::{BoxSpec, Command, File, Ids, Limits, Mount, MountSource, Network, Root, ShimStart, Trust, User};
+pub use sys::watch;

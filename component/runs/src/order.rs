@@ -113,8 +113,12 @@ pub struct Order {
 pub enum Opening {
     Run(Box<Order>),
     Attach(Attach),
-    /// The node's own connection: it is told of runs, and how the worker is.
+    /// Ends a run, whoever watches it.
+    Kill(String),
+    /// The node's own connection: it is told of runs.
     Node,
+    /// Another of the node's: it is told that the worker lives, by a thread of its own.
+    Beats,
 }
 
 /// To a worker, on the connection of a run.
@@ -136,13 +140,11 @@ pub enum ToWorker {
     Retire,
 }
 
-/// From a worker, on the node's own connection.
+/// From a worker, on the node's own connection: a run began or ended. Said again on each new connection until it is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FromWorker {
-    Beat(Beat),
-    /// A run began or ended. Said again on each new connection until it is kept.
-    Record(u64, Box<RunRecord>),
+pub struct Numbered {
+    pub number: u64,
+    pub record: RunRecord,
 }
 
 /// That it lives, and how it is.

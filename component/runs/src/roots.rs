@@ -87,6 +87,11 @@ pub fn found(store: &Store, language: &Language) -> Option<PathBuf> {
     store.find(&name(language))?.layers.into_iter().next()
 }
 
+/// Of the image that is the copy.
+pub fn digest(store: &Store, language: &Language) -> Option<String> {
+    store.find(&name(language)).map(|image| image.digest)
+}
+
 /// The copy, made if there is none, which takes seconds. It is packed in `workspace`, which is there.
 pub async fn ensure(store: &Store, language: &Language, workspace: &Path) -> Result<PathBuf, RootError> {
     if let Some(lack) = lack(language) {

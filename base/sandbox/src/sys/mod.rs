@@ -17,4 +17,4 @@ pub(crate) use process::{
 };
 pub(crate) use timer::SelfKill;
 pub(crate) use title::set_title;
-pub(crate) use watch::watch;
+pub use watch::watch;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 
 /// Hands `fd` to the current runtime's poller.
-pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open and stays the same descriptor for as long as it is owned, and nobody replaces it
     // inside: it is only lent out by shared reference.
     unsafe { AsyncFd::register(fd) }.map_err(|error| io::Error::other(error.to_string()))

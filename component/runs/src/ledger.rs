@@ -1,0 +1,226 @@
+//! The record of runs: what was run, for whom, where, and what became of it. Added to and never changed.
+//!
+//! On the machine that had the run. The last ones are in memory too, for whoever asks; all of them are in a log on the disk,
+//! of which the oldest goes when it is long. Nothing is on the disk of a machine that never ran anything.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use storage::log::{Batch, Log, LogError, Options};
+use tokio::sync::{mpsc, oneshot};
+use wire::run::{RunRecord, RunVerdict};
+use world::disk::Disk;
+
+/// Ended runs that are in memory.
+const RECENT_MAX: usize = 1_000;
+/// Of the log on the disk: some hundred thousand runs.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+/// Records that wait for the disk. Workers keep theirs until they are written.
+const WAITING_MAX: usize = 1_024;
+/// Written in one go.
+const BATCH_MAX: usize = 256;
+/// Read at the beginning: enough to have the recent ones whole.
+const READ_MAX: u64 = 3 * RECENT_MAX as u64;
+
+/// Where records are, for everybody on this machine.
+#[derive(Clone)]
+pub struct Ledger {
+    known: Arc<Mutex<Known>>,
+    writing: mpsc::Sender<(RunRecord, oneshot::Sender<()>)>,
+}
+
+#[derive(Default)]
+struct Known {
+    running: BTreeMap<String, RunRecord>,
+    recent: VecDeque<RunRecord>,
+}
+
+impl Known {
+    /// False for what was known already.
+    fn take(&mut self, record: &RunRecord) -> bool {
+        if self.recent.iter().any(|known| known.id == record.id) {
+            return false;
+        }
+        if record.verdict.is_none() {
+            return self.running.insert(record.id.clone(), record.clone()).is_none();
+        }
+        self.running.remove(&record.id);
+        self.recent.push_front(record.clone());
+        self.recent.truncate(RECENT_MAX);
+        true
+    }
+}
+
+impl Ledger {
+    /// Reads what there is. The second part writes, for as long as it is run.
+    pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> Result<(Ledger, impl Future<Output = ()> + Send + use<>), LogError> {
+        let mut known = Known::default();
+        let mut log = None;
+        if folder.exists() {
+            let (opened, _) = Log::open(Arc::clone(&disk), folder, Options::default())?;
+            let reader = opened.reader();
+            for index in reader.first().max(reader.next().saturating_sub(READ_MAX))..reader.next() {
+                // A record of a later version that cannot be read is not lost for that.
+                if let Ok(record) = serde_json::from_slice::<RunRecord>(&reader.read(index)?) {
+                    known.take(&record);
+                }
+            }
+            log = Some(opened);
+        }
+        let (writing, waiting) = mpsc::channel(WAITING_MAX);
+        let ledger = Ledger { known: Arc::new(Mutex::new(known)), writing };
+        Ok((ledger, write(disk, folder.to_owned(), log, waiting)))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a record; returns once it is on the disk. True when it was news.
+    pub async fn add(&self, record: RunRecord) -> bool {
+        let news = self.known().take(&record);
+        if news {
+            let (written, done) = oneshot::channel();
+            // A writer that ended was told to; what it had not written is said again by whoever keeps it.
+            if self.writing.send((record, written)).await.is_ok() {
+                let _ = done.await;
+            }
+        }
+        news
+    }
+
+    pub fn find(&self, id: &str) -> Option<RunRecord> {
+        let known = self.known();
+        known.running.get(id).cloned().or_else(|| known.recent.iter().find(|record| record.id == id).cloned())
+    }
+
+    /// Those that run, then the last ones that ended, newest first.
+    pub fn list(&self, most: usize) -> Vec<RunRecord> {
+        let known = self.known();
+        let mut running: Vec<RunRecord> = known.running.values().cloned().collect();
+        running.sort_by_key(|record| std::cmp::Reverse(record.began_ms));
+        running.extend(known.recent.iter().cloned());
+        running.truncate(most);
+        running
+    }
+
+    pub fn running(&self) -> Vec<RunRecord> {
+        self.known().running.values().cloned().collect()
+    }
+
+    /// What becomes of runs whose worker is gone.
+    pub async fn lose(&self, which: impl Fn(&RunRecord) -> bool) -> Vec<RunRecord> {
+        let gone: Vec<RunRecord> = self.running().into_iter().filter(which).collect();
+        let mut lost = Vec::new();
+        for record in gone {
+            let record = RunRecord {
+                ended_ms: Some(world::clock::unix_ms()),
+                verdict: Some(RunVerdict::Lost),
+                ..record
+            };
+            if self.add(record.clone()).await {
+                lost.push(record);
+            }
+        }
+        lost
+    }
+}
+
+/// Writes for as long as there is somebody to write for.
+async fn write(
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    mut log: Option<Log>,
+    mut waiting: mpsc::Receiver<(RunRecord, oneshot::Sender<()>)>,
+) {
+    let mut some = Vec::new();
+    while waiting.recv_many(&mut some, BATCH_MAX).await > 0 {
+        let (records, done): (Vec<_>, Vec<_>) = std::mem::take(&mut some).into_iter().unzip();
+        let (disk, folder) = (Arc::clone(&disk), folder.clone());
+        let written = world::task::blocking(move || {
+            let mut open = match log.take() {
+                Some(log) => log,
+                None => Log::open(disk, &folder, Options::default())?.0,
+            };
+            append(&mut open, &records).map(|()| open)
+        });
+        log = match written.await {
+            Some(Ok(open)) => Some(open),
+            Some(Err(error)) => {
+                // They are in memory; opened anew, the log may take the next ones.
+                tracing::error!(error = %wire::diagnostic::chain(&error), "runs cannot be recorded on the disk");
+                None
+            }
+            None => None,
+        };
+        for written in done {
+            // Whoever does not wait does not need to know.
+            let _ = written.send(());
+        }
+    }
+}
+
+fn append(log: &mut Log, records: &[RunRecord]) -> Result<(), LogError> {
+    // Plain data: it has a form in JSON.
+    let entries = records.iter().map(|record| serde_json::to_vec(record).unwrap_or_default()).collect();
+    log.write(&Batch { entries, ..Batch::default() })?;
+    let reader = log.reader();
+    let kept_from = reader.first_of_last(LOG_BYTES_MAX);
+    // A segment goes as a whole: purging now and then is enough.
+    if kept_from > reader.first() + 4 * READ_MAX {
+        log.write(&Batch { purge_to: Some(kept_from - 1), ..Batch::default() })?;
+    }
+    log.tend();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, verdict: Option<RunVerdict>) -> RunRecord {
+        RunRecord { id: id.to_owned(), verdict, ..RunRecord::default() }
+    }
+
+    #[test]
+    fn what_was_added_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = folder.path().join("ledger");
+        let disk = || Arc::new(world::disk::Real) as Arc<dyn Disk>;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let (ledger, writing) = Ledger::open(disk(), &at).expect("opened");
+            assert!(!at.exists(), "nothing was run, nothing is written");
+            let adding = async {
+                assert!(ledger.add(record("a", None)).await);
+                assert!(ledger.add(record("b", None)).await);
+                assert!(ledger.add(record("a", Some(RunVerdict::Finished))).await);
+                // Said again, as after a break.
+                assert!(!ledger.add(record("a", None)).await);
+                assert!(!ledger.add(record("a", Some(RunVerdict::Finished))).await);
+            };
+            tokio::select! {
+                () = writing => panic!("it is written to"),
+                () = adding => {}
+            }
+        });
+        runtime.block_on(async {
+            let (ledger, writing) = Ledger::open(disk(), &at).expect("opened");
+            assert_eq!(ledger.running(), [record("b", None)]);
+            assert_eq!(ledger.find("a"), Some(record("a", Some(RunVerdict::Finished))));
+            let losing = async {
+                let lost = ledger.lose(|record| record.id == "b").await;
+                assert_eq!(lost.len(), 1);
+                assert!(ledger.lose(|_| true).await.is_empty());
+            };
+            tokio::select! {
+                () = writing => panic!("it is written to"),
+                () = losing => {}
+            }
+            assert_eq!(ledger.list(10).iter().map(|record| record.verdict).collect::<Vec<_>>(), [
+                Some(RunVerdict::Lost),
+                Some(RunVerdict::Finished)
+            ]);
+        });
+    }
+}

@@ -1,0 +1,65 @@
+//! Figures of runs.
+
+use meter::{Counter, Gauge, Histogram, Meter};
+use wire::run::RunRecord;
+
+/// Of waits and times, in seconds: from a box that was ready to a minute's computation.
+const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+#[derive(Clone)]
+pub struct Meters {
+    meter: Meter,
+    queued: Histogram,
+    boxes: Histogram,
+    compiled: Histogram,
+    waiting: Gauge,
+    refused: Counter,
+    workers_lost: Counter,
+}
+
+impl Meters {
+    pub fn new(meter: &Meter) -> Meters {
+        Meters {
+            queued: meter.histogram("bramble_run_queue_seconds", "How long runs waited for a worker.", &[], SECONDS),
+            boxes: meter.histogram("bramble_run_box_seconds", "How long runs waited for their box.", &[], SECONDS),
+            compiled: meter.histogram("bramble_run_compile_seconds", "How long compiling took.", &[], SECONDS),
+            waiting: meter.gauge("bramble_runs_waiting", "Runs nobody has room for yet.", &[]),
+            refused: meter.counter("bramble_runs_refused_total", "Runs refused because too many waited.", &[]),
+            workers_lost: meter.counter("bramble_workers_lost_total", "Workers that ended or hung.", &[]),
+            meter: meter.clone(),
+        }
+    }
+
+    /// A run came to its end.
+    pub fn ended(&self, record: &RunRecord) {
+        let verdict = record.verdict.map_or("", |verdict| verdict.as_str());
+        let of = [("language", record.language.as_str()), ("verdict", verdict)];
+        self.meter.counter("bramble_runs_total", "Runs that ended, by language and verdict.", &of).inc();
+        let language = [("language", record.language.as_str())];
+        let seconds = |usec: u64| usec as f64 / 1e6;
+        let times = record.times;
+        self.meter
+            .histogram("bramble_run_seconds", "How long programs ran.", &language, SECONDS)
+            .observe(seconds(times.run_usec));
+        self.meter
+            .counter("bramble_run_cpu_milliseconds_total", "Processor time of programs.", &language)
+            .add(record.cpu_usec / 1_000);
+        self.queued.observe(seconds(times.queue_usec));
+        self.boxes.observe(seconds(times.box_usec));
+        if times.compile_usec > 0 {
+            self.compiled.observe(seconds(times.compile_usec));
+        }
+    }
+
+    pub fn waiting(&self, count: usize) {
+        self.waiting.set(count as f64);
+    }
+
+    pub fn refused(&self) {
+        self.refused.inc();
+    }
+
+    pub fn worker_lost(&self) {
+        self.workers_lost.inc();
+    }
+}

@@ -1,0 +1,328 @@
+//! Speaking with whoever watches runs, and with the machine's node.
+
+use super::run::{Control, Run};
+use super::{Shared, tick};
+use crate::link::{Frame, Reader, Writer, payloads};
+use crate::order::{Numbered, Opening, Order, Said, ToWorker};
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use wire::api::Problem;
+use wire::run::{Accepted, Asked, Block, Channel, Phase, Told};
+
+/// Threads of the machine that can run now, for each of its processors, above which no more programs are begun.
+const RUNNABLE_PER_CORE_MAX: usize = 4;
+/// How long a connection has to say what it is for.
+const OPENING_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection that broke without a word: whoever watched comes back by another way within this, or not at all.
+const BROKEN_GRACE: Duration = Duration::from_secs(15);
+/// How long the end of a run is kept for a watcher that has not got it.
+const ENDED_GRACE: Duration = Duration::from_secs(60);
+/// The same for one that was left alone on purpose.
+const DETACHED_GRACE: Duration = Duration::from_secs(600);
+
+/// Refused for now; another worker may have room.
+pub(crate) const NO_ROOM: &str = "B0902";
+pub(crate) const NO_RUN: &str = "B0903";
+
+pub(super) struct Communicator {
+    pub(super) shared: Arc<Shared>,
+    pub(super) begin: mpsc::Sender<Arc<Run>>,
+    pub(super) beats: SyncSender<StdUnixStream>,
+}
+
+impl Communicator {
+    /// Serves for as long as the process lives.
+    pub(super) async fn serve(self, listener: UnixListener) -> io::Result<()> {
+        let _ticks = world::task::spawn("ticks of the communicator", tick(Arc::clone(&self.shared), |it| &it.carried));
+        let this = Arc::new(self);
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => {
+                    let this = Arc::clone(&this);
+                    let served = async move {
+                        if let Err(error) = this.connection(connection).await {
+                            tracing::debug!(%error, "a connection to this worker ended");
+                        }
+                    };
+                    // Ends with its connection.
+                    world::task::spawn("connection", served).detach();
+                }
+                Err(error) => {
+                    // Out of descriptors: some come back when a run ends.
+                    tracing::warn!(%error, "cannot take a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(&self, connection: UnixStream) -> io::Result<()> {
+        // For the heartbeat, should it be that: its thread writes and nobody reads.
+        let beats = rustix::io::fcntl_dupfd_cloexec(&connection, 3)?;
+        let (reader, writer) = connection.into_split();
+        let (mut reader, mut writer) = (Reader::new(reader), Writer::new(writer));
+        let first = tokio::time::timeout(OPENING_DEADLINE, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let Some(Frame::Word(word)) = first else { return Err(io::ErrorKind::InvalidData.into()) };
+        match Frame::word::<Opening>(&word)? {
+            Opening::Node => self.node(reader, writer).await,
+            Opening::Beats => {
+                drop((reader, writer));
+                let beats = StdUnixStream::from(beats);
+                beats.set_nonblocking(false)?;
+                self.beats.try_send(beats).map_err(|_| io::ErrorKind::WouldBlock.into())
+            }
+            Opening::Run(order) => {
+                drop(beats);
+                match self.begin(*order) {
+                    Ok(run) => self.watch(run, 0, reader, writer).await,
+                    Err(problem) => writer.word(&Told::Problem(problem)).await,
+                }
+            }
+            Opening::Kill(id) => {
+                if let Some(run) = self.shared.find(&id) {
+                    run.kill();
+                }
+                // That the connection closes says that it was heard.
+                Ok(())
+            }
+            Opening::Attach(attach) => {
+                drop(beats);
+                match self.shared.find(&attach.id) {
+                    Some(run) => self.watch(run, attach.after, reader, writer).await,
+                    None => writer.word(&Told::Problem(no_run(&attach.id))).await,
+                }
+            }
+        }
+    }
+
+    /// Takes a run, or says why not.
+    fn begin(&self, order: Order) -> Result<Arc<Run>, Problem> {
+        let no_room = |why: &str| problem(NO_ROOM, why, "it is tried elsewhere, or again");
+        if self.shared.retires.load(Ordering::Relaxed) {
+            return Err(no_room("this worker is being replaced"));
+        }
+        if is_crowded() {
+            return Err(no_room("the machine is busy"));
+        }
+        let run = Arc::new(Run::new(order));
+        if !self.shared.add(&run) {
+            return Err(no_room("this worker has as many runs as it takes"));
+        }
+        if self.begin.try_send(Arc::clone(&run)).is_err() {
+            self.shared.forget(&run.order.id);
+            return Err(no_room("this worker begins as many runs as it can"));
+        }
+        Ok(run)
+    }
+
+    /// Carries a run's bytes and words until one side ends.
+    async fn watch(&self, run: Arc<Run>, after: u64, reader: Reader, mut writer: Writer) -> io::Result<()> {
+        let mut number = 0;
+        run.connection.send_modify(|newest| {
+            *newest += 1;
+            number = *newest;
+        });
+        // Whoever watched before wakes up, and finds out.
+        run.wrote.notify_waiters();
+        let accepted = Accepted {
+            id: run.order.id.clone(),
+            node: self.shared.node.clone(),
+            worker: self.shared.number,
+            language: run.order.language.clone(),
+        };
+        writer.word(&Told::Accepted(accepted)).await?;
+        run.acknowledge(after);
+        let mut newest = run.connection.subscribe();
+        let end = tokio::select! {
+            end = hear(&run, reader) => end,
+            said = say(&run, after, writer) => said.map(|()| End::Over),
+            // Its sender is the run, which is here.
+            _ = newest.wait_for(|newest| *newest != number) => return Ok(()),
+        };
+        let goes_on = run.order.wanted.detach;
+        match end {
+            Ok(End::Over) => {}
+            Ok(End::Left) if !goes_on => run.kill(),
+            Ok(End::Left | End::Broken) | Err(_) => {}
+        }
+        self.linger(&run, number).await;
+        Ok(())
+    }
+
+    /// Keeps a run that nobody watches for as long as somebody may come back to it, then forgets it.
+    async fn linger(&self, run: &Arc<Run>, number: u64) {
+        let mut newest = run.connection.subscribe();
+        let taken_up = async {
+            // Its sender is the run, which is here.
+            let _ = newest.wait_for(|newest| *newest != number).await;
+        };
+        let gone = async {
+            if !run.order.wanted.detach && !run.is_killed() {
+                tokio::select! {
+                    () = tokio::time::sleep(BROKEN_GRACE) => run.kill(),
+                    () = over(run) => {}
+                }
+            }
+            ended(run).await;
+            if !run.is_over() && !run.is_killed() {
+                tokio::time::sleep(if run.order.wanted.detach { DETACHED_GRACE } else { ENDED_GRACE }).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = taken_up => {}
+            () = gone => self.shared.forget(&run.order.id),
+        }
+    }
+
+    /// The node's own connection.
+    async fn node(&self, mut reader: Reader, mut writer: Writer) -> io::Result<()> {
+        let mut told = 0;
+        loop {
+            while let Some((number, record)) = self.shared.records.after(told) {
+                writer.word(&Numbered { number, record }).await?;
+                told = number;
+            }
+            tokio::select! {
+                frame = reader.next() => match frame? {
+                    Some(Frame::Word(word)) => match Frame::word::<ToWorker>(&word)? {
+                        ToWorker::Kept(number) => self.shared.records.kept(number),
+                        ToWorker::Retire => self.shared.retires.store(true, Ordering::Relaxed),
+                    },
+                    Some(Frame::Blocks(_)) => return Err(io::ErrorKind::InvalidData.into()),
+                    None => return Ok(()),
+                },
+                () = self.shared.records.more.notified() => {}
+            }
+        }
+    }
+}
+
+/// How a watcher's side of a connection ended.
+enum End {
+    /// Nothing is left to say.
+    Over,
+    Left,
+    Broken,
+}
+
+/// What the watcher says, until it says no more.
+async fn hear(run: &Run, mut reader: Reader) -> io::Result<End> {
+    loop {
+        match reader.next().await {
+            Ok(Some(Frame::Word(word))) => match Frame::word::<Said>(&word)? {
+                Said::Left => return Ok(End::Left),
+                Said::Asked(Asked::Ack(sequence)) => run.acknowledge(sequence),
+                Said::Asked(Asked::Signal(name)) => {
+                    if let Some(number) = signal_number(&name) {
+                        run.control(Control::Signal(number));
+                    }
+                }
+                Said::Asked(Asked::Resize(size)) => run.control(Control::Resize(size)),
+                Said::Asked(Asked::Run(_) | Asked::Attach(_)) => return Err(io::ErrorKind::InvalidData.into()),
+            },
+            Ok(Some(Frame::Blocks(frames))) => {
+                for bytes in payloads(&frames) {
+                    let block = Block::parse(bytes).filter(|block| block.channel == Channel::Stdin);
+                    let block = block.ok_or(io::ErrorKind::InvalidData)?;
+                    if let Err(error) = run.feed(block.sequence, block.payload) {
+                        // Nobody who keeps to the words does this; the run is not worth more than the machine.
+                        run.push(Channel::Compiler, format!("input was refused: {error}\n").as_bytes());
+                        run.kill();
+                        return Ok(End::Left);
+                    }
+                }
+            }
+            Ok(None) | Err(_) => return Ok(End::Broken),
+        }
+    }
+}
+
+/// Tells what there is after `cursor`, for as long as there is more to come.
+async fn say(run: &Run, mut cursor: u64, mut writer: Writer) -> io::Result<()> {
+    let (mut taken, mut phase): (u64, Option<Phase>) = (0, None);
+    // Input that came before a break need not come again.
+    let had = run.input().taken();
+    if cursor > 0 || had > 0 {
+        writer.word(&Told::Taken(had)).await?;
+        taken = had;
+    }
+    loop {
+        let more = run.wrote.notified();
+        let now = run.phase();
+        if now != phase && let Some(entered) = now {
+            phase = now;
+            writer.word(&Told::Phase(entered)).await?;
+        }
+        while let Some((last, frames)) = run.after(cursor) {
+            writer.frames(&frames).await?;
+            cursor = last;
+        }
+        let has = run.input().taken();
+        if has != taken && run.order.wanted.stdin.is_none() {
+            taken = has;
+            writer.word(&Told::Taken(taken)).await?;
+        }
+        if run.is_over() {
+            return Ok(());
+        }
+        // What was acknowledged may end it; what was written is told at once.
+        tokio::select! {
+            () = more => {}
+            () = run.room.notified() => {}
+        }
+    }
+}
+
+async fn ended(run: &Run) {
+    loop {
+        let more = run.wrote.notified();
+        if run.has_ended() {
+            return;
+        }
+        more.await;
+    }
+}
+
+/// Its end has arrived.
+async fn over(run: &Run) {
+    loop {
+        let acknowledged = run.room.notified();
+        if run.is_over() {
+            return;
+        }
+        tokio::select! {
+            () = acknowledged => {}
+            () = run.wrote.notified() => {}
+        }
+    }
+}
+
+pub(crate) fn problem(code: &str, message: &str, hint: &str) -> Problem {
+    Problem { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned(), diagnostics: Vec::new() }
+}
+
+pub(crate) fn no_run(id: &str) -> Problem {
+    problem(NO_RUN, &format!("there is no run {id} to come back to"), "it has ended, or its machine is gone; `bramble runs ls` shows what became of it")
+}
+
+/// Signals that people send, by name.
+pub(crate) fn signal_number(name: &str) -> Option<i32> {
+    let name = name.strip_prefix("SIG").unwrap_or(name);
+    let known = [("HUP", 1), ("INT", 2), ("QUIT", 3), ("KILL", 9), ("USR1", 10), ("USR2", 12), ("TERM", 15), ("CONT", 18), ("STOP", 19), ("TSTP", 20)];
+    known.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
+/// Whether so many threads of this machine want to run that another program would only make all of them wait.
+fn is_crowded() -> bool {
+    let Ok(text) = std::fs::read_to_string("/proc/loadavg") else { return false };
+    let runnable = text.split(' ').nth(3).and_then(|field| field.split_once('/')?.0.parse::<usize>().ok());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    runnable.is_some_and(|runnable| runnable > cores * RUNNABLE_PER_CORE_MAX)
+}

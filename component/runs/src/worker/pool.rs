@@ -1,0 +1,87 @@
+//! Boxes that wait for a program: building one takes longer than many a program does. Each is used once.
+
+use sandbox::{BoxSpec, Parked, SpawnerClient, StartError};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Kinds of boxes that are kept ready: the languages of a lesson, with the limits of its exercises.
+const KINDS_MAX: usize = 4;
+/// Of each kind. One takes 0.75 MB, and another is built while it is used.
+const READY: usize = 2;
+
+pub(super) struct Pool {
+    spawner: SpawnerClient,
+    /// The kind used last comes last.
+    kinds: Mutex<VecDeque<Kind>>,
+}
+
+struct Kind {
+    spec: BoxSpec,
+    ready: Vec<Parked>,
+    building: usize,
+}
+
+impl Pool {
+    pub(super) fn new(spawner: SpawnerClient) -> Pool {
+        Pool { spawner, kinds: Mutex::new(VecDeque::new()) }
+    }
+
+    /// A box of this kind: one that waits, or a new one.
+    pub(super) async fn take(&self, spec: &BoxSpec) -> Result<Parked, StartError> {
+        let waiting = self.kind(spec).back_mut().and_then(|kind| kind.ready.pop());
+        match waiting {
+            Some(parked) => Ok(parked),
+            None => self.spawner.park(spec).await,
+        }
+    }
+
+    /// Builds what was taken anew, without anybody waiting for it.
+    pub(super) fn refill(self: &Arc<Self>, spec: &BoxSpec, parked: &Arc<super::Shared>) {
+        {
+            let mut kinds = self.kind(spec);
+            let Some(kind) = kinds.back_mut() else { return };
+            if kind.ready.len() + kind.building >= READY {
+                return;
+            }
+            kind.building += 1;
+        }
+        let (pool, spec, shared) = (Arc::clone(self), spec.clone(), Arc::clone(parked));
+        let build = async move {
+            let built = pool.spawner.park(&spec).await;
+            let mut kinds = pool.kinds();
+            if let Some(kind) = kinds.iter_mut().find(|kind| kind.spec == spec) {
+                kind.building -= 1;
+                match built {
+                    Ok(parked) => kind.ready.push(parked),
+                    // Whoever needs one next is told the reason.
+                    Err(error) => tracing::debug!(%error, "cannot build a box ahead"),
+                }
+            }
+            count(&kinds, &shared.parked);
+        };
+        // Ends when the box is built.
+        world::task::spawn("a box ahead", build).detach();
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, VecDeque<Kind>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes this kind the last, and forgets the one longest unused for it if need be.
+    fn kind(&self, spec: &BoxSpec) -> MutexGuard<'_, VecDeque<Kind>> {
+        let mut kinds = self.kinds();
+        let known = kinds.iter().position(|kind| kind.spec == *spec).and_then(|index| kinds.remove(index));
+        let kind = known.unwrap_or_else(|| Kind { spec: spec.clone(), ready: Vec::new(), building: 0 });
+        if kinds.len() >= KINDS_MAX {
+            kinds.pop_front();
+        }
+        kinds.push_back(kind);
+        kinds
+    }
+}
+
+fn count(kinds: &VecDeque<Kind>, parked: &AtomicU32) {
+    let ready: usize = kinds.iter().map(|kind| kind.ready.len()).sum();
+    parked.store(u32::try_from(ready).unwrap_or(u32::MAX), Ordering::Relaxed);
+}

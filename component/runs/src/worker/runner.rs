@@ -1,0 +1,533 @@
+//! Running: a box, its program, its end.
+
+use super::pool::Pool;
+use super::run::{Control, Run};
+use super::streams::{self, Drained, Pipes, Stream};
+use super::verdict::{self, Stopped};
+use super::{Shared, compiled, tick};
+use crate::language::{FOLDER, is_like};
+use crate::order::Order;
+use base64::Engine;
+use rustix::fs::MemfdFlags;
+use rustix::termios::{Winsize, tcsetwinsize};
+use sandbox::{
+    BoxSpec, Collect, Collected, Command, Limits as BoxLimits, Mount, MountSource, Outcome, Placed, Root, RunError,
+    RunLimits, Running, Spawner, Trust,
+};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use wire::run::{Channel, Ended, Phase, RunFile, RunRecord, RunVerdict, TerminalSize};
+
+/// What compiling may take, whatever the program may.
+const COMPILE_CPU_MS: u64 = 60_000;
+const COMPILE_WALL_MS: u64 = 60_000;
+const COMPILE_MEMORY_BYTES: u64 = 1 << 30;
+const COMPILE_PROCESSES: u64 = 128;
+const COMPILE_FILE_BYTES: u64 = 256 << 20;
+/// What a compiler may say; the rest is left out, since its first words matter.
+const COMPILER_SAYS_BYTES_MAX: u64 = 256 << 10;
+/// Of what compiling leaves.
+const COMPILED_FILES_MAX: u32 = 500;
+/// Of what a program leaves and is sent back: it goes in one message.
+const LEFT_FILES_MAX: u32 = 100;
+const LEFT_BYTES_MAX: u64 = 8 << 20;
+/// Open files of a program: more than exercises need, less than what would be felt.
+const OPEN_FILES: u64 = 512;
+/// `/tmp` and `/dev/shm`, besides the program's own folder.
+const SCRATCH_BYTES: u64 = 64 << 20;
+const SHARED_BYTES: u64 = 16 << 20;
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+const SIGNAL_KILL: i32 = 9;
+
+/// Takes runs as they come, for as long as the process lives.
+pub(super) async fn run(shared: Arc<Shared>, spawner: Spawner, mut begun: mpsc::Receiver<Arc<Run>>) -> io::Result<()> {
+    let _ticks = world::task::spawn("ticks of the runner", tick(Arc::clone(&shared), |it| &it.ran));
+    let pool = Arc::new(Pool::new(spawner.client()?));
+    while let Some(run) = begun.recv().await {
+        let (shared, pool) = (Arc::clone(&shared), Arc::clone(&pool));
+        // Ends with its program, or when it is killed.
+        world::task::spawn("run", async move { Runner { shared, pool, run }.go().await }).detach();
+    }
+    Ok(())
+}
+
+struct Runner {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+    run: Arc<Run>,
+}
+
+/// Why there is no outcome.
+enum Trouble {
+    /// It was killed before or while it ran; nobody knows what it used.
+    Killed,
+    Run(RunError),
+    Io(io::Error),
+}
+
+impl From<RunError> for Trouble {
+    fn from(error: RunError) -> Trouble {
+        Trouble::Run(error)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        Trouble::Io(error)
+    }
+}
+
+/// A program that came to its end.
+struct Done {
+    outcome: Outcome,
+    stopped: Stopped,
+    left: Vec<(Collected, OwnedFd)>,
+    box_time: Duration,
+    time: Duration,
+}
+
+/// What one box is to do.
+struct Job {
+    spec: BoxSpec,
+    placed: Vec<Placed>,
+    contents: Vec<OwnedFd>,
+    command: Command,
+    limits: RunLimits,
+    collect: Option<Collect>,
+    terminal: Option<TerminalSize>,
+    out: Channel,
+    err: Channel,
+    feeds: bool,
+}
+
+impl Runner {
+    async fn go(self) {
+        let order = &self.run.order;
+        self.run.began();
+        self.shared.records.add(self.record(None));
+        let mut ended = match self.compiled_and_run().await {
+            Ok(ended) => ended,
+            Err(Trouble::Killed) => {
+                Ended { verdict: RunVerdict::Killed, message: "it was killed".to_owned(), ..Ended::default() }
+            }
+            Err(Trouble::Run(error)) => {
+                tracing::warn!(run = order.id, language = order.language, error = %wire::diagnostic::chain(&error), "not run");
+                let hint = match &error {
+                    RunError::Start(error) => error.hint(),
+                    RunError::Gone { .. } => "",
+                };
+                let message = format!("{}; {hint}", wire::diagnostic::chain(&error)).trim_end_matches("; ").to_owned();
+                Ended { verdict: RunVerdict::Refused, message, ..Ended::default() }
+            }
+            Err(Trouble::Io(error)) => {
+                tracing::warn!(run = order.id, %error, "not run");
+                Ended { verdict: RunVerdict::Lost, message: format!("its machine failed: {error}"), ..Ended::default() }
+            }
+        };
+        ended.output_bytes = self.run.out().written_bytes();
+        ended.times.queue_usec = order.queue_usec;
+        let ended = self.run.end(ended);
+        self.shared.records.add(self.record(Some(&ended)));
+    }
+
+    fn record(&self, ended: Option<&Ended>) -> RunRecord {
+        let order = &self.run.order;
+        let begun = RunRecord {
+            id: order.id.clone(),
+            who: order.who.clone(),
+            language: order.language.clone(),
+            code_sha256: order.code_sha256.clone(),
+            node: self.shared.node.clone(),
+            worker: self.shared.number,
+            limits: order.limits.told(),
+            detached: order.wanted.detach,
+            began_ms: self.run.began_ms(),
+            ..RunRecord::default()
+        };
+        let Some(ended) = ended else { return begun };
+        RunRecord {
+            ended_ms: Some(world::clock::unix_ms()),
+            verdict: Some(ended.verdict),
+            exit_code: ended.exit_code,
+            signal: ended.signal,
+            cpu_usec: ended.cpu_usec,
+            memory_peak_bytes: ended.memory_peak_bytes,
+            output_bytes: ended.output_bytes,
+            times: ended.times,
+            ..begun
+        }
+    }
+
+    async fn compiled_and_run(&self) -> Result<Ended, Trouble> {
+        let order = &self.run.order;
+        let mut times = wire::run::Times::default();
+        let (mut placed, mut contents) = sources(order)?;
+        if !order.compile.is_empty() {
+            let found = compiled::find(&order.compiled, &order.compiled_as, FOLDER);
+            let made = match found {
+                Some(found) => found,
+                None => {
+                    let done = self.compile(placed, contents).await?;
+                    times.compile_usec = micros(done.time);
+                    times.box_usec = micros(done.box_time);
+                    match self.keep(&done)? {
+                        Some(made) => made,
+                        None => return Ok(not_compiled(&done, times)),
+                    }
+                }
+            };
+            // Code that was compiled needs its sources no more; what else came with it, it may read.
+            (placed, contents) = sources(order)?;
+            let is_made = |placed: &Placed| made.0.iter().any(|made| made.target == placed.target);
+            (placed, contents) = placed.into_iter().zip(contents).filter(|(placed, _)| !is_made(placed)).unzip();
+            placed.extend(made.0);
+            contents.extend(made.1);
+        }
+        self.run.enter(Phase::Running);
+        let collect = order.wanted.collect.then(|| Collect {
+            folder: FOLDER.to_owned(),
+            files_max: LEFT_FILES_MAX,
+            bytes_max: LEFT_BYTES_MAX,
+        });
+        let given: Vec<String> = placed.iter().map(|placed| placed.target.clone()).collect();
+        let limits = &order.limits;
+        let done = self
+            .program(Job {
+                spec: spec(order, limits.memory_bytes, limits.processes, limits.file_bytes),
+                placed,
+                contents,
+                command: command(order, &order.run, order.wanted.terminal.is_some()),
+                limits: RunLimits {
+                    wall_ms: Some(limits.wall_ms),
+                    cpu_ms: Some(limits.cpu_ms),
+                    memory_bytes: Some(limits.memory_bytes),
+                    output_bytes: None,
+                },
+                collect,
+                terminal: order.wanted.terminal,
+                out: Channel::Stdout,
+                err: Channel::Stderr,
+                feeds: true,
+            })
+            .await?;
+        times.box_usec += micros(done.box_time);
+        times.run_usec = micros(done.time);
+        let mut ended = verdict::judge(&done.outcome, done.stopped, limits);
+        ended.times = times;
+        ended.files = left(done.left, &given)?;
+        Ok(ended)
+    }
+
+    async fn compile(&self, placed: Vec<Placed>, contents: Vec<OwnedFd>) -> Result<Done, Trouble> {
+        let order = &self.run.order;
+        self.run.enter(Phase::Compiling);
+        let bytes_max = COMPILE_FILE_BYTES;
+        self.program(Job {
+            spec: spec(order, COMPILE_MEMORY_BYTES, COMPILE_PROCESSES, COMPILE_FILE_BYTES),
+            placed,
+            contents,
+            command: command(order, &order.compile, false),
+            limits: RunLimits {
+                wall_ms: Some(COMPILE_WALL_MS),
+                cpu_ms: Some(COMPILE_CPU_MS),
+                memory_bytes: Some(COMPILE_MEMORY_BYTES),
+                output_bytes: Some(COMPILER_SAYS_BYTES_MAX),
+            },
+            collect: Some(Collect { folder: FOLDER.to_owned(), files_max: COMPILED_FILES_MAX, bytes_max }),
+            terminal: None,
+            out: Channel::Compiler,
+            err: Channel::Compiler,
+            feeds: false,
+        })
+        .await
+    }
+
+    /// Keeps what the compiler left, and gives it back as files for a box. `None` when it did not compile.
+    fn keep(&self, done: &Done) -> io::Result<Option<(Vec<Placed>, Vec<OwnedFd>)>> {
+        let order = &self.run.order;
+        if done.outcome.code != Some(0) || done.outcome.verdict != sandbox::Verdict::Exited {
+            return Ok(None);
+        }
+        let mut made = Vec::new();
+        for (file, content) in &done.left {
+            if order.keep.is_empty() || order.keep.iter().any(|pattern| is_like(&file.name, pattern)) {
+                made.push((file.clone(), content.try_clone()?));
+            }
+        }
+        if made.is_empty() {
+            return Ok(None);
+        }
+        if let Err(error) = compiled::keep(&order.compiled, &order.compiled_as, &made) {
+            // It is compiled again next time.
+            tracing::warn!(%error, "what was compiled cannot be kept");
+        }
+        let mut files = (Vec::new(), Vec::new());
+        for (file, content) in made {
+            // Copying read it to its end.
+            File::from(content.try_clone()?).rewind()?;
+            files.0.push(Placed { target: format!("{FOLDER}/{}", file.name), mode: file.mode });
+            files.1.push(content);
+        }
+        Ok(Some(files))
+    }
+
+    /// Runs one program in one box, with its streams.
+    async fn program(&self, job: Job) -> Result<Done, Trouble> {
+        let run = &self.run;
+        if run.is_killed() {
+            return Err(Trouble::Killed);
+        }
+        let asked = world::clock::monotonic();
+        let parked = self.pool.take(&job.spec).await.map_err(RunError::from)?;
+        let contents: Vec<_> = job.contents.iter().map(AsFd::as_fd).collect();
+        parked.place(&job.placed, &contents).await?;
+        let box_time = asked.elapsed();
+        let started = world::clock::monotonic();
+        let (mut running, io) = match job.terminal {
+            None => {
+                let (pipes, stdio) = streams::pipes()?;
+                let running = parked.launch(job.command, stdio, job.limits, job.collect).await;
+                (running, Io::Pipes(pipes))
+            }
+            Some(size) => {
+                let (running, terminal) = parked.launch_on_terminal(job.command, job.limits, job.collect).await?;
+                resize(&terminal, size);
+                (running, Io::Terminal(Stream::new(terminal)?))
+            }
+        };
+        self.pool.refill(&job.spec, &self.shared);
+        let controls = if job.feeds { run.controls() } else { None };
+        let watched = Watched { run, running: &mut running, io, controls, out: job.out, err: job.err, feeds: job.feeds };
+        let ended = tokio::select! {
+            ended = watched.to_the_end() => Some(ended?),
+            () = run.killed() => None,
+        };
+        let (outcome, stopped) = match ended {
+            Some(ended) => ended,
+            None => {
+                // What it wrote last is gone with whoever wanted it gone; how it ends is still worth knowing.
+                let _ = running.signal(SIGNAL_KILL).await;
+                let outcome = tokio::time::timeout(KILL_PATIENCE, running.ended()).await;
+                (outcome.map_err(|_| Trouble::Killed)??, Stopped::Asked)
+            }
+        };
+        let time = started.elapsed();
+        Ok(Done { outcome, stopped, left: running.collected(), box_time, time })
+    }
+}
+
+/// A box whose program was killed ends within milliseconds, unless the machine is about to fail.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+enum Io {
+    Pipes(Pipes),
+    Terminal(Stream),
+}
+
+/// A program with its streams.
+struct Watched<'a> {
+    run: &'a Run,
+    running: &'a mut Running,
+    io: Io,
+    controls: Option<mpsc::Receiver<Control>>,
+    out: Channel,
+    err: Channel,
+    feeds: bool,
+}
+
+impl Watched<'_> {
+    /// Until the program has ended and all it wrote is here.
+    async fn to_the_end(self) -> Result<(Outcome, Stopped), Trouble> {
+        let Watched { run, running, io, controls, out, err, feeds } = self;
+        let over = Notify::new();
+        let (stdin, io) = match io {
+            Io::Pipes(pipes) => (feeds.then_some(pipes.stdin), Out::Pipes(pipes.stdout, pipes.stderr)),
+            Io::Terminal(terminal) => (None, Out::Terminal(terminal)),
+        };
+        let drained = async {
+            let stream = async |stream: &Stream, channel: Channel| {
+                let drained = streams::drain(run, stream, channel).await;
+                if !matches!(drained, Ok(Drained::End)) {
+                    over.notify_one();
+                }
+                drained
+            };
+            match &io {
+                Out::Pipes(stdout, stderr) => {
+                    let (one, other) = tokio::join!(stream(stdout, out), stream(stderr, err));
+                    one.and(other)
+                }
+                Out::Terminal(terminal) => stream(terminal, out).await,
+            }
+        };
+        let fed = async {
+            match (&io, &stdin) {
+                (Out::Terminal(terminal), _) if feeds => streams::feed(run, terminal, true).await,
+                (_, Some(stdin)) => streams::feed(run, stdin, false).await,
+                (_, None) => Ok(()),
+            }
+        };
+        let terminal = match &io {
+            Out::Terminal(terminal) => Some(terminal),
+            Out::Pipes(..) => None,
+        };
+        let both = async { tokio::join!(drained, life(running, controls, terminal, &over)) };
+        let mut both = std::pin::pin!(both);
+        let (drained, life) = tokio::select! {
+            both = &mut both => both,
+            fed = fed => {
+                if let Err(error) = fed {
+                    tracing::debug!(%error, "input cannot be written");
+                }
+                // Its closing is the end of the program's input.
+                drop(stdin);
+                both.await
+            }
+        };
+        drained?;
+        life
+    }
+}
+
+/// What the program writes to.
+enum Out {
+    Pipes(Stream, Stream),
+    Terminal(Stream),
+}
+
+/// Waits for the program's end, and hands on to it what is wanted meanwhile.
+async fn life(
+    running: &mut Running,
+    mut controls: Option<mpsc::Receiver<Control>>,
+    terminal: Option<&Stream>,
+    over: &Notify,
+) -> Result<(Outcome, Stopped), Trouble> {
+    let mut stopped = Stopped::No;
+    loop {
+        let control = async {
+            match &mut controls {
+                Some(controls) => controls.recv().await,
+                None => None,
+            }
+        };
+        tokio::select! {
+            ended = running.ended() => return Ok((ended?, stopped)),
+            () = over.notified() => {
+                stopped = Stopped::Output;
+                running.signal(SIGNAL_KILL).await?;
+            }
+            Some(control) = control => match (control, terminal) {
+                (Control::Signal(number), _) => running.signal(number).await?,
+                (Control::Resize(size), Some(terminal)) => resize(terminal.fd(), size),
+                (Control::Resize(_), None) => {}
+            }
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The files of a run, each in memory, and where they go.
+fn sources(order: &Order) -> Result<(Vec<Placed>, Vec<OwnedFd>), Trouble> {
+    let mut placed = Vec::new();
+    let mut contents = Vec::new();
+    for file in &order.wanted.files {
+        let bytes = crate::files::content(file).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
+        let memory = rustix::fs::memfd_create("source", MemfdFlags::CLOEXEC).map_err(io::Error::from)?;
+        let mut memory = File::from(memory);
+        memory.write_all(&bytes)?;
+        memory.rewind()?;
+        placed.push(Placed { target: format!("{FOLDER}/{}", file.name), mode: 0o644 });
+        contents.push(OwnedFd::from(memory));
+    }
+    Ok((placed, contents))
+}
+
+fn spec(order: &Order, memory_bytes: u64, processes: u64, file_bytes: u64) -> BoxSpec {
+    let room = |target: &str, size_bytes| Mount {
+        source: MountSource::Tmpfs { size_bytes },
+        target: target.into(),
+        read_only: false,
+    };
+    BoxSpec {
+        read_only: true,
+        mounts: vec![room(FOLDER, file_bytes), room("/tmp", SCRATCH_BYTES.min(file_bytes))],
+        limits: BoxLimits {
+            memory_bytes: Some(memory_bytes),
+            pids: Some(processes),
+            cpu_millis: None,
+            rlimits: vec![
+                ("nofile".to_owned(), OPEN_FILES, OPEN_FILES),
+                ("fsize".to_owned(), file_bytes, file_bytes),
+                ("memlock".to_owned(), 0, 0),
+                ("msgqueue".to_owned(), 0, 0),
+            ],
+        },
+        shm_size_bytes: SHARED_BYTES,
+        ..BoxSpec::new("run", Trust::Untrusted, Root::Dir(order.root.clone()))
+    }
+}
+
+fn command(order: &Order, words: &[String], on_terminal: bool) -> Command {
+    let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut env =
+        vec![own("PATH", PATH), own("HOME", FOLDER), own("LANG", "C.UTF-8"), own("USER", "runner"), own("TMPDIR", "/tmp")];
+    if on_terminal {
+        env.push(own("TERM", "xterm-256color"));
+    }
+    for (name, value) in order.env.iter().chain(&order.wanted.env) {
+        env.retain(|(known, _)| known != name);
+        env.push((name.clone(), value.clone()));
+    }
+    Command { argv: words.to_vec(), env, cwd: FOLDER.to_owned(), ..Command::default() }
+}
+
+fn not_compiled(done: &Done, times: wire::run::Times) -> Ended {
+    let why = match (done.outcome.verdict, done.outcome.code) {
+        (sandbox::Verdict::Exited, Some(0)) => "the compiler left no program".to_owned(),
+        (sandbox::Verdict::Exited, code) => format!("the compiler ended with exit code {}", code.unwrap_or(-1)),
+        (sandbox::Verdict::Wall | sandbox::Verdict::Cpu, _) => "compiling took longer than a minute".to_owned(),
+        (sandbox::Verdict::Memory, _) => "compiling used more than 1 GiB of memory".to_owned(),
+        (sandbox::Verdict::Output, _) => "the compiler said more than 256 KiB".to_owned(),
+        (sandbox::Verdict::Signalled, _) => format!("the compiler was killed by signal {}", done.outcome.signal.unwrap_or(0)),
+    };
+    Ended {
+        verdict: RunVerdict::NotCompiled,
+        message: why,
+        exit_code: done.outcome.code,
+        cpu_usec: done.outcome.cpu_usec,
+        memory_peak_bytes: done.outcome.memory_peak_bytes,
+        times,
+        ..Ended::default()
+    }
+}
+
+/// What the program left besides what it was given.
+fn left(files: Vec<(Collected, OwnedFd)>, given: &[String]) -> io::Result<Vec<RunFile>> {
+    let mut told = Vec::new();
+    for (file, content) in files {
+        if given.contains(&format!("{FOLDER}/{}", file.name)) {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        File::from(content).take(file.size_bytes).read_to_end(&mut bytes)?;
+        let (content, content_base64) = match String::from_utf8(bytes) {
+            Ok(text) => (Some(text), None),
+            Err(binary) => (None, Some(base64::engine::general_purpose::STANDARD.encode(binary.into_bytes()))),
+        };
+        told.push(RunFile { name: file.name, content, content_base64 });
+    }
+    Ok(told)
+}
+
+fn resize(terminal: &impl AsFd, size: TerminalSize) {
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // A terminal of another size is a terminal.
+    let _ = tcsetwinsize(terminal, size);
+}
