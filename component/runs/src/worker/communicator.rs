@@ -66,19 +66,23 @@ impl Communicator {
         // For the heartbeat, should it be that: its thread writes and nobody reads.
         let beats = rustix::io::fcntl_dupfd_cloexec(&connection, 3)?;
         let (reader, writer) = connection.into_split();
-        let (mut reader, mut writer) = (Reader::new(reader), Writer::new(writer));
+        let mut reader = Reader::new(reader);
         let first = tokio::time::timeout(OPENING_DEADLINE, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let Some(Frame::Word(word)) = first else { return Err(io::ErrorKind::InvalidData.into()) };
-        match Frame::word::<Opening>(&word)? {
+        let opening = Frame::word::<Opening>(&word)?;
+        if opening == Opening::Beats {
+            // Dropped, it would end the connection for the heartbeat too.
+            writer.forget();
+            let beats = StdUnixStream::from(beats);
+            beats.set_nonblocking(false)?;
+            return self.beats.try_send(beats).map_err(|_| io::ErrorKind::WouldBlock.into());
+        }
+        drop(beats);
+        let mut writer = Writer::new(writer);
+        match opening {
             Opening::Node => self.node(reader, writer).await,
-            Opening::Beats => {
-                drop((reader, writer));
-                let beats = StdUnixStream::from(beats);
-                beats.set_nonblocking(false)?;
-                self.beats.try_send(beats).map_err(|_| io::ErrorKind::WouldBlock.into())
-            }
+            Opening::Beats => Ok(()),
             Opening::Run(order) => {
-                drop(beats);
                 match self.begin(*order) {
                     Ok(run) => self.watch(run, 0, reader, writer).await,
                     Err(problem) => writer.word(&Told::Problem(problem)).await,
@@ -92,7 +96,6 @@ impl Communicator {
                 Ok(())
             }
             Opening::Attach(attach) => {
-                drop(beats);
                 match self.shared.find(&attach.id) {
                     Some(run) => self.watch(run, attach.after, reader, writer).await,
                     None => writer.word(&Told::Problem(no_run(&attach.id))).await,
