@@ -121,7 +121,9 @@ impl BootError {
             | BootError::Agent(_)
             | BootError::Runtime(_) => String::new(),
             BootError::State(error) => error.hint().to_owned(),
-            BootError::Ledger(_) => "move the folder runs/ledger of the data folder away, and keep it for whoever asks".to_owned(),
+            BootError::Ledger(_) => {
+                "move the folder runs/ledger of the data folder away, and keep it for whoever asks".to_owned()
+            }
             BootError::Languages(_) => "mend the file, or move it out of the data folder's languages/".to_owned(),
             BootError::Certificates(_) => "move the folder away to have a new authority made, or restore it".to_owned(),
         }

@@ -19,6 +19,7 @@ pub mod pebble;
 pub mod process;
 pub mod program;
 pub mod registry;
+pub mod run;
 pub mod wait;
 
 pub use machines::Machines;

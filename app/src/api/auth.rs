@@ -20,7 +20,11 @@ pub(super) async fn require(State(app): State<App>, request: Request, next: Next
     if same(token.as_bytes(), app.token.as_bytes()) {
         return Ok(next.run(request).await);
     }
-    let message = if given.is_none() && offered.is_none() { "this needs a token" } else { "the token is not the one of this cluster" };
+    let message = if given.is_none() && offered.is_none() {
+        "this needs a token"
+    } else {
+        "the token is not the one of this cluster"
+    };
     Err(Refusal::new(401, "B0201", message)
         .hint("set BRAMBLE_TOKEN to the token `bramble up` printed; it is in the file `token` of the data folder"))
 }

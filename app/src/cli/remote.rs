@@ -2,9 +2,7 @@
 
 use super::failure::Failure;
 use crate::config::Client;
-use reqwest::header::{
-    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use reqwest::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use reqwest::{Method, Response, StatusCode, Upgraded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -83,7 +81,11 @@ impl Remote {
     }
 
     /// Like [`Remote::post`], for what may take as long as it takes.
-    pub(crate) async fn post_patiently<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+    pub(crate) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
         let response = self.send(Method::POST, path, Some(body), None).await?;
         Remote::read(response, path).await
     }

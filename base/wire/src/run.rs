@@ -39,7 +39,9 @@ impl Channel {
     }
 
     pub fn of_number(number: u8) -> Option<Channel> {
-        [Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Compiler, Channel::End].get(usize::from(number)).copied()
+        [Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Compiler, Channel::End]
+            .get(usize::from(number))
+            .copied()
     }
 }
 
@@ -63,11 +65,7 @@ impl<'a> Block<'a> {
     pub fn parse(bytes: &'a [u8]) -> Option<Block<'a>> {
         let (head, payload) = bytes.split_first_chunk::<BLOCK_HEAD_BYTES>()?;
         let (sequence, channel) = head.split_first_chunk::<8>()?;
-        Some(Block {
-            sequence: u64::from_be_bytes(*sequence),
-            channel: Channel::of_number(channel[0])?,
-            payload,
-        })
+        Some(Block { sequence: u64::from_be_bytes(*sequence), channel: Channel::of_number(channel[0])?, payload })
     }
 }
 

@@ -67,7 +67,10 @@ impl RefusedRun {
             RefusedRun::Wrong(_) => (400, told("B0901", "see `bramble run --help` and docs/runs.md")),
             RefusedRun::Language { .. } => (
                 422,
-                told("B0904", "`bramble language ls` shows what can be run where; install the language's packages and try again"),
+                told(
+                    "B0904",
+                    "`bramble language ls` shows what can be run where; install the language's packages and try again",
+                ),
             ),
             RefusedRun::TooMany(_) => (503, told("B0902", "try again in a minute, or add a machine")),
             RefusedRun::Worker(problem) => (if problem.code == no_run("").code { 404 } else { 503 }, problem.clone()),
@@ -136,7 +139,7 @@ impl Desk {
         let mut order = self.order(wanted, who, told).await?;
         self.parts.workers.ensure();
         let ticket = self.queue()?;
-        let mut before = usize::MAX;
+        let (mut before, mut has_waited) = (usize::MAX, false);
         let mut patience = world::clock::monotonic() + START_PATIENCE;
         loop {
             let place = ticket.place();
@@ -148,13 +151,15 @@ impl Desk {
                     Ok(session) => return Ok(session),
                     Err(RefusedRun::Worker(problem)) if is_for_now(&problem) => {
                         patience = world::clock::monotonic() + START_PATIENCE;
+                        has_waited = true;
                     }
                     // None was started yet, or all just ended.
                     Err(RefusedRun::NoWorker(_)) if world::clock::monotonic() < patience => {}
                     Err(refused) => return Err(refused),
                 }
             }
-            if place < before && asked.elapsed() > LOOK_AGAIN {
+            // Workers that are only being started are nothing to tell of.
+            if place < before && (place > 0 || has_waited) {
                 before = place;
                 // Whoever does not listen is not told.
                 let _ = told.try_send(Told::Queued(Queued { before: place as u64 }));
@@ -257,8 +262,8 @@ impl Desk {
         let _ = told.try_send(Told::Preparing(format!("copying {} from this machine, once", language.title)));
         let copying = self.copying.lock().await;
         let workspace = self.parts.folder.join("packing");
-        let made = std::fs::create_dir_all(&workspace)
-            .map_err(|source| RootError::Copy { path: workspace.clone(), source });
+        let made =
+            std::fs::create_dir_all(&workspace).map_err(|source| RootError::Copy { path: workspace.clone(), source });
         made.map_err(refused)?;
         let began = world::clock::monotonic();
         let root = roots::ensure(&self.parts.images, language, &workspace).await.map_err(refused)?;

@@ -243,7 +243,10 @@ mod tests {
                 Err(error) => assert!(error.to_string().contains(expected), "{error}"),
             }
         };
-        check("title = 'Tcl'\nmain = 'main.tcl'\nrun = ['/usr/bin/tclsh', '{main}']\n[root]\nneeds = ['/usr/bin/tclsh']", "Tcl");
+        check(
+            "title = 'Tcl'\nmain = 'main.tcl'\nrun = ['/usr/bin/tclsh', '{main}']\n[root]\nneeds = ['/usr/bin/tclsh']",
+            "Tcl",
+        );
         check("run = ['x']", "`needs`");
         check("main = 'x'\n[root]\nneeds = ['/x']", "`run`");
         check("main = '../x'\nrun = ['x']\n[root]\nneeds = ['/x']", "`main`");
@@ -294,7 +297,8 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_anything() {
-        let check = |text: &str, pattern: &str, like: bool| assert_eq!(is_like(text, pattern), like, "{text} {pattern}");
+        let check =
+            |text: &str, pattern: &str, like: bool| assert_eq!(is_like(text, pattern), like, "{text} {pattern}");
         check("/usr/lib/python3.11", "/usr/lib/python3*", true);
         check("/usr/lib/python3.11/test/x", "*/test/*", true);
         check("/usr/lib/python3", "/usr/lib/python3", true);

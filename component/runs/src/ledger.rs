@@ -53,7 +53,10 @@ impl Known {
 
 impl Ledger {
     /// Reads what there is. The second part writes, for as long as it is run.
-    pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> Result<(Ledger, impl Future<Output = ()> + Send + use<>), LogError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+    ) -> Result<(Ledger, impl Future<Output = ()> + Send + use<>), LogError> {
         let mut known = Known::default();
         let mut log = None;
         if folder.exists() {
@@ -113,11 +116,8 @@ impl Ledger {
         let gone: Vec<RunRecord> = self.running().into_iter().filter(which).collect();
         let mut lost = Vec::new();
         for record in gone {
-            let record = RunRecord {
-                ended_ms: Some(world::clock::unix_ms()),
-                verdict: Some(RunVerdict::Lost),
-                ..record
-            };
+            let record =
+                RunRecord { ended_ms: Some(world::clock::unix_ms()), verdict: Some(RunVerdict::Lost), ..record };
             if self.add(record.clone()).await {
                 lost.push(record);
             }
@@ -217,10 +217,10 @@ mod tests {
                 () = writing => panic!("it is written to"),
                 () = losing => {}
             }
-            assert_eq!(ledger.list(10).iter().map(|record| record.verdict).collect::<Vec<_>>(), [
-                Some(RunVerdict::Lost),
-                Some(RunVerdict::Finished)
-            ]);
+            assert_eq!(
+                ledger.list(10).iter().map(|record| record.verdict).collect::<Vec<_>>(),
+                [Some(RunVerdict::Lost), Some(RunVerdict::Finished)]
+            );
         });
     }
 }

@@ -27,20 +27,26 @@ pub struct Outgoing {
     last: u64,
     acknowledged: u64,
     held_bytes: usize,
+    /// Of those held, what has arrived.
+    arrived_bytes: usize,
     window_bytes: usize,
+    /// How much of what has arrived is kept for whoever begins to watch.
+    kept_bytes: usize,
     /// How much the program may still write.
     left_bytes: u64,
     written_bytes: u64,
 }
 
 impl Outgoing {
-    pub fn new(window_bytes: usize, output_bytes_max: u64) -> Outgoing {
+    pub fn new(window_bytes: usize, kept_bytes: usize, output_bytes_max: u64) -> Outgoing {
         Outgoing {
             batches: VecDeque::new(),
             last: 0,
             acknowledged: 0,
             held_bytes: 0,
+            arrived_bytes: 0,
             window_bytes,
+            kept_bytes,
             left_bytes: output_bytes_max,
             written_bytes: 0,
         }
@@ -48,7 +54,7 @@ impl Outgoing {
 
     /// Whether more may be read from the program. Without, it has to wait, and so does the program in the end.
     pub fn has_room(&self) -> bool {
-        self.held_bytes < self.window_bytes
+        self.held_bytes - self.arrived_bytes < self.window_bytes
     }
 
     /// Of the last block there is.
@@ -96,10 +102,17 @@ impl Outgoing {
 
     /// Forgets what has arrived. What was not said yet cannot have.
     pub fn acknowledge(&mut self, sequence: u64) {
-        self.acknowledged = self.acknowledged.max(sequence.min(self.last));
-        while let Some(batch) = self.batches.front().filter(|batch| batch.last <= self.acknowledged) {
+        let before = self.acknowledged;
+        self.acknowledged = before.max(sequence.min(self.last));
+        // A batch has arrived when its last block has.
+        let first = self.batches.partition_point(|batch| batch.last <= before);
+        let arrived = self.batches.range(first..).take_while(|batch| batch.last <= self.acknowledged);
+        self.arrived_bytes += arrived.map(|batch| batch.frames.len()).sum::<usize>();
+        while self.arrived_bytes > self.kept_bytes
+            && let Some(batch) = self.batches.pop_front()
+        {
             self.held_bytes -= batch.frames.len();
-            self.batches.pop_front();
+            self.arrived_bytes -= batch.frames.len();
         }
     }
 
@@ -161,7 +174,7 @@ mod tests {
     #[test]
     fn what_is_written_is_cut_between_characters() {
         let check = |text: &[u8], lengths: &[usize]| {
-            let mut outgoing = Outgoing::new(1 << 20, u64::MAX);
+            let mut outgoing = Outgoing::new(1 << 20, 0, u64::MAX);
             assert!(outgoing.write(Channel::Stdout, text));
             let found = all_after(&outgoing, 0);
             assert_eq!(found.iter().map(|(_, _, payload)| payload.len()).collect::<Vec<_>>(), lengths);
@@ -176,6 +189,21 @@ mod tests {
         check(&[0x80; 1_600], &[1_500, 100]);
     }
 
+    #[test]
+    fn some_of_what_has_arrived_is_kept_for_who_comes_later() {
+        let mut outgoing = Outgoing::new(5_000, 3_500, u64::MAX);
+        for _ in 0..3 {
+            outgoing.write(Channel::Stdout, &[0; 1_500]);
+        }
+        outgoing.acknowledge(3);
+        let kept: Vec<u64> = all_after(&outgoing, 0).into_iter().map(|(sequence, ..)| sequence).collect();
+        assert_eq!(kept, [2, 3]);
+        outgoing.write(Channel::Stdout, &[0; 4_500]);
+        assert!(outgoing.has_room(), "what has arrived takes no room from what has not");
+        outgoing.write(Channel::Stdout, &[0; 1_500]);
+        assert!(!outgoing.has_room());
+    }
+
     trait Payloads {
         fn concat_payloads(&self) -> Vec<u8>;
     }
@@ -188,7 +216,7 @@ mod tests {
 
     #[test]
     fn more_than_a_run_may_write_is_cut_off_and_told() {
-        let mut outgoing = Outgoing::new(1 << 20, 10);
+        let mut outgoing = Outgoing::new(1 << 20, 0, 10);
         assert!(outgoing.write(Channel::Stdout, b"1234567"));
         assert!(!outgoing.write(Channel::Stderr, b"890x"));
         assert!(!outgoing.write(Channel::Stdout, b"y"));
@@ -197,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_full_window_has_room_again_once_it_is_acknowledged() {
-        let mut outgoing = Outgoing::new(4_000, u64::MAX);
+        let mut outgoing = Outgoing::new(4_000, 0, u64::MAX);
         outgoing.write(Channel::Stdout, &[0; 6_000]);
         assert!(!outgoing.has_room());
         outgoing.acknowledge(3);
@@ -212,8 +240,8 @@ mod tests {
     proptest! {
         /// Whoever reads, acknowledges, forgets where it was and asks again has every byte once.
         #[test]
-        fn nothing_is_lost_and_nothing_comes_twice(steps in prop::collection::vec((0..4_u8, 1..4_000_usize), 1..60)) {
-            let mut outgoing = Outgoing::new(20_000, u64::MAX);
+        fn nothing_is_lost_and_nothing_comes_twice(kept in 0..30_000_usize, steps in prop::collection::vec((0..4_u8, 1..4_000_usize), 1..60)) {
+            let mut outgoing = Outgoing::new(20_000, kept, u64::MAX);
             let (mut written, mut arrived) = (Vec::new(), Vec::new());
             let (mut cursor, mut has) = (0, 0);
             let mut value = 0_u8;

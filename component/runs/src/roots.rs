@@ -78,7 +78,8 @@ fn name(language: &Language) -> Reference {
         }
     }
     let tag = hex::encode(&hash.finalize()[..8]);
-    let text = format!("localhost/bramble/languages/{}:{tag}", language.name.to_ascii_lowercase().replace(['+', '#'], "x"));
+    let text =
+        format!("localhost/bramble/languages/{}:{tag}", language.name.to_ascii_lowercase().replace(['+', '#'], "x"));
     text.parse().expect("letters, digits and dashes are a name")
 }
 
@@ -156,7 +157,11 @@ fn matching(pattern: &str) -> Vec<PathBuf> {
             }
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
             let names = entries.flatten().map(|entry| entry.file_name());
-            next.extend(names.filter(|name| name.to_str().is_some_and(|name| is_like(name, part))).map(|name| folder.join(name)));
+            next.extend(
+                names
+                    .filter(|name| name.to_str().is_some_and(|name| is_like(name, part)))
+                    .map(|name| folder.join(name)),
+            );
         }
         found = next;
     }
@@ -256,7 +261,8 @@ impl Tree {
         let mut libraries = BTreeSet::new();
         for some in programs.chunks(ASKED_AT_ONCE) {
             // It fails when one of them is linked as a whole, and tells of the others all the same.
-            let output = Command::new("ldd").args(some).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).output();
+            let output =
+                Command::new("ldd").args(some).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).output();
             let output = output.map_err(|source| RootError::Copy { path: "ldd".into(), source })?;
             libraries.extend(String::from_utf8_lossy(&output.stdout).lines().filter_map(library));
         }
@@ -339,7 +345,8 @@ mod tests {
 
     #[test]
     fn lines_of_ldd_name_libraries() {
-        let check = |line: &str, expected: Option<&str>| assert_eq!(library(line), expected.map(PathBuf::from), "{line}");
+        let check =
+            |line: &str, expected: Option<&str>| assert_eq!(library(line), expected.map(PathBuf::from), "{line}");
         check("\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)", Some("/lib/x86_64-linux-gnu/libc.so.6"));
         check("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)", Some("/lib64/ld-linux-x86-64.so.2"));
         check("\tlinux-vdso.so.1 (0x00007ffc)", None);

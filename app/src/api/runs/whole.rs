@@ -28,7 +28,8 @@ pub(crate) async fn run(State(app): State<App>, Body(mut wanted): Body<RunWanted
     let wrong = |message: String| refused(RefusedRun::Wrong(message));
     let output = *wanted.limits.output_bytes.get_or_insert(OUTPUT_BYTES);
     if output > OUTPUT_BYTES_MAX {
-        let what = format!("output_bytes is {output}, {OUTPUT_BYTES_MAX} at most; a stream takes more: GET /v1/runs/stream");
+        let what =
+            format!("output_bytes is {output}, {OUTPUT_BYTES_MAX} at most; a stream takes more: GET /v1/runs/stream");
         return Err(wrong(what));
     }
     if wanted.terminal.is_some() || wanted.detach {
@@ -43,7 +44,10 @@ pub(crate) async fn run(State(app): State<App>, Body(mut wanted): Body<RunWanted
         return Err(wrong("`stdin` and `inputs` exclude each other".to_owned()));
     }
     if inputs.len() > INPUTS_MAX || output.saturating_mul(inputs.len() as u64) > OUTPUT_OF_ALL_BYTES_MAX {
-        let what = format!("{} inputs with {output} bytes of output each: {INPUTS_MAX} at most, and {OUTPUT_OF_ALL_BYTES_MAX} bytes of all", inputs.len());
+        let what = format!(
+            "{} inputs with {output} bytes of output each: {INPUTS_MAX} at most, and {OUTPUT_OF_ALL_BYTES_MAX} bytes of all",
+            inputs.len()
+        );
         return Err(wrong(what));
     }
     Ok(Json(RunAnswers { runs: many(&app, &wanted, inputs).await? }).into_response())

@@ -22,8 +22,10 @@ const NO_ROOM: u8 = 75;
 
 /// Code, and how it is to be run. Its exit code is the program's, or 124 out of time, 137 killed, 75 no room.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  bramble run main.py\n  bramble run main.c util.c util.h --time 2s --memory 64m\n  \
-                        echo 5 | bramble run --lang python sum.txt -- --fast\n  bramble run -t snake.py")]
+#[command(
+    after_help = "Examples:\n  bramble run main.py\n  bramble run main.c util.c util.h --time 2s --memory 64m\n  \
+                        echo 5 | bramble run --lang python sum.txt -- --fast\n  bramble run -t snake.py"
+)]
 pub struct Arguments {
     /// Files; the first is run or compiled
     #[arg(required = true, value_name = "FILE")]
@@ -115,7 +117,8 @@ fn file(path: &Path) -> Result<RunFile, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::local(format!("read {}: {error}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| failed(&error))?;
     let below = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    let name = if below { path.strip_prefix("./").unwrap_or(path).as_os_str() } else { path.file_name().unwrap_or_default() };
+    let name =
+        if below { path.strip_prefix("./").unwrap_or(path).as_os_str() } else { path.file_name().unwrap_or_default() };
     let name = name.to_str().ok_or_else(|| failed(&"its name is no text"))?.to_owned();
     Ok(match String::from_utf8(bytes) {
         Ok(text) => RunFile { name, content: Some(text), content_base64: None },

@@ -192,7 +192,12 @@ impl<'a> Watch<'a> {
         stream.send(Message::Binary(block)).await.map_err(|error| error.to_string())
     }
 
-    async fn hear(&mut self, message: Message, stream: &mut Stream, accepted: &mut bool) -> Result<Option<Came>, String> {
+    async fn hear(
+        &mut self,
+        message: Message,
+        stream: &mut Stream,
+        accepted: &mut bool,
+    ) -> Result<Option<Came>, String> {
         match message {
             Message::Binary(bytes) => {
                 let block = Block::parse(&bytes).ok_or("a block that is none")?;

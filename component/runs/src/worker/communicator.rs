@@ -67,7 +67,8 @@ impl Communicator {
         let beats = rustix::io::fcntl_dupfd_cloexec(&connection, 3)?;
         let (reader, writer) = connection.into_split();
         let mut reader = Reader::new(reader);
-        let first = tokio::time::timeout(OPENING_DEADLINE, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let first =
+            tokio::time::timeout(OPENING_DEADLINE, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let Some(Frame::Word(word)) = first else { return Err(io::ErrorKind::InvalidData.into()) };
         let opening = Frame::word::<Opening>(&word)?;
         if opening == Opening::Beats {
@@ -82,12 +83,10 @@ impl Communicator {
         match opening {
             Opening::Node => self.node(reader, writer).await,
             Opening::Beats => Ok(()),
-            Opening::Run(order) => {
-                match self.begin(*order) {
-                    Ok(run) => self.watch(run, 0, reader, writer).await,
-                    Err(problem) => writer.word(&Told::Problem(problem)).await,
-                }
-            }
+            Opening::Run(order) => match self.begin(*order) {
+                Ok(run) => self.watch(run, 0, reader, writer).await,
+                Err(problem) => writer.word(&Told::Problem(problem)).await,
+            },
             Opening::Kill(id) => {
                 if let Some(run) = self.shared.find(&id) {
                     run.kill();
@@ -95,12 +94,10 @@ impl Communicator {
                 // That the connection closes says that it was heard.
                 Ok(())
             }
-            Opening::Attach(attach) => {
-                match self.shared.find(&attach.id) {
-                    Some(run) => self.watch(run, attach.after, reader, writer).await,
-                    None => writer.word(&Told::Problem(no_run(&attach.id))).await,
-                }
-            }
+            Opening::Attach(attach) => match self.shared.find(&attach.id) {
+                Some(run) => self.watch(run, attach.after, reader, writer).await,
+                None => writer.word(&Told::Problem(no_run(&attach.id))).await,
+            },
         }
     }
 
@@ -151,7 +148,7 @@ impl Communicator {
         let goes_on = run.order.wanted.detach;
         match end {
             Ok(End::Over) => {}
-            Ok(End::Left) if !goes_on => run.kill(),
+            Ok(End::Left) if !goes_on => run.abandon(),
             Ok(End::Left | End::Broken) | Err(_) => {}
         }
         self.linger(&run, number).await;
@@ -166,14 +163,14 @@ impl Communicator {
             let _ = newest.wait_for(|newest| *newest != number).await;
         };
         let gone = async {
-            if !run.order.wanted.detach && !run.is_killed() {
+            if !run.order.wanted.detach && !run.is_abandoned() {
                 tokio::select! {
-                    () = tokio::time::sleep(BROKEN_GRACE) => run.kill(),
+                    () = tokio::time::sleep(BROKEN_GRACE) => run.abandon(),
                     () = over(run) => {}
                 }
             }
             ended(run).await;
-            if !run.is_over() && !run.is_killed() {
+            if !run.is_over() && !run.is_abandoned() {
                 tokio::time::sleep(if run.order.wanted.detach { DETACHED_GRACE } else { ENDED_GRACE }).await;
             }
         };
@@ -259,7 +256,9 @@ async fn say(run: &Run, mut cursor: u64, mut writer: Writer) -> io::Result<()> {
     loop {
         let more = run.wrote.notified();
         let now = run.phase();
-        if now != phase && let Some(entered) = now {
+        if now != phase
+            && let Some(entered) = now
+        {
             phase = now;
             writer.word(&Told::Phase(entered)).await?;
         }
@@ -312,13 +311,28 @@ pub(crate) fn problem(code: &str, message: &str, hint: &str) -> Problem {
 }
 
 pub(crate) fn no_run(id: &str) -> Problem {
-    problem(NO_RUN, &format!("there is no run {id} to come back to"), "it has ended, or its machine is gone; `bramble runs ls` shows what became of it")
+    problem(
+        NO_RUN,
+        &format!("there is no run {id} to come back to"),
+        "it has ended, or its machine is gone; `bramble runs ls` shows what became of it",
+    )
 }
 
 /// Signals that people send, by name.
 pub(crate) fn signal_number(name: &str) -> Option<i32> {
     let name = name.strip_prefix("SIG").unwrap_or(name);
-    let known = [("HUP", 1), ("INT", 2), ("QUIT", 3), ("KILL", 9), ("USR1", 10), ("USR2", 12), ("TERM", 15), ("CONT", 18), ("STOP", 19), ("TSTP", 20)];
+    let known = [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("TERM", 15),
+        ("CONT", 18),
+        ("STOP", 19),
+        ("TSTP", 20),
+    ];
     known.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 

@@ -11,8 +11,10 @@ use wire::run::{Channel, Ended, Phase, TerminalSize};
 
 /// What is kept for a watcher that has not acknowledged it: enough for 200 MB a second and a round trip of 5 ms.
 const WINDOW_BYTES: usize = 1 << 20;
-/// The same for a run that goes on without one: nobody makes room.
-const DETACHED_WINDOW_BYTES: usize = 16 << 20;
+/// The same for a run that goes on without one, where nobody makes room: all that a run may write unless it says otherwise.
+const DETACHED_WINDOW_BYTES: usize = 80 << 20;
+/// What is kept of its output when somebody has had it, for whoever looks next.
+const DETACHED_KEPT_BYTES: usize = 4 << 20;
 /// Signals and sizes that wait for the runner.
 const CONTROLS_MAX: usize = 64;
 const SIGNAL_KILL: i32 = 9;
@@ -37,6 +39,8 @@ pub(super) struct Run {
     controls: mpsc::Sender<Control>,
     taken_controls: Mutex<Option<mpsc::Receiver<Control>>>,
     killed: watch::Sender<bool>,
+    /// Whoever watched it is gone for good.
+    abandoned: AtomicBool,
     ended: AtomicBool,
     phase: AtomicU8,
     /// The connection that counts; an older one ends.
@@ -46,14 +50,15 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(order: Order) -> Run {
-        let window = if order.wanted.detach { DETACHED_WINDOW_BYTES } else { WINDOW_BYTES };
+        let (window, kept) =
+            if order.wanted.detach { (DETACHED_WINDOW_BYTES, DETACHED_KEPT_BYTES) } else { (WINDOW_BYTES, 0) };
         let input = match &order.wanted.stdin {
             Some(text) => Incoming::whole(text.clone().into_bytes()),
             None => Incoming::default(),
         };
         let (controls, taken) = mpsc::channel(CONTROLS_MAX);
         Run {
-            out: Mutex::new(Outgoing::new(window, order.limits.output_bytes)),
+            out: Mutex::new(Outgoing::new(window, kept, order.limits.output_bytes)),
             input: Mutex::new(input),
             wrote: Notify::new(),
             room: Notify::new(),
@@ -61,6 +66,7 @@ impl Run {
             controls,
             taken_controls: Mutex::new(Some(taken)),
             killed: watch::Sender::new(false),
+            abandoned: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             phase: AtomicU8::new(0),
             connection: watch::Sender::new(0),
@@ -132,6 +138,16 @@ impl Run {
     /// Ends it, wherever it is.
     pub(super) fn kill(&self) {
         self.killed.send_replace(true);
+    }
+
+    /// Ends it, as nobody is there any more who wants to know how.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.kill();
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
     }
 
     pub(super) fn is_killed(&self) -> bool {

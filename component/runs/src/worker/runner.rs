@@ -301,7 +301,8 @@ impl Runner {
         };
         self.pool.refill(&job.spec, &self.shared);
         let controls = if job.feeds { run.controls() } else { None };
-        let watched = Watched { run, running: &mut running, io, controls, out: job.out, err: job.err, feeds: job.feeds };
+        let watched =
+            Watched { run, running: &mut running, io, controls, out: job.out, err: job.err, feeds: job.feeds };
         let ended = tokio::select! {
             ended = watched.to_the_end() => Some(ended?),
             () = run.killed() => None,
@@ -476,8 +477,13 @@ fn spec(order: &Order, memory_bytes: u64, processes: u64, file_bytes: u64) -> Bo
 
 fn command(order: &Order, words: &[String], on_terminal: bool) -> Command {
     let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut env =
-        vec![own("PATH", PATH), own("HOME", FOLDER), own("LANG", "C.UTF-8"), own("USER", "runner"), own("TMPDIR", "/tmp")];
+    let mut env = vec![
+        own("PATH", PATH),
+        own("HOME", FOLDER),
+        own("LANG", "C.UTF-8"),
+        own("USER", "runner"),
+        own("TMPDIR", "/tmp"),
+    ];
     if on_terminal {
         env.push(own("TERM", "xterm-256color"));
     }
@@ -495,7 +501,9 @@ fn not_compiled(done: &Done, times: wire::run::Times) -> Ended {
         (sandbox::Verdict::Wall | sandbox::Verdict::Cpu, _) => "compiling took longer than a minute".to_owned(),
         (sandbox::Verdict::Memory, _) => "compiling used more than 1 GiB of memory".to_owned(),
         (sandbox::Verdict::Output, _) => "the compiler said more than 256 KiB".to_owned(),
-        (sandbox::Verdict::Signalled, _) => format!("the compiler was killed by signal {}", done.outcome.signal.unwrap_or(0)),
+        (sandbox::Verdict::Signalled, _) => {
+            format!("the compiler was killed by signal {}", done.outcome.signal.unwrap_or(0))
+        }
     };
     Ended {
         verdict: RunVerdict::NotCompiled,

@@ -43,8 +43,7 @@ pub(super) struct Pipes {
 pub(super) fn pipes() -> io::Result<(Pipes, [OwnedFd; 3])> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let ((stdin, ours_in), (ours_out, stdout), (ours_err, stderr)) = (pipe()?, pipe()?, pipe()?);
-    let ours =
-        Pipes { stdin: Stream::new(ours_in)?, stdout: Stream::new(ours_out)?, stderr: Stream::new(ours_err)? };
+    let ours = Pipes { stdin: Stream::new(ours_in)?, stdout: Stream::new(ours_out)?, stderr: Stream::new(ours_err)? };
     Ok((ours, [stdin, stdout, stderr]))
 }
 

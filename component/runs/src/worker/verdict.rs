@@ -100,7 +100,11 @@ mod tests {
             output_bytes: 1_000,
             file_bytes: 1,
         };
-        let check = |verdict: Verdict, code: Option<i32>, signal: Option<i32>, stopped: Stopped, expected: (RunVerdict, &str)| {
+        let check = |verdict: Verdict,
+                     code: Option<i32>,
+                     signal: Option<i32>,
+                     stopped: Stopped,
+                     expected: (RunVerdict, &str)| {
             let ended = judge(&Outcome { verdict, code, signal, ..Outcome::default() }, stopped, &limits);
             assert_eq!((ended.verdict, ended.message.as_str()), expected);
         };
@@ -110,9 +114,21 @@ mod tests {
         check(Verdict::Wall, None, Some(9), none, (RunVerdict::OutOfTime, "it ran longer than 1 min"));
         check(Verdict::Cpu, None, Some(9), by, (RunVerdict::OutOfTime, "it used more than 1.5 s of processor time"));
         check(Verdict::Memory, None, Some(9), none, (RunVerdict::OutOfMemory, "it used more than 64 MiB of memory"));
-        check(Verdict::Signalled, None, Some(9), Stopped::Output, (RunVerdict::TooMuchOutput, "it wrote more than 1000 bytes"));
+        check(
+            Verdict::Signalled,
+            None,
+            Some(9),
+            Stopped::Output,
+            (RunVerdict::TooMuchOutput, "it wrote more than 1000 bytes"),
+        );
         check(Verdict::Signalled, None, Some(9), by, (RunVerdict::Killed, "it was killed"));
-        check(Verdict::Signalled, None, Some(11), none, (RunVerdict::Killed, "it was killed by SIGSEGV: it used memory that is not its own"));
+        check(
+            Verdict::Signalled,
+            None,
+            Some(11),
+            none,
+            (RunVerdict::Killed, "it was killed by SIGSEGV: it used memory that is not its own"),
+        );
         check(Verdict::Signalled, None, Some(40), none, (RunVerdict::Killed, "it was killed by signal 40"));
     }
 }

@@ -1,0 +1,1 @@
+//! Programs that mean harm, through the stream.
