@@ -340,7 +340,11 @@ impl axum::serve::Listener for Door {
         tokio::select! {
             biased;
             () = closed => std::future::pending().await,
-            accepted = axum::serve::Listener::accept(listener) => accepted,
+            accepted = axum::serve::Listener::accept(listener) => {
+                // A word is an answer to somebody who waits: it does not wait itself for a packet to be full.
+                let _ = accepted.0.set_nodelay(true);
+                accepted
+            }
         }
     }
 

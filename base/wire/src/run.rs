@@ -184,6 +184,9 @@ pub struct Accepted {
     /// Which of its workers.
     pub worker: u32,
     pub language: String,
+    /// The number of the block of input that comes next: more than 1 where others have sent some.
+    pub next_input: u64,
+    pub terminal: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -88,6 +88,11 @@ impl Incoming {
         if self.waiting.is_empty() { self.arrived } else { self.taken }
     }
 
+    /// The number that the next block has to have: whoever watches next does not know what others have sent.
+    pub fn expected(&self) -> u64 {
+        self.arrived + 1
+    }
+
     /// Everything was written, and nothing follows.
     pub fn is_over(&self) -> bool {
         self.ends && self.waiting.is_empty()

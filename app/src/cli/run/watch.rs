@@ -231,6 +231,9 @@ impl<'a> Watch<'a> {
             Told::Preparing(what) => eprintln!("{what}"),
             Told::Accepted(taken) => {
                 *accepted = true;
+                if self.id.is_empty() || self.sent.is_empty() {
+                    self.next_input = self.next_input.max(taken.next_input);
+                }
                 self.id = taken.id;
                 if self.detached {
                     return Ok(Some(Came::Detached));

@@ -135,13 +135,15 @@ impl Communicator {
             node: self.shared.node.clone(),
             worker: self.shared.number,
             language: run.order.language.clone(),
+            next_input: run.input().expected(),
+            terminal: run.order.wanted.terminal.is_some(),
         };
         writer.word(&Told::Accepted(accepted)).await?;
         run.acknowledge(after);
         let mut newest = run.connection.subscribe();
         let end = tokio::select! {
             end = hear(&run, reader) => end,
-            said = say(&run, after, writer) => said.map(|()| End::Over),
+            said = say(&run, after, number > 1, writer) => said.map(|()| End::Over),
             // Its sender is the run, which is here.
             _ = newest.wait_for(|newest| *newest != number) => return Ok(()),
         };
@@ -245,11 +247,11 @@ async fn hear(run: &Run, mut reader: Reader) -> io::Result<End> {
 }
 
 /// Tells what there is after `cursor`, for as long as there is more to come.
-async fn say(run: &Run, mut cursor: u64, mut writer: Writer) -> io::Result<()> {
+async fn say(run: &Run, mut cursor: u64, attached: bool, mut writer: Writer) -> io::Result<()> {
     let (mut taken, mut phase): (u64, Option<Phase>) = (0, None);
     // Input that came before a break need not come again.
     let had = run.input().taken();
-    if cursor > 0 || had > 0 {
+    if attached {
         writer.word(&Told::Taken(had)).await?;
         taken = had;
     }

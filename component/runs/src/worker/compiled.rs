@@ -15,6 +15,8 @@ use std::time::SystemTime;
 const KEPT_BYTES_MAX: u64 = 1 << 30;
 const KEPT_MAX: usize = 2_000;
 const INDEX: &str = "index.json";
+/// What the compiler said.
+const SAID: &str = "said";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Kept {
@@ -22,8 +24,17 @@ struct Kept {
     mode: u32,
 }
 
-/// Files with where they go, below `folder`.
-pub(super) fn find(kept: &Path, name: &str, folder: &str) -> Option<(Vec<Placed>, Vec<OwnedFd>)> {
+/// What is kept of one compilation.
+pub(super) struct Found {
+    /// Files with where they go.
+    pub(super) placed: Vec<Placed>,
+    pub(super) contents: Vec<OwnedFd>,
+    /// Warnings.
+    pub(super) said: Vec<u8>,
+}
+
+/// What was compiled, to be placed below `folder`.
+pub(super) fn find(kept: &Path, name: &str, folder: &str) -> Option<Found> {
     let at = kept.join(name);
     let index: Vec<Kept> = serde_json::from_slice(&fs::read(at.join(INDEX)).ok()?).ok()?;
     let mut placed = Vec::new();
@@ -34,14 +45,15 @@ pub(super) fn find(kept: &Path, name: &str, folder: &str) -> Option<(Vec<Placed>
     }
     // So that what is used stays. If it cannot be noted, it goes a little early.
     let _ = File::open(at.join(INDEX)).and_then(|index| index.set_modified(now()));
-    Some((placed, contents))
+    let said = fs::read(at.join(SAID)).ok()?;
+    Some(Found { placed, contents, said })
 }
 
 /// Keeps files. Whoever keeps the same meanwhile has kept the same.
-pub(super) fn keep(kept: &Path, name: &str, files: &[(Collected, OwnedFd)]) -> io::Result<()> {
+pub(super) fn keep(kept: &Path, name: &str, files: &[(Collected, OwnedFd)], said: &[u8]) -> io::Result<()> {
     let making = kept.join(format!(".{}", world::random::word(16)));
     fs::create_dir_all(&making)?;
-    let made = make(&making, files).and_then(|()| match fs::rename(&making, kept.join(name)) {
+    let made = make(&making, files, said).and_then(|()| match fs::rename(&making, kept.join(name)) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         other => other,
     });
@@ -52,13 +64,14 @@ pub(super) fn keep(kept: &Path, name: &str, files: &[(Collected, OwnedFd)]) -> i
     forget_oldest(kept)
 }
 
-fn make(at: &Path, files: &[(Collected, OwnedFd)]) -> io::Result<()> {
+fn make(at: &Path, files: &[(Collected, OwnedFd)], said: &[u8]) -> io::Result<()> {
     let mut index = Vec::new();
     for (number, (file, content)) in files.iter().enumerate() {
         let mut from = File::from(content.try_clone()?);
         io::copy(&mut from, &mut File::create(at.join(number.to_string()))?)?;
         index.push(Kept { name: file.name.clone(), mode: file.mode });
     }
+    fs::write(at.join(SAID), said)?;
     fs::write(at.join(INDEX), serde_json::to_vec(&index)?)
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Run {
     pub(super) order: Order,
     out: Mutex<Outgoing>,
     input: Mutex<Incoming>,
+    /// Bounded by its box.
+    compiler: Mutex<Vec<u8>>,
     /// Something was written, or input taken: for the connection.
     pub(super) wrote: Notify,
     /// There is room for more: for whoever reads from the program.
@@ -60,6 +62,7 @@ impl Run {
         Run {
             out: Mutex::new(Outgoing::new(window, kept, order.limits.output_bytes)),
             input: Mutex::new(input),
+            compiler: Mutex::new(Vec::new()),
             wrote: Notify::new(),
             room: Notify::new(),
             fed: Notify::new(),
@@ -101,9 +104,17 @@ impl Run {
         within
     }
 
+    /// What is not the program's own. What a compiler says is remembered.
     pub(super) fn push(&self, channel: Channel, bytes: &[u8]) {
+        if channel == Channel::Compiler {
+            self.compiler.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        }
         self.out().push(channel, bytes);
         self.wrote.notify_one();
+    }
+
+    pub(super) fn compiler_said(&self) -> Vec<u8> {
+        self.compiler.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn acknowledge(&self, sequence: u64) {

@@ -36,7 +36,7 @@ const COMPILED_FILES_MAX: u32 = 500;
 const LEFT_FILES_MAX: u32 = 100;
 const LEFT_BYTES_MAX: u64 = 8 << 20;
 /// Open files of a program: more than exercises need, less than what would be felt.
-const OPEN_FILES: u64 = 512;
+const OPEN_FILES: u64 = 256;
 /// `/tmp` and `/dev/shm`, besides the program's own folder.
 const SCRATCH_BYTES: u64 = 64 << 20;
 const SHARED_BYTES: u64 = 16 << 20;
@@ -169,7 +169,10 @@ impl Runner {
         if !order.compile.is_empty() {
             let found = compiled::find(&order.compiled, &order.compiled_as, FOLDER);
             let made = match found {
-                Some(found) => found,
+                Some(found) => {
+                    self.run.push(Channel::Compiler, &found.said);
+                    (found.placed, found.contents)
+                }
                 None => {
                     let done = self.compile(placed, contents).await?;
                     times.compile_usec = micros(done.time);
@@ -261,7 +264,7 @@ impl Runner {
         if made.is_empty() {
             return Ok(None);
         }
-        if let Err(error) = compiled::keep(&order.compiled, &order.compiled_as, &made) {
+        if let Err(error) = compiled::keep(&order.compiled, &order.compiled_as, &made, &self.run.compiler_said()) {
             // It is compiled again next time.
             tracing::warn!(%error, "what was compiled cannot be kept");
         }
