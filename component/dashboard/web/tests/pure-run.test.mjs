@@ -118,6 +118,7 @@ check("typing is shown at once and sent by the line", typed, [
   [["one\r\ntwo\nthr"], ['show "one\\ntwo\\nthr"', 'send "one\\ntwo\\n"']],
   [["abc\u0015\r"], [`show "abc${"\\b \\b".repeat(3)}\\n"`, 'send "\\n"']],
   [["ab\u0003\r"], ['show "ab^C\\n"', 'signal "INT"', 'show "\\n"', 'send "\\n"']],
+  [["\u001b[200~pasted\u001b[201~", "\r"], ['show "pasted"', 'show "\\n"', 'send "pasted\\n"']],
   [["\u0004"], ["end true"]],
   [["ab\u0004"], ['show "ab"', 'send "ab"', "end true"]],
 ]);

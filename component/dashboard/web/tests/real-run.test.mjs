@@ -162,21 +162,23 @@ test("a run that may go on is there again after a reload, with what it said", { 
   assert.match(page.url(), /#\/run$/);
 });
 
-test("one that may not is killed when the page goes", { skip }, async () => {
-  const begun = new Promise((resolve) => {
-    page.on("websocket", (socket) => socket.on("framereceived", ({ payload }) => {
-      const { accepted } = typeof payload === "string" ? JSON.parse(payload) : {};
-      if (accepted) resolve(accepted.id);
-    }));
+for (const [how, leave] of [["for another place", () => go(page, "nodes")], ["by a reload", () => page.reload()], ["with its tab", () => page.close()]]) {
+  test(`one that may not is killed when the page goes ${how}`, { skip }, async () => {
+    const begun = new Promise((resolve) => {
+      page.on("websocket", (socket) => socket.on("framereceived", ({ payload }) => {
+        const { accepted } = typeof payload === "string" ? JSON.parse(payload) : {};
+        if (accepted) resolve(accepted.id);
+      }));
+    });
+    await write(page, "while True: pass\n");
+    await run(page).click();
+    await runs();
+    await leave();
+    const id = await begun;
+    const deadline = performance.now() + 10_000;
+    while ((await record(id)).verdict !== "killed") assert.ok(performance.now() < deadline, "it still runs");
   });
-  await write(page, "while True: pass\n");
-  await run(page).click();
-  await runs();
-  await go(page, "nodes");
-  const id = await begun;
-  const deadline = performance.now() + 10_000;
-  while ((await record(id)).verdict !== "killed") assert.ok(performance.now() < deadline, "it still runs");
-});
+}
 
 test("a program that writes faster than the page shows it waits for the page", { skip }, async () => {
   const head = 9;

@@ -161,6 +161,34 @@ test("what cannot be run is said with its reason", async () => {
   assert.ok(await run(page).isEnabled());
 });
 
+test("one that waits for room is let go", async () => {
+  const page = await visit(async ({ heard, tell }) => {
+    await heard();
+    tell({ queued: { before: 3 } });
+  });
+  await run(page).click();
+  await see(page.getByText("3 runs before this one."));
+  await page.getByRole("button", { name: "Kill" }).click();
+  await shows(page, "[not run]");
+  assert.ok(await run(page).isEnabled());
+});
+
+test("a run that nobody knows any more is not asked for twice", async () => {
+  let asked = 0;
+  const page = await visit(async ({ heard, tell }) => {
+    asked += 1;
+    assert.deepEqual(await heard(), { attach: { id: "gone", after: 0 } });
+    tell({ problem: { code: "B0903", message: "no such run", hint: "" } });
+  });
+  await page.evaluate(() => sessionStorage.setItem("bramble.run.on", JSON.stringify({ id: "gone", terminal: false, inputEnded: false })));
+  await go(page, "run/gone");
+  await see(page.getByRole("alert").getByText("Not watched again: no such run"));
+  await go(page, "nodes");
+  await go(page, "run");
+  await bench(page);
+  assert.equal(asked, 1);
+});
+
 test("files are added, renamed and removed, each with its own text", async () => {
   const page = await visit(nobody);
   await page.getByRole("button", { name: "Add a file" }).click();

@@ -5,7 +5,7 @@ import { route, to } from "../route.svelte";
 import type { Accepted, Ended, Problem } from "../wire";
 import { Decoders, dressed, type Block, type Output } from "./blocks";
 import { Heard } from "./heard";
-import { keepRun, keptRun, type KeptRun } from "./kept";
+import { keepRun, type KeptRun } from "./kept";
 import { RunStream, type Start, type Watcher } from "./stream";
 import type { Screen } from "./terminal";
 import { Typing, type Typed } from "./typing";
@@ -30,6 +30,8 @@ export class Running implements Watcher {
   accepted = $state.raw<Accepted | undefined>();
   ended = $state.raw<Ended | undefined>();
   problem = $state.raw<Problem | undefined>();
+  /** What the problem kept from happening. */
+  attempt = $state("");
   inputEnded = $state(false);
   terminal = $state(false);
   /** The newest lines of output, for who does not see the screen. */
@@ -60,7 +62,14 @@ export class Running implements Watcher {
   }
 
   kill(): void {
-    this.#stream?.signal("KILL");
+    if (this.accepted) {
+      this.#stream?.signal("KILL");
+      return;
+    }
+    // Whoever leaves before a worker has the run waits no more.
+    this.#stream?.close();
+    this.#aside("not run");
+    this.#over();
   }
 
   endInput(): void {
@@ -95,6 +104,7 @@ export class Running implements Watcher {
     this.on = true;
     this.connected = true;
     this.said = "Connecting…";
+    this.attempt = "run" in start ? "Not run" : "Not watched again";
     this.accepted = this.ended = this.problem = undefined;
     if ("run" in start) this.inputEnded = false;
     this.#stream = new RunStream(start, this, () => socket(PATH, PROTOCOL));
@@ -139,8 +149,14 @@ export class Running implements Watcher {
   #over(): void {
     this.on = false;
     this.connected = true;
-    if (keptRun()?.id === this.accepted?.id) keepRun(undefined);
-    if (this.#detached) route.rename(to("run"));
+    this.said = "";
+    // Once all that it wrote is on screen, keys are the page's again.
+    this.screen?.write("", () => {
+      if (!this.on) this.screen?.raw(false);
+    });
+    if (!this.#detached) return;
+    keepRun(undefined);
+    route.rename(to("run"));
   }
 
   // What the stream tells.
@@ -184,13 +200,11 @@ export class Running implements Watcher {
     // Nothing is left of text that was whole.
     for (const channel of ["compiler", "stdout", "stderr"] as const) this.screen?.write(dressed(channel, this.#decoders.rest(channel)));
     this.ended = ended;
-    this.said = "";
     this.#over();
   }
 
   failed(problem: Problem): void {
     this.problem = problem;
-    this.said = "";
     this.#over();
   }
 }

@@ -16,7 +16,9 @@ export class Typing {
     return this.#line.join("");
   }
 
-  feed(data: string): Typed[] {
+  feed(keys: string): Typed[] {
+    // What is pasted comes between these when a program, wrongly without a terminal, asked for it.
+    const data = keys.replace(/^\u001b\[200~(.*?)(?:\u001b\[201~)?$/s, "$1");
     // Arrows and function keys: there is nothing here to move in.
     if (data.startsWith("\u001b")) return [];
     const out: Typed[] = [];
