@@ -91,6 +91,7 @@ test("a terminal of its own gets each key and the size, and Shift+Tab leaves it"
   await shows(page, "$");
   const colour = await page.locator(".xterm-rows span", { hasText: "red" }).evaluate((span) => getComputedStyle(span).color);
   assert.equal(colour, "rgb(200, 0, 0)");
+  assert.deepEqual(await audit(page), [], "while a program has the terminal");
   await page.keyboard.press("a");
   await page.keyboard.press("Tab");
   await page.keyboard.press("Control+c");
