@@ -1,5 +1,5 @@
 /**
- * The one door to the server: JSON requests and streams of JSON lines under `/v1`, with the token and a deadline.
+ * The one door to the server: JSON requests, streams of JSON lines and sockets under `/v1`, with the token and a deadline.
  * Every failure, also of the network, comes out as an `ApiError` with a message and a hint.
  */
 import { session } from "./session.svelte";
@@ -69,6 +69,15 @@ async function* split<T>(response: Response, signal: AbortSignal): AsyncGenerato
   } finally {
     reader.cancel().catch(() => undefined);
   }
+}
+
+/** A stream both ways. Browsers send no headers with one, so the token is among the protocols that are offered. */
+export function socket(path: string, protocol: string): WebSocket {
+  const url = new URL(path, location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  const opened = new WebSocket(url, [protocol, `bramble.token.${session.token ?? ""}`]);
+  opened.binaryType = "arraybuffer";
+  return opened;
 }
 
 /** A path with every segment escaped: `path("stacks", name)` is `/v1/stacks/<name>`. */

@@ -13,6 +13,8 @@ export type Place =
   | { view: "gateway"; service: string }
   | { view: "images" }
   | { view: "deploy"; stack: string | undefined }
+  /** A run that goes on, or code that came with a link. */
+  | { view: "run"; id: string | undefined; shared: string | undefined }
   | { view: "nowhere"; address: string };
 
 export function parse(hash: string): Place {
@@ -31,6 +33,10 @@ export function parse(hash: string): Place {
   }
   if (first === "gateway" && parts.length !== 2 && parts.length <= 3) {
     return { view: "gateway", service: parts.slice(1).join("/") };
+  }
+  if (first === "run") {
+    if (parts.length === 3 && second === "from") return { view: "run", id: undefined, shared: third };
+    if (parts.length <= 2) return { view: "run", id: second, shared: undefined };
   }
   if (parts.length <= 2) {
     if (first === "nodes") return second === undefined ? { view: "nodes" } : { view: "node", node: second };
@@ -55,6 +61,11 @@ class Route {
 
   go(address: string): void {
     location.hash = address;
+  }
+
+  /** The same view under another address: nothing is made anew, and going back leads past it. */
+  rename(address: string): void {
+    history.replaceState(null, "", address);
   }
 }
 

@@ -369,3 +369,79 @@ export interface CertificateState {
   last_error: string;
   retry_ms: number;
 }
+
+/** A language, and which machines can run it. */
+export interface LanguageDetail {
+  name: string;
+  title: string;
+  compiled: boolean;
+  example: string;
+  /** What the first file is called. */
+  main: string;
+  machines: { node: string; version: string; copied: boolean; lack: string }[];
+}
+
+export interface TerminalSize {
+  columns: number;
+  rows: number;
+}
+
+/** What is to be run; what is left out is the language's or Bramble's own. */
+export interface RunWanted {
+  language: string;
+  files: { name: string; content: string }[];
+  args: string[];
+  limits: { cpu_ms?: number; wall_ms?: number; memory_bytes?: number };
+  terminal?: TerminalSize;
+  detach: boolean;
+}
+
+export interface Accepted {
+  id: string;
+  node: string;
+  worker: number;
+  language: string;
+}
+
+export type RunVerdict =
+  | "finished"
+  | "wrong_exit"
+  | "not_compiled"
+  | "out_of_time"
+  | "out_of_memory"
+  | "too_much_output"
+  | "killed"
+  | "refused"
+  | "lost";
+
+export interface Ended {
+  verdict: RunVerdict;
+  message: string;
+  exit_code: number | null;
+  signal: number | null;
+  /** Of the block this was; none follows. */
+  sequence: number;
+  cpu_usec: number;
+  memory_peak_bytes: number;
+  output_bytes: number;
+  times: { queue_usec: number; box_usec: number; compile_usec: number; run_usec: number };
+}
+
+/** What whoever watches a run is told, besides blocks: one of these at a time. */
+export interface RunTold {
+  queued?: { before: number };
+  preparing?: string;
+  accepted?: Accepted;
+  phase?: "compiling" | "running";
+  taken?: number;
+  ended?: Ended;
+  problem?: Partial<Problem>;
+}
+
+/** What whoever watches a run says: one of these at a time. */
+export type RunAsked =
+  | { run: RunWanted }
+  | { attach: { id: string; after: number } }
+  | { ack: number }
+  | { signal: string }
+  | { resize: TerminalSize };

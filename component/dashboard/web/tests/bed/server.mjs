@@ -20,14 +20,33 @@ class Refusal extends Error {
 }
 
 export async function start() {
-  await readFile(join(ROOT, "dist/index.html")).catch((cause) => {
-    throw new Error("the page is not built: npm run build", { cause });
-  });
   const bed = new Bed();
-  bed.policy = (await readFile(join(ROOT, "content-security-policy.txt"), "utf8")).trim();
+  bed.policy = await policy();
+  bed.serve = await page();
   await new Promise((resolve) => bed.server.listen(0, "127.0.0.1", resolve));
   bed.url = `http://127.0.0.1:${bed.server.address().port}`;
   return bed;
+}
+
+async function policy() {
+  return (await readFile(join(ROOT, "content-security-policy.txt"), "utf8")).trim();
+}
+
+/** How the built page is served, with the very policy the app sends. */
+export async function page() {
+  await readFile(join(ROOT, "dist/index.html")).catch((cause) => {
+    throw new Error("the page is not built: npm run build", { cause });
+  });
+  const headers = { "content-security-policy": await policy(), "x-content-type-options": "nosniff" };
+  return async (path, response) => {
+    const file = path === "/" ? "/index.html" : normalize(path);
+    try {
+      const bytes = await readFile(join(ROOT, "dist", file));
+      response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream", ...headers }).end(bytes);
+    } catch {
+      response.writeHead(404).end();
+    }
+  };
 }
 
 class Bed {
@@ -102,7 +121,7 @@ class Bed {
 
   async #serve(request, response) {
     const url = new URL(request.url, "http://bed");
-    if (!url.pathname.startsWith("/v1/")) return this.#file(url.pathname, response);
+    if (!url.pathname.startsWith("/v1/")) return this.serve(url.pathname, response);
     let body = "";
     for await (const chunk of request) body += chunk;
     try {
@@ -123,16 +142,6 @@ class Bed {
     } catch (cause) {
       if (!(cause instanceof Refusal)) throw cause;
       response.writeHead(cause.status, { "content-type": "application/json" }).end(JSON.stringify(cause.problem));
-    }
-  }
-
-  async #file(path, response) {
-    const file = path === "/" ? "/index.html" : normalize(path);
-    try {
-      const bytes = await readFile(join(ROOT, "dist", file));
-      response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream", "content-security-policy": this.policy, "x-content-type-options": "nosniff" }).end(bytes);
-    } catch {
-      response.writeHead(404).end();
     }
   }
 
@@ -193,6 +202,7 @@ class Bed {
     }
     if (path[0] === "gateway") return this.#gateway(method, path);
     if (verb === "GET certificates") return this.state.certificates;
+    if (verb === "GET languages") return this.state.languages;
     if (verb === "GET alerts") return this.state.alerts;
     if (verb === "GET series") return series(this.state, query.get("name"), query.getAll("label"), Number(query.get("since_ms")), Date.now());
     throw new Refusal(404, { code: "B0404", message: `there is no ${method} /v1/${path.join("/")}` });

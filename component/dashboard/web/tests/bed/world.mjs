@@ -26,6 +26,10 @@ export function spec(image, more = {}) {
   };
 }
 
+function language(name, title, main, example, more = {}) {
+  return { name, title, aliases: [], extensions: [], compiled: false, example, main, machines: [{ node: "n1", version: `${title} 1.2`, copied: true, lack: "" }], ...more };
+}
+
 export function world(now) {
   const minutes = (count) => now - count * 60_000;
   const web = spec("host", {
@@ -98,6 +102,11 @@ export function world(now) {
         ],
       },
       { service: "publishing/search", port: 7700, endpoints: [endpoint("publishing.search.1.w8e7r6", { breaker: "half-open", since_ms: minutes(9), why: "unreachable" })] },
+    ],
+    languages: [
+      language("c", "C (GCC)", "main.c", "int main(void) { return 0; }\n", { compiled: true }),
+      language("go", "Go", "main.go", "package main\n", { machines: [{ node: "n1", version: "", copied: false, lack: "/usr/bin/go is not there" }] }),
+      language("python", "Python 3", "main.py", "name = input(\"What is your name? \")\nprint(f\"Hello, {name}!\")\n"),
     ],
     bans: [{ client: "203.0.113.9", service: "publishing/web", left_ms: 42 * 60_000 }],
     certificates: [
