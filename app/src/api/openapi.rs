@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// One operation: method, path, what it does, the body it takes and the one it gives (names of `wire::api`).
 struct Operation(&'static str, &'static str, &'static str, &'static str, &'static str);
 
-const OPERATIONS: [Operation; 56] = [
+const OPERATIONS: [Operation; 63] = [
     Operation("get", "/healthz", "Whether the API answers; needs no token.", "", "text"),
     Operation("get", "/metrics", "Every metric, as Prometheus text.", "", "text"),
     Operation("get", "/v1/openapi.json", "This document.", "", "object"),
@@ -92,6 +92,13 @@ const OPERATIONS: [Operation; 56] = [
     Operation("get", "/v1/boards", "What to draw for each component.", "", "object"),
     Operation("get", "/v1/alerts", "Alerts, firing or not.", "", "Alert[]"),
     Operation("get", "/v1/watch", "A line whenever something changed.", "", "Changed"),
+    Operation("get", "/v1/runs", "Runs that go on, then the last ones; ?limit=.", "", "RunRecord[]"),
+    Operation("post", "/v1/runs", "Runs code, once or for each of its inputs.", "RunWanted", "RunAnswer"),
+    Operation("get", "/v1/runs/stream", "A run over a WebSocket: docs/runs.md.", "", ""),
+    Operation("get", "/v1/runs/{id}", "What became of a run.", "", "RunRecord"),
+    Operation("delete", "/v1/runs/{id}", "Ends a run.", "", ""),
+    Operation("get", "/v1/languages", "Languages, and which machine can run which.", "", "LanguageDetail[]"),
+    Operation("post", "/v1/languages/{name}/prepare", "Copies what a language needs from the machine.", "", ""),
     Operation("get", "/", "The dashboard.", "", "text"),
 ];
 

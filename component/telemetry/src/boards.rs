@@ -353,6 +353,43 @@ const BOARDS: &[Board] = &[
         ],
     },
     Board {
+        component: "runs",
+        title: "Code that is run",
+        about: &[],
+        panels: &[
+            panel("Runs ended", Unit::PerSecond, &[line("bramble_runs_total", "{language} {verdict}")]),
+            panel(
+                "Runs",
+                Unit::Count,
+                &[line("bramble_runs_running", "run"), line("bramble_runs_waiting", "wait for room")],
+            ),
+            panel(
+                "Begun within",
+                Unit::Seconds,
+                &[
+                    line("bramble_run_queue_seconds", "waiting {quantile}"),
+                    line("bramble_run_box_seconds", "box {quantile}"),
+                    line("bramble_run_compile_seconds", "compiling {quantile}"),
+                ],
+            ),
+            panel("Programs take", Unit::Seconds, &[line("bramble_run_seconds", "{language} {quantile}")]),
+            panel(
+                "Processes that run code",
+                Unit::Count,
+                &[
+                    line("bramble_workers", "there"),
+                    line("bramble_workers_wanted", "wanted"),
+                    line("bramble_boxes_ready", "boxes ready"),
+                ],
+            ),
+            panel(
+                "Not as it should be",
+                Unit::PerSecond,
+                &[line("bramble_workers_lost_total", "workers lost"), line("bramble_runs_refused_total", "refused")],
+            ),
+        ],
+    },
+    Board {
         component: "agent",
         title: "Bramble itself",
         about: &[],

@@ -125,13 +125,7 @@ const MORE: [Case; 24] = [
         "",
     ),
     ("fills its folder", "bash", "head -c 200000000 /dev/zero >f; ls -s f | cut -d' ' -f2", Finished, "f"),
-    (
-        "fills /tmp",
-        "python",
-        "f = open('/tmp/x', 'wb')\nwhile True: f.write(bytes(1 << 20))",
-        WrongExit,
-        "OSError",
-    ),
+    ("fills /tmp", "python", "f = open('/tmp/x', 'wb')\nwhile True: f.write(bytes(1 << 20))", WrongExit, "OSError"),
     (
         "fills shared memory",
         "python",

@@ -401,6 +401,9 @@ export interface Accepted {
   node: string;
   worker: number;
   language: string;
+  /** The number of the block of input that comes next. */
+  next_input?: number;
+  terminal?: boolean;
 }
 
 export type RunVerdict =

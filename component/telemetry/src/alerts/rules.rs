@@ -25,6 +25,7 @@ pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     rules.extend(machines());
     rules.extend(cluster());
     rules.extend(cores());
+    rules.extend(runs());
     rules.extend(etcd());
     rules.extend(own(memory_budget_bytes));
     rules
@@ -430,6 +431,60 @@ fn cores() -> Vec<Rule> {
         for_ms: 0,
         unit: Unit::Count,
     }]
+}
+
+/// Code that people hand in.
+fn runs() -> Vec<Rule> {
+    vec![
+        Rule {
+            name: "workers_missing",
+            summary: "{value} of the processes that code is run in are missing: they end as soon as they are started; the \
+                      node's log says why",
+            expression: Expression::Shortfall {
+                wanted: Select::all("bramble_workers_wanted"),
+                present: Select::all("bramble_workers"),
+                within_ms: RECENT_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(1.0),
+            // One that ended is there again within a second.
+            for_ms: 10_000,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "workers_ending",
+            summary: "{value} processes that code is run in ended or hung in five minutes, with all they ran: the node's log \
+                      says which; is the machine short of memory?",
+            expression: Expression::Growth { of: Select::all("bramble_workers_lost_total"), over_ms: 5 * MINUTE_MS },
+            by: &[],
+            holds: Holds::AtLeast(3.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "runs_waiting",
+            summary: "{value} runs wait, and have for a minute: the machines that run code are busy; add one, or give runs \
+                      less time",
+            expression: Expression::Latest { of: Select::all("bramble_runs_waiting"), within_ms: RECENT_MS },
+            by: &[],
+            // A class that presses the button at once is gone in seconds.
+            holds: Holds::AtLeast(20.0),
+            for_ms: MINUTE_MS,
+            unit: Unit::Count,
+        },
+        Rule {
+            name: "runs_lost",
+            summary: "{value} runs were lost in five minutes: their worker or machine was gone",
+            expression: Expression::Growth {
+                of: Select { name: "bramble_runs_total", labels: &[("verdict", Match::Is("lost"))] },
+                over_ms: 5 * MINUTE_MS,
+            },
+            by: &[],
+            holds: Holds::AtLeast(10.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
+    ]
 }
 
 /// Programs made for etcd.

@@ -646,3 +646,41 @@ fn labels_are_matched_whole_or_by_their_begin() {
     bed.pass(STEP_MS);
     assert_eq!(bed.changed(), ["+begins()"]);
 }
+
+#[test]
+fn workers_that_are_missing_or_end_again_and_again() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_workers_wanted", &[], 2.0);
+    bed.set("bramble_workers", &[], 1.0);
+    let lost = bed.meter.counter("bramble_workers_lost_total", "", &[]);
+    bed.pass(5_000);
+    assert!(bed.changed().is_empty(), "one that ended is started again");
+    bed.pass(10_000);
+    assert_eq!(bed.changed(), ["+workers_missing()"]);
+    bed.set("bramble_workers", &[], 2.0);
+    lost.add(3);
+    bed.pass(2 * STEP_MS);
+    let mut changed = bed.changed();
+    changed.sort();
+    assert_eq!(changed, ["+workers_ending()", "-workers_missing()"]);
+    bed.pass(6 * 60_000);
+    assert_eq!(bed.changed(), ["-workers_ending()"]);
+}
+
+#[test]
+fn runs_that_wait_or_are_lost() {
+    let mut bed = Bed::built_in();
+    bed.set("bramble_runs_waiting", &[], 25.0);
+    bed.pass(70_000);
+    assert_eq!(bed.changed(), ["+runs_waiting()"]);
+    bed.set("bramble_runs_waiting", &[], 0.0);
+    let labels = [("language", "c"), ("verdict", "lost")];
+    let lost = bed.meter.counter("bramble_runs_total", "", &labels);
+    bed.pass(2 * STEP_MS);
+    assert_eq!(bed.changed(), ["-runs_waiting()"]);
+    lost.add(12);
+    bed.pass(2 * STEP_MS);
+    assert_eq!(bed.changed(), ["+runs_lost()"]);
+    bed.pass(6 * 60_000);
+    assert_eq!(bed.changed(), ["-runs_lost()"]);
+}

@@ -120,6 +120,11 @@ export class Input {
     this.#open = true;
   }
 
+  /** Which number the worker waits for: a page that was there before may have sent more than the program has taken. */
+  expects(next: number): void {
+    if (this.#flying.length === 0) this.#taken = Math.max(this.#taken, next - 1);
+  }
+
   /** The stream broke: nothing is sent before it is known what arrived. */
   broke(): void {
     this.#open = false;

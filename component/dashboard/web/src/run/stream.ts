@@ -132,6 +132,7 @@ export class RunStream {
     this.#id = accepted.id;
     this.#brokenSince = undefined;
     this.#retryMs = RETRY_MS_MIN;
+    this.input.expects(accepted.next_input ?? 1);
     // What of the input has arrived of a run that one comes back to is said next.
     if (!this.#attached) this.input.opened(0);
     this.watcher.reached(true);
