@@ -188,6 +188,7 @@ impl Roles {
         let Lasting { node, id, token, meter, telemetry, gateway, .. } = lasting;
         let Opened { space, group, soft, view, agent, images, .. } = &opened;
         let unserved = serve::Unserved::default();
+        let (desk, of_runs, figures) = runners::open(lasting, images).await?;
         let (keeping, certificates) = keep_certificates(lasting, view)?;
         let front = serve::Front {
             http: node.http,
@@ -199,14 +200,8 @@ impl Roles {
         };
         let serve = serve::run(Arc::clone(gateway), Arc::clone(agent), view.clone(), front, meter.clone());
         let tell_load = serve::tell_load(Arc::clone(gateway), Arc::clone(telemetry), view.clone());
-        let load = loads::Parts {
-            node: opened.node.clone(),
-            soft: soft.clone(),
-            agent: Arc::clone(agent),
-            telemetry: Arc::clone(telemetry),
-            meter: meter.clone(),
-        };
-        let mut series = vec![
+        let series = vec![
+            figures,
             seen::services(meter, view.clone()),
             seen::machines(meter, view.clone()),
             seen::loads(meter, view.clone()),
@@ -220,14 +215,12 @@ impl Roles {
             world::task::spawn("planner", planner::run(space.clone(), view.clone(), meter.clone())),
             world::task::spawn("serve", serve),
             world::task::spawn("tell-load", tell_load),
-            world::task::spawn("loads", loads::report(load)),
+            world::task::spawn("loads", loads::report(reported(lasting, &opened))),
             world::task::spawn("selftest", selftest::keep(examined(lasting, &opened))),
             world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry), id.clone())),
         ];
         tasks.extend(keeping);
-        let (desk, of_runs, figures) = runners::open(lasting, images).await?;
         tasks.extend(of_runs);
-        series.push(figures);
         let (closing, closes) = watch::channel(false);
         let router = api::router(api::Parts {
             token: token.clone(),
@@ -308,6 +301,17 @@ fn keep_certificates(lasting: &Lasting, view: &View) -> Result<(Vec<Task>, watch
     }
     tasks.push(world::task::spawn("certificates", keeper.run(view.clone())));
     Ok((tasks, certificates))
+}
+
+/// What measuring this machine needs.
+fn reported(lasting: &Lasting, opened: &Opened) -> loads::Parts {
+    loads::Parts {
+        node: opened.node.clone(),
+        soft: opened.soft.clone(),
+        agent: Arc::clone(&opened.agent),
+        telemetry: Arc::clone(&lasting.telemetry),
+        meter: lasting.meter.clone(),
+    }
 }
 
 /// What the test of this machine's cores needs.

@@ -84,9 +84,9 @@ impl Stream {
     /// When it is refused.
     pub fn accepted(&mut self) {
         while self.id.is_empty() {
-            match self.next() {
+            match self.hear() {
                 Event::Told(key, value) => assert_ne!(key, "problem", "{value}"),
-                other => panic!("{other:?} before it was accepted"),
+                other @ (Event::Wrote(..) | Event::Closed) => panic!("{other:?} before it was accepted"),
             }
         }
     }
@@ -115,7 +115,7 @@ impl Stream {
     }
 
     /// The next message that says something.
-    pub fn next(&mut self) -> Event {
+    pub fn hear(&mut self) -> Event {
         loop {
             let message = match self.socket.read() {
                 Ok(message) => message,
@@ -172,7 +172,7 @@ impl Stream {
     /// Reads until the program has written this on a channel.
     pub fn until(&mut self, channel: Channel, text: &str) {
         while !self.text(channel).contains(text) {
-            let event = self.next();
+            let event = self.hear();
             let over = matches!(event, Event::Closed) || self.ended.is_some();
             assert!(!over || self.text(channel).contains(text), "{text:?} did not come: {event:?} {:?}", self.written);
         }
@@ -184,7 +184,7 @@ impl Stream {
             if let Some(ended) = &self.ended {
                 return ended.clone();
             }
-            let event = self.next();
+            let event = self.hear();
             assert_ne!(event, Event::Closed, "closed before its end: {:?}", self.written);
         }
     }

@@ -55,7 +55,7 @@ struct SavedImage {
 }
 
 /// Removes the workspace however the import ends.
-struct Workspace(PathBuf);
+pub(crate) struct Workspace(pub(crate) PathBuf);
 
 impl Drop for Workspace {
     fn drop(&mut self) {

@@ -14,6 +14,7 @@ mod layer;
 mod manifest;
 mod merged;
 mod owners;
+mod pack;
 mod pull;
 mod record;
 mod reference;
@@ -29,6 +30,7 @@ mod user;
 
 pub use error::{Fault, ImportError, OpenError, PullError, RemoveError, UserError};
 pub use manifest::{Healthcheck, ImageConfig};
+pub use pack::Packed;
 pub use reference::{Reference, ReferenceError};
 pub use store::Store;
 pub use unpack::UnpackError;

@@ -44,12 +44,12 @@ pub enum RefusedRun {
     Language {
         language: String,
         #[source]
-        source: RootError,
+        source: Box<RootError>,
     },
     #[error("{0} runs wait already")]
     TooMany(usize),
     #[error("{}", .0.message)]
-    Worker(Problem),
+    Worker(Box<Problem>),
     #[error("no worker answers")]
     NoWorker(#[source] io::Error),
 }
@@ -73,7 +73,7 @@ impl RefusedRun {
                 ),
             ),
             RefusedRun::TooMany(_) => (503, told("B0902", "try again in a minute, or add a machine")),
-            RefusedRun::Worker(problem) => (if problem.code == no_run("").code { 404 } else { 503 }, problem.clone()),
+            RefusedRun::Worker(problem) => (if problem.code == no_run("").code { 404 } else { 503 }, *problem.clone()),
             RefusedRun::NoWorker(_) => (503, told("B0905", "the node's log says why its workers do not start")),
         }
     }
@@ -199,7 +199,7 @@ impl Desk {
                 return Ok(session);
             }
         }
-        Err(RefusedRun::Worker(no_run(&attach.id)))
+        Err(RefusedRun::Worker(Box::new(no_run(&attach.id))))
     }
 
     /// Ends a run, whoever watches it.
@@ -249,7 +249,7 @@ impl Desk {
 
     /// The root file system of a language, copied from this machine if need be.
     async fn root(&self, language: &Language, told: &mpsc::Sender<Told>) -> Result<PathBuf, RefusedRun> {
-        let refused = |source| RefusedRun::Language { language: language.title.clone(), source };
+        let refused = |source| RefusedRun::Language { language: language.title.clone(), source: Box::new(source) };
         if let Some(found) = roots::found(&self.parts.images, language)
             && roots::lack(language).is_none()
         {
@@ -261,12 +261,8 @@ impl Desk {
         // Whoever does not listen is not told.
         let _ = told.try_send(Told::Preparing(format!("copying {} from this machine, once", language.title)));
         let copying = self.copying.lock().await;
-        let workspace = self.parts.folder.join("packing");
-        let made =
-            std::fs::create_dir_all(&workspace).map_err(|source| RootError::Copy { path: workspace.clone(), source });
-        made.map_err(refused)?;
         let began = world::clock::monotonic();
-        let root = roots::ensure(&self.parts.images, language, &workspace).await.map_err(refused)?;
+        let root = roots::ensure(&self.parts.images, language).await.map_err(refused)?;
         tracing::info!(language = language.name, seconds = began.elapsed().as_secs_f64(), "copied from this machine");
         drop(copying);
         Ok(root)
@@ -376,7 +372,7 @@ async fn connect(path: &Path, opening: &Opening) -> Result<Session, RefusedRun> 
     };
     match answer.map_err(RefusedRun::NoWorker)? {
         (Told::Accepted(accepted), reader, writer) => Ok(Session { accepted, reader, writer }),
-        (Told::Problem(problem), ..) => Err(RefusedRun::Worker(problem)),
+        (Told::Problem(problem), ..) => Err(RefusedRun::Worker(Box::new(problem))),
         (Told::Queued(_) | Told::Preparing(_) | Told::Phase(_) | Told::Taken(_) | Told::Ended(_), ..) => {
             Err(RefusedRun::NoWorker(io::ErrorKind::InvalidData.into()))
         }

@@ -7,7 +7,7 @@
 //! A copy is named after what it was made of, so that an upgrade of the machine's programs has a new one made.
 
 use crate::language::{Language, is_like};
-use images::{Reference, Store};
+use images::{Packed, Reference, Store};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -26,10 +26,13 @@ const ASKED_AT_ONCE: usize = 200;
 const BASE: [&str; 2] = ["/bin/sh", "/usr/bin/env"];
 const BASE_TAKES: [&str; 2] = ["/usr/lib/locale/C.utf8", "/etc/ssl/openssl.cnf"];
 /// Where things are mounted.
-const FOLDERS: [&str; 8] = ["box", "dev", "proc", "sys", "tmp", "run", "etc", "root"];
-const PASSWD: &[u8] = b"runner:x:0:0:runner:/box:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
-const GROUP: &[u8] = b"runner:x:0:\nnogroup:x:65534:\n";
-const HOSTS: &[u8] = b"127.0.0.1 localhost box\n";
+const FOLDERS: [&str; 8] = ["/box", "/dev", "/proc", "/sys", "/tmp", "/run", "/etc", "/root"];
+/// Who there is, for programs that ask.
+const TEXTS: [(&str, &str); 3] = [
+    ("/etc/passwd", "runner:x:0:0:runner:/box:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+    ("/etc/group", "runner:x:0:\nnogroup:x:65534:\n"),
+    ("/etc/hosts", "127.0.0.1 localhost box\n"),
+];
 
 /// Why there is no root file system of a language.
 #[derive(Debug, thiserror::Error)]
@@ -93,24 +96,17 @@ pub fn digest(store: &Store, language: &Language) -> Option<String> {
     store.find(&name(language)).map(|image| image.digest)
 }
 
-/// The copy, made if there is none, which takes seconds. It is packed in `workspace`, which is there.
-pub async fn ensure(store: &Store, language: &Language, workspace: &Path) -> Result<PathBuf, RootError> {
+/// The copy, made if there is none, which takes seconds.
+pub async fn ensure(store: &Store, language: &Language) -> Result<PathBuf, RootError> {
     if let Some(lack) = lack(language) {
         return Err(RootError::Lack(lack));
     }
     if let Some(found) = found(store, language) {
         return Ok(found);
     }
-    let archive = workspace.join(format!("{}.tar", world::random::word(12)));
-    let (wanted, to) = (language.clone(), archive.clone());
-    let copied = tokio::task::spawn_blocking(move || copy(&wanted, &to)).await.map_err(|_| RootError::Ended)?;
-    let image = match copied {
-        Ok(()) => store.import_tarball(&archive, &name(language)).await.map_err(RootError::from),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = std::fs::remove_file(&archive) {
-        tracing::warn!(path = %archive.display(), %error, "cannot remove what a root file system was packed in");
-    }
+    let wanted = language.clone();
+    let tree = tokio::task::spawn_blocking(move || tree(&wanted)).await.map_err(|_| RootError::Ended)??;
+    let image = store.import_files(tree, &name(language)).await;
     let mut layers = image?.layers;
     match (layers.pop(), layers.len()) {
         (Some(root), 0) => Ok(root),
@@ -118,8 +114,8 @@ pub async fn ensure(store: &Store, language: &Language, workspace: &Path) -> Res
     }
 }
 
-/// Packs what the language needs.
-fn copy(language: &Language, to: &Path) -> Result<(), RootError> {
+/// What the language needs, by its paths.
+fn tree(language: &Language) -> Result<BTreeMap<PathBuf, Packed>, RootError> {
     let mut tree = Tree { leaves: language.root.leaves.clone(), entries: BTreeMap::new(), bytes: 0 };
     for path in language.root.needs.iter().map(String::as_str).chain(BASE) {
         tree.add(Path::new(path))?;
@@ -133,13 +129,15 @@ fn copy(language: &Language, to: &Path) -> Result<(), RootError> {
     if tree.bytes > COPY_BYTES_MAX {
         return Err(RootError::TooLarge(language.name.clone()));
     }
-    let failed = |source| RootError::Copy { path: to.to_owned(), source };
-    let file = File::create(to).map_err(failed)?;
-    let mut archive = tar::Builder::new(io::BufWriter::new(file));
-    archive.follow_symlinks(false);
-    tree.pack(&mut archive)?;
-    archive.into_inner().and_then(|file| file.into_inner().map_err(io::IntoInnerError::into_error)).map_err(failed)?;
-    Ok(())
+    let mut entries = tree.entries;
+    for folder in FOLDERS {
+        let mode = if folder == "/tmp" { 0o1777 } else { 0o755 };
+        entries.insert(folder.into(), Packed::Folder { mode });
+    }
+    for (path, text) in TEXTS {
+        entries.insert(path.into(), Packed::Text(text));
+    }
+    Ok(entries)
 }
 
 /// Paths of this machine that a pattern means.
@@ -169,16 +167,10 @@ fn matching(pattern: &str) -> Vec<PathBuf> {
     found
 }
 
-enum Entry {
-    Folder,
-    Link(PathBuf),
-    File { executable: bool },
-}
-
 /// What is to be packed, by its path on this machine, folders before what is in them.
 struct Tree {
     leaves: Vec<String>,
-    entries: BTreeMap<PathBuf, Entry>,
+    entries: BTreeMap<PathBuf, Packed>,
     bytes: u64,
 }
 
@@ -214,18 +206,19 @@ impl Tree {
                 let target = std::fs::read_link(&at).map_err(failed)?;
                 let mut whole = at.parent().unwrap_or(Path::new("/")).join(&target);
                 whole.extend(parts);
-                self.entries.insert(at, Entry::Link(target));
+                self.entries.insert(at, Packed::Link(target));
                 let Some(links) = links.checked_sub(1) else { return Ok(()) };
                 return self.add_at(&whole, links);
             }
             if metadata.is_dir() {
-                let is_new = self.entries.insert(at.clone(), Entry::Folder).is_none();
+                let is_new = self.entries.insert(at.clone(), Packed::Folder { mode: 0o755 }).is_none();
                 if parts.peek().is_none() && (is_new || path == at) {
                     return self.add_all_in(&at, links);
                 }
             } else if metadata.is_file() {
                 let executable = metadata.permissions().mode() & 0o111 != 0;
-                if self.entries.insert(at.clone(), Entry::File { executable }).is_none() {
+                let copy = Packed::Copy { from: at.clone(), executable };
+                if self.entries.insert(at.clone(), copy).is_none() {
                     self.bytes += metadata.len();
                 }
             }
@@ -252,8 +245,8 @@ impl Tree {
             .entries
             .iter()
             .filter(|(path, entry)| match entry {
-                Entry::File { executable } => *executable || is_library(path),
-                Entry::Folder | Entry::Link(_) => false,
+                Packed::Copy { executable, .. } => *executable || is_library(path),
+                Packed::Folder { .. } | Packed::Link(_) | Packed::Text(_) => false,
             })
             .map(|(path, _)| path.clone())
             .filter(|path| is_elf(path))
@@ -271,59 +264,6 @@ impl Tree {
         }
         Ok(())
     }
-
-    fn pack(&self, archive: &mut tar::Builder<impl io::Write>) -> Result<(), RootError> {
-        for folder in FOLDERS {
-            let mode = if folder == "tmp" { 0o1777 } else { 0o755 };
-            let made = append(archive, Path::new(folder), tar::EntryType::Directory, mode, &[]);
-            made.map_err(|source| RootError::Copy { path: folder.into(), source })?;
-        }
-        for (path, entry) in &self.entries {
-            let failed = |source| RootError::Copy { path: path.clone(), source };
-            let name = path.strip_prefix("/").unwrap_or(path);
-            match entry {
-                Entry::Folder => append(archive, name, tar::EntryType::Directory, 0o755, &[]).map_err(failed)?,
-                Entry::Link(target) => {
-                    let mut header = header(tar::EntryType::Symlink, 0o777, 0);
-                    archive.append_link(&mut header, name, target).map_err(failed)?;
-                }
-                Entry::File { executable } => {
-                    let mut file = File::open(path).map_err(failed)?;
-                    let size = file.metadata().map_err(failed)?.len();
-                    let mut header = header(tar::EntryType::Regular, if *executable { 0o755 } else { 0o644 }, size);
-                    archive.append_data(&mut header, name, (&mut file).take(size)).map_err(failed)?;
-                }
-            }
-        }
-        for (name, content) in [("etc/passwd", PASSWD), ("etc/group", GROUP), ("etc/hosts", HOSTS)] {
-            let made = append(archive, Path::new(name), tar::EntryType::Regular, 0o644, content);
-            made.map_err(|source| RootError::Copy { path: name.into(), source })?;
-        }
-        Ok(())
-    }
-}
-
-/// Owner, times and set-user-id bits of this machine's files are nobody's business in a box.
-fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_uid(0);
-    header.set_gid(0);
-    // Not 1970: some programs take a file without a time for one that is not there.
-    header.set_mtime(1_000_000_000);
-    header
-}
-
-fn append(
-    archive: &mut tar::Builder<impl io::Write>,
-    name: &Path,
-    kind: tar::EntryType,
-    mode: u32,
-    content: &[u8],
-) -> io::Result<()> {
-    archive.append_data(&mut header(kind, mode, content.len() as u64), name, content)
 }
 
 fn is_elf(path: &Path) -> bool {

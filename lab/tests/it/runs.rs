@@ -124,9 +124,9 @@ fn what_is_wrong_is_told_before_anything_runs() {
     ] {
         let mut stream = Stream::open(&node);
         assert!(stream.try_send(first.into()));
-        let Event::Told(key, problem) = stream.next() else { panic!("{first} was not answered") };
+        let Event::Told(key, problem) = stream.hear() else { panic!("{first} was not answered") };
         assert!(key == "problem" && problem["code"].as_str().is_some_and(|code| code.starts_with("B09")), "{problem}");
-        assert_eq!(stream.next(), Event::Closed);
+        assert_eq!(stream.hear(), Event::Closed);
     }
     // A language of the machine's owner.
     let text = "title = 'Upside'\nextensions = ['up']\nmain = 'main.up'\nrun = ['/usr/bin/nosuch', '{main}']\n[root]\nneeds = ['/usr/bin/nosuch']";
@@ -306,7 +306,7 @@ fn an_upgrade_leaves_runs_as_they_are() {
     let id = stream.id.clone();
     stream.until(Channel::Stdout, "line 300\n");
     node.upgrade(None, &[]).expect("it is upgraded");
-    while stream.next() != Event::Closed {}
+    while stream.hear() != Event::Closed {}
     let mut again = Stream::attach(&node, &id, stream.arrived);
     again.feed(b"the end\n");
     assert_eq!(again.to_the_end().verdict, RunVerdict::Finished);
@@ -327,7 +327,7 @@ fn a_worker_that_dies_is_replaced_and_its_runs_are_told_of_as_lost() {
     }
     let mut last = Event::Closed;
     while stream.ended.is_none() {
-        last = stream.next();
+        last = stream.hear();
         assert_ne!(last, Event::Closed, "{}", node.log());
     }
     assert_eq!(stream.to_the_end().verdict, RunVerdict::Lost, "{last:?}");
@@ -347,7 +347,7 @@ fn a_flood_stops_the_program_and_not_the_memory() {
     let mut bytes = 0;
     // As much as is kept for who does not acknowledge, and not a byte more.
     while bytes < 900_000 {
-        let Event::Wrote(_, payload) = stream.next() else { continue };
+        let Event::Wrote(_, payload) = stream.hear() else { continue };
         bytes += payload.len();
     }
     let before: u64 = process::of_data(node.data()).into_iter().map(process::resident_bytes).sum();
@@ -359,7 +359,7 @@ fn a_flood_stops_the_program_and_not_the_memory() {
     stream.acknowledges = true;
     stream.acknowledge();
     while bytes < 20_000_000 {
-        let Event::Wrote(_, payload) = stream.next() else { continue };
+        let Event::Wrote(_, payload) = stream.hear() else { continue };
         bytes += payload.len();
     }
     assert!(stream.text(Channel::Stdout).starts_with("0123456789\n0123456789\n"));

@@ -218,7 +218,7 @@ fn frames_that_are_none_end_their_own_run_and_nothing_else() {
         };
         stream.try_send(message);
         stream.try_send(r#"{"signal": "NOSUCH"}"#.into());
-        while stream.next() != lab::run::Event::Closed && stream.ended.is_none() {}
+        while stream.hear() != lab::run::Event::Closed && stream.ended.is_none() {}
     }
     // More input than anybody waits for.
     let mut stream = Stream::run(&node, &code("python", "import time\ntime.sleep(1000)"));
@@ -228,7 +228,7 @@ fn frames_that_are_none_end_their_own_run_and_nothing_else() {
             break;
         }
     }
-    while stream.next() != lab::run::Event::Closed && stream.ended.is_none() {}
+    while stream.hear() != lab::run::Event::Closed && stream.ended.is_none() {}
     other.feed(b"\n");
     assert_eq!(other.to_the_end().verdict, Finished);
     assert!(!node.log().contains("panicked"), "{}", node.log());

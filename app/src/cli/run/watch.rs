@@ -66,13 +66,13 @@ impl<'a> Watch<'a> {
         let on_terminal = wanted.terminal.is_some();
         let mut watch = Watch::new(remote, wanted.detach);
         (watch.collect, watch.verbose) = (collect, verbose);
-        watch.to_the_end(Asked::Run(Box::new(wanted)), has_input, on_terminal).await
+        watch.follow(Asked::Run(Box::new(wanted)), has_input, on_terminal).await
     }
 
     pub(crate) async fn attach(remote: &'a Remote, attach: Attach) -> Result<ExitCode, Failure> {
         let mut watch = Watch::new(remote, false);
         watch.id.clone_from(&attach.id);
-        watch.to_the_end(Asked::Attach(attach), true, false).await
+        watch.follow(Asked::Attach(attach), true, false).await
     }
 
     fn new(remote: &'a Remote, detached: bool) -> Watch<'a> {
@@ -92,7 +92,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn to_the_end(&mut self, first: Asked, has_input: bool, on_terminal: bool) -> Result<ExitCode, Failure> {
+    async fn follow(&mut self, first: Asked, has_input: bool, on_terminal: bool) -> Result<ExitCode, Failure> {
         let raw = (on_terminal && std::io::stdin().is_terminal()).then(Raw::enter);
         let mut input = has_input.then(read_input);
         let failed = |error: std::io::Error| Failure::local(format!("listen for signals: {error}"));

@@ -307,7 +307,7 @@ impl Runner {
         let watched =
             Watched { run, running: &mut running, io, controls, out: job.out, err: job.err, feeds: job.feeds };
         let ended = tokio::select! {
-            ended = watched.to_the_end() => Some(ended?),
+            ended = watched.finish() => Some(ended?),
             () = run.killed() => None,
         };
         let (outcome, stopped) = match ended {
@@ -345,7 +345,7 @@ struct Watched<'a> {
 
 impl Watched<'_> {
     /// Until the program has ended and all it wrote is here.
-    async fn to_the_end(self) -> Result<(Outcome, Stopped), Trouble> {
+    async fn finish(self) -> Result<(Outcome, Stopped), Trouble> {
         let Watched { run, running, io, controls, out, err, feeds } = self;
         let over = Notify::new();
         let (stdin, io) = match io {
