@@ -242,12 +242,13 @@ impl Workers {
     }
 
     fn found(&self) -> Vec<u32> {
-        let entries = std::fs::read_dir(&self.settings.folder).into_iter().flatten().flatten();
-        entries.filter_map(|entry| number_of(&entry.path())).collect()
+        self.all().iter().filter_map(|path| number_of(path)).collect()
     }
 
+    /// All that there may be, those too that have not told of themselves since this process began.
     pub fn all(&self) -> Vec<PathBuf> {
-        self.known().keys().cloned().collect()
+        let entries = std::fs::read_dir(&self.settings.folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
     }
 
     /// It was given a run, which it has not told of yet.

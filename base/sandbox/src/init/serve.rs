@@ -136,7 +136,11 @@ impl Init<'_> {
             self.end_program(Verdict::Wall);
         } else if now >= program.look_ms {
             program.look_ms = now + watch::PERIOD_MS;
-            if let Some(verdict) = watch::over(&program.limits) {
+            // Where the kernel took one of many processes, the others would go on without it.
+            let short =
+                program.limits.memory_bytes.is_some() && self.memory_events.as_ref().is_some_and(killed_for_memory);
+            let over = if short { Some(Verdict::Memory) } else { watch::over(&program.limits) };
+            if let Some(verdict) = over {
                 self.end_program(verdict);
             }
         }

@@ -141,11 +141,19 @@ impl Communicator {
         writer.word(&Told::Accepted(accepted)).await?;
         run.acknowledge(after);
         let mut newest = run.connection.subscribe();
-        let end = tokio::select! {
-            end = hear(&run, reader) => end,
-            said = say(&run, after, number > 1, writer) => said.map(|()| End::Over),
+        let superseded = async {
             // Its sender is the run, which is here.
-            _ = newest.wait_for(|newest| *newest != number) => return Ok(()),
+            let _ = newest.wait_for(|newest| *newest != number).await;
+        };
+        let mut heard = std::pin::pin!(hear(&run, reader));
+        let end = tokio::select! {
+            end = &mut heard => end,
+            said = say(&run, after, number > 1, writer) => match said {
+                Ok(()) => Ok(End::Over),
+                // Nobody listens any more; whether on purpose is in what they said last.
+                Err(_) => heard.await,
+            },
+            () = superseded => return Ok(()),
         };
         let goes_on = run.order.wanted.detach;
         match end {

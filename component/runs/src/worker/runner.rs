@@ -422,10 +422,11 @@ async fn life(
             ended = running.ended() => return Ok((ended?, stopped)),
             () = over.notified() => {
                 stopped = Stopped::Output;
-                running.signal(SIGNAL_KILL).await?;
+                // A program that has ended already is as good.
+                let _ = running.signal(SIGNAL_KILL).await;
             }
             Some(control) = control => match (control, terminal) {
-                (Control::Signal(number), _) => running.signal(number).await?,
+                (Control::Signal(number), _) => drop(running.signal(number).await),
                 (Control::Resize(size), Some(terminal)) => resize(terminal.fd(), size),
                 (Control::Resize(_), None) => {}
             }
