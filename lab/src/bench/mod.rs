@@ -16,6 +16,7 @@ mod peers;
 pub(crate) mod proxying;
 mod report;
 mod resting;
+mod running;
 mod scheduling;
 mod writing;
 
@@ -60,7 +61,7 @@ struct Bench {
 
 /// Boxes first: their spawner is forked while this process has one thread. The gateway last: it takes the machine for
 /// itself, and the priority it gives itself for that stays.
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 13] = [
     Bench { name: "box", what: "from the start of `true` in a box to its end", run: boxes::run },
     Bench { name: "deploy", what: "from `deploy` to the first answered request", run: deploying::deploy },
     Bench { name: "scale", what: "from one instance to fifty that are ready", run: deploying::scale },
@@ -86,6 +87,7 @@ const BENCHES: [Bench; 12] = [
         what: "durable writes of the state of record beside etcd, three members each",
         run: writing::run,
     },
+    Bench { name: "runs", what: "code that is handed in, from asking to its output", run: running::run },
     Bench { name: "idle", what: "what a node with the example uses while nobody asks for anything", run: idle::run },
     Bench {
         name: "resting",

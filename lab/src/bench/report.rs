@@ -21,6 +21,8 @@ pub(super) enum Goal {
     None,
     /// Less than this, in the row's unit.
     Below(f64),
+    /// This, in the row's unit, or more.
+    AtLeast(f64),
     /// At most this many times the peer's.
     TimesPeer(f64),
     /// At least this many times the peer's.
@@ -45,6 +47,7 @@ impl Row {
         self.holds = match self.goal {
             Goal::None => true,
             Goal::Below(most) => self.ours < most,
+            Goal::AtLeast(least) => self.ours >= least,
             Goal::TimesPeer(most) => self.ratio().is_some_and(|ratio| ratio <= most),
             Goal::LeastTimesPeer(least) => self.ratio().is_some_and(|ratio| ratio >= least),
         };
@@ -55,6 +58,7 @@ impl Row {
         match self.goal {
             Goal::None => String::new(),
             Goal::Below(most) => format!("< {most} {}", self.unit),
+            Goal::AtLeast(least) => format!(">= {least} {}", self.unit),
             Goal::TimesPeer(most) => format!("<= {most} x"),
             Goal::LeastTimesPeer(least) => format!(">= {least} x"),
         }
@@ -88,8 +92,8 @@ pub(super) fn print(rows: &[Row]) {
         let ratio = row.ratio().map(|ratio| format!("{ratio:.2} x")).unwrap_or_default();
         let holds = match (row.goal, row.holds) {
             (Goal::None, _) => "",
-            (Goal::Below(_) | Goal::TimesPeer(_) | Goal::LeastTimesPeer(_), true) => "yes",
-            (Goal::Below(_) | Goal::TimesPeer(_) | Goal::LeastTimesPeer(_), false) => "NO",
+            (Goal::Below(_) | Goal::AtLeast(_) | Goal::TimesPeer(_) | Goal::LeastTimesPeer(_), true) => "yes",
+            (Goal::Below(_) | Goal::AtLeast(_) | Goal::TimesPeer(_) | Goal::LeastTimesPeer(_), false) => "NO",
         };
         let label = format!("{}, {}", row.name, row.unit);
         println!("{label:<44} {:>10.3} {peer:>10} {name:<14} {ratio:>7} {:<12} {holds}", row.ours, row.goal());

@@ -2,7 +2,9 @@
 
 use super::WHO;
 use crate::api::App;
+use crate::api::problem::Refusal;
 use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use bytes::Bytes;
@@ -31,16 +33,23 @@ const LOST_PATIENCE: Duration = Duration::from_secs(5);
 type Sink = SplitSink<WebSocket, Message>;
 type Source = SplitStream<WebSocket>;
 
-pub(crate) async fn stream(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
+pub(crate) async fn stream(
+    State(app): State<App>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    let upgrade = upgrade.map_err(|rejection| {
+        Refusal::new(400, "B0202", rejection.body_text())
+            .hint("this is a WebSocket, see docs/runs.md; POST /v1/runs takes a run and answers when it has ended")
+    })?;
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
-    upgrade.on_upgrade(move |socket| async move {
+    Ok(upgrade.on_upgrade(move |socket| async move {
         let closed = app.closed();
         tokio::select! {
             () = serve(&app, socket) => {}
             // The client finds whoever serves next, and comes back to its run there.
             () = closed => {}
         }
-    })
+    }))
 }
 
 async fn serve(app: &App, socket: WebSocket) {
