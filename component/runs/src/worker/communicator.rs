@@ -272,14 +272,17 @@ async fn say(run: &Run, mut cursor: u64, attached: bool, mut writer: Writer) -> 
             phase = now;
             writer.word(&Told::Phase(entered)).await?;
         }
-        while let Some((last, frames)) = run.after(cursor) {
+        loop {
+            let blocks = run.after(cursor);
+            // Looked up after the blocks and told before them: of a run that has ended nothing is told after its end.
+            let has = run.input().taken();
+            if has != taken && run.order.wanted.stdin.is_none() {
+                taken = has;
+                writer.word(&Told::Taken(taken)).await?;
+            }
+            let Some((last, frames)) = blocks else { break };
             writer.frames(&frames).await?;
             cursor = last;
-        }
-        let has = run.input().taken();
-        if has != taken && run.order.wanted.stdin.is_none() {
-            taken = has;
-            writer.word(&Told::Taken(taken)).await?;
         }
         if run.is_over() {
             return Ok(());
