@@ -7,7 +7,7 @@ use crate::api;
 use crate::boot::BootError;
 use crate::certificates::public::Worker;
 use crate::certificates::{Keeper, Shown};
-use crate::cluster::{Cluster, Ground, entry, hostname};
+use crate::cluster::{Cluster, Ground, entry, hostname, running};
 use crate::config::{self, Node};
 use crate::etcds;
 use crate::handover::Previous;
@@ -26,7 +26,7 @@ use gateway::Gateway;
 use images::{Ownership, Store};
 use meter::{Meter, Registration};
 use replication::Group;
-use runs::desk::Desk;
+use runs::front::Front;
 use sandbox::{BoxSpec, Ids, Root, SpawnerClient, Trust};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -81,6 +81,8 @@ pub struct Opened {
     view_task: Task,
     agent: Arc<Agent>,
     images: Store,
+    /// Where code to run is handed in.
+    runs: runners::Opened,
     /// What this machine is, as it was reported.
     node: wire::resource::Node,
 }
@@ -93,8 +95,6 @@ pub struct Roles {
     server: Server,
     tasks: Vec<Task>,
     series: Vec<Registration>,
-    /// Where code to run is handed in.
-    desk: Arc<Desk>,
 }
 
 impl Opened {
@@ -132,8 +132,9 @@ impl Opened {
         })
         .await?;
         let node = report_node(node, id, lasting.cluster.zone()?, &soft)?;
+        let runs = runners::open(lasting, &images, &view).await?;
         // Last: what others ask is then there to be asked for.
-        let opened = Opened { space, group, soft, view, view_task, agent: Arc::new(agent), images, node };
+        let opened = Opened { space, group, soft, view, view_task, agent: Arc::new(agent), images, runs, node };
         lasting.cluster.attend(&opened.ground(lasting)).await?;
         Ok(opened)
     }
@@ -146,7 +147,12 @@ impl Opened {
             soft: self.soft.clone(),
             view: self.view.clone(),
             boxes: Arc::clone(&lasting.boxes),
+            runs: self.front(),
         }
+    }
+
+    fn front(&self) -> Arc<Front> {
+        Arc::clone(&self.runs.front)
     }
 
     /// Waits until these instances are ready, as far as they are still to run. False: not within `patience`.
@@ -163,9 +169,17 @@ impl Opened {
 
     /// Lets go of everything, boxes as they are.
     pub async fn release(self, lasting: &Lasting) {
-        lasting.cluster.retire(&lasting.boxes).await;
-        let Opened { space, group, soft, view, view_task, agent, images, node: _ } = self;
+        lasting.cluster.retire(&lasting.boxes, &self.runs.front).await;
+        let Opened { space, group, soft, view, view_task, agent, images, runs, node: _ } = self;
         drop((view, images));
+        let runners::Opened { front, tasks, figures } = runs;
+        drop(figures);
+        // Its workers go on for a while, for whoever begins next.
+        front.house.workers().leave();
+        drop(front);
+        for task in tasks {
+            task.cancel().await;
+        }
         match Arc::try_unwrap(agent) {
             Ok(agent) => agent.leave().await,
             // A call of the API that does not end; dropped, it ends at its next step.
@@ -188,7 +202,6 @@ impl Roles {
         let Lasting { node, id, token, meter, telemetry, gateway, .. } = lasting;
         let Opened { space, group, soft, view, agent, images, .. } = &opened;
         let unserved = serve::Unserved::default();
-        let (desk, of_runs, figures) = runners::open(lasting, images).await?;
         let (keeping, certificates) = keep_certificates(lasting, view)?;
         let front = serve::Front {
             http: node.http,
@@ -201,7 +214,6 @@ impl Roles {
         let serve = serve::run(Arc::clone(gateway), Arc::clone(agent), view.clone(), front, meter.clone());
         let tell_load = serve::tell_load(Arc::clone(gateway), Arc::clone(telemetry), view.clone());
         let series = vec![
-            figures,
             seen::services(meter, view.clone()),
             seen::machines(meter, view.clone()),
             seen::loads(meter, view.clone()),
@@ -216,11 +228,11 @@ impl Roles {
             world::task::spawn("serve", serve),
             world::task::spawn("tell-load", tell_load),
             world::task::spawn("loads", loads::report(reported(lasting, &opened))),
+            world::task::spawn("runs of this machine", running::report(id.clone(), soft.clone(), opened.front())),
             world::task::spawn("selftest", selftest::keep(examined(lasting, &opened))),
             world::task::spawn("keep-logs", keep_logs(view.clone(), Arc::clone(telemetry), id.clone())),
         ];
         tasks.extend(keeping);
-        tasks.extend(of_runs);
         let (closing, closes) = watch::channel(false);
         let router = api::router(api::Parts {
             token: token.clone(),
@@ -239,11 +251,11 @@ impl Roles {
             closing: closes,
             cluster: Arc::clone(&lasting.cluster),
             ground: opened.ground(lasting),
-            desk: Arc::clone(&desk),
+            runs: opened.front(),
         });
         let etcd = lasting.etcd.as_ref().map(|door| door.serve(space, group, meter)).transpose()?;
         let server = Server::start(&lasting.api, router, closing, may_serve)?;
-        Ok(Roles { opened, etcd, server, tasks, series, desk })
+        Ok(Roles { opened, etcd, server, tasks, series })
     }
 
     /// Instances that get requests.
@@ -259,21 +271,18 @@ impl Roles {
 
     /// Ends what this machine runs.
     pub async fn stop_all(&self, deadline: Duration) {
-        self.desk.workers().stop();
+        self.opened.runs.front.house.workers().stop();
         self.agent().stop_all(deadline).await;
     }
 
     /// The list backwards. Instances run on, and the gateway serves them as it last knew them.
     pub async fn release(self, lasting: &Lasting) {
-        let Roles { opened, etcd, server, tasks, series, desk } = self;
+        let Roles { opened, etcd, server, tasks, series } = self;
         if let Some(etcd) = etcd {
             etcd.close(API_GRACE).await;
         }
         server.close().await;
         drop(series);
-        // Its workers go on for a while, for whoever begins next.
-        desk.workers().leave();
-        drop(desk);
         for task in tasks {
             task.cancel().await;
         }

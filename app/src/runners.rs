@@ -2,11 +2,14 @@
 
 use crate::boot::BootError;
 use crate::cli::WorkerArgs;
+use crate::cluster::running;
 use crate::config;
 use crate::roles::Lasting;
+use control::view::View;
 use images::Store;
 use meter::Registration;
-use runs::desk::{Desk, Parts};
+use runs::front::Front;
+use runs::house::{House, Parts};
 use runs::ledger::Ledger;
 use runs::meters::Meters;
 use runs::workers::{Settings, Workers};
@@ -18,8 +21,15 @@ use world::task::Task;
 /// A node that is replaced or comes back finds its workers within this; what has none then is lost.
 const LEFT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Opens the desk. Workers are started with the first run; those that another process of this node has left are taken up.
-pub(crate) async fn open(lasting: &Lasting, images: &Store) -> Result<(Arc<Desk>, Vec<Task>, Registration), BootError> {
+/// What there is to let go of again.
+pub(crate) struct Opened {
+    pub front: Arc<Front>,
+    pub tasks: Vec<Task>,
+    pub figures: Registration,
+}
+
+/// Opens it. Workers are started with the first run; those that another process of this node has left are taken up.
+pub(crate) async fn open(lasting: &Lasting, images: &Store, view: &View) -> Result<Opened, BootError> {
     let Lasting { node, id, meter, .. } = lasting;
     let folder = node.data.join("runs");
     let (ledger, writing) = Ledger::open(Arc::new(Real), &folder.join("ledger")).map_err(BootError::Ledger)?;
@@ -41,8 +51,12 @@ pub(crate) async fn open(lasting: &Lasting, images: &Store) -> Result<(Arc<Desk>
         workers: Arc::clone(&workers),
         ledger: ledger.clone(),
         meters: meters.clone(),
+        refuses: {
+            let (me, view) = (id.clone(), view.clone());
+            Box::new(move || running::refuses(&me, &view))
+        },
     };
-    let desk = Arc::new(Desk::open(parts)?);
+    let front = Front::new(House::open(parts)?);
     let writing = world::task::spawn("the record of runs", writing);
     workers.adopt().await;
     let found: Vec<u32> = workers.numbers();
@@ -53,14 +67,17 @@ pub(crate) async fn open(lasting: &Lasting, images: &Store) -> Result<(Arc<Desk>
             meters.ended(&record);
         }
     });
+    let of = Arc::downgrade(&front);
     let figures = meter.collector(move |samples| {
+        let carried = of.upgrade().map_or(0, |front| front.carried());
+        samples.gauge("bramble_runs_carried", "Runs that this machine assigned or carries on.", &[], carried as f64);
         let (live, wanted, runs, parked) = workers.figures();
         samples.gauge("bramble_workers", "Processes that code is run in.", &[], live as f64);
         samples.gauge("bramble_workers_wanted", "How many there should be.", &[], f64::from(wanted));
         samples.gauge("bramble_runs_running", "Runs that have not ended.", &[], f64::from(runs));
         samples.gauge("bramble_boxes_ready", "Boxes that wait for code.", &[], f64::from(parked));
     });
-    Ok((desk, vec![writing, left], figures))
+    Ok(Opened { front, tasks: vec![writing, left], figures })
 }
 
 /// Which program this is: a worker of another one takes no more runs, whatever it calls its version.

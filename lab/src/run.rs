@@ -25,6 +25,8 @@ pub enum Event {
 pub struct Stream {
     socket: WebSocket<TcpStream>,
     pub id: String,
+    /// That has it.
+    pub machine: String,
     /// The last block that arrived.
     pub arrived: u64,
     /// Whether what arrives is acknowledged at once.
@@ -32,6 +34,8 @@ pub struct Stream {
     pub written: BTreeMap<Channel, Vec<u8>>,
     pub ended: Option<Ended>,
     pub taken: u64,
+    /// Times it was begun anew.
+    pub again: u32,
     next_input: u64,
     attached: bool,
 }
@@ -53,11 +57,13 @@ impl Stream {
         Stream {
             socket,
             id: String::new(),
+            machine: String::new(),
             arrived: 0,
             acknowledges: true,
             written: BTreeMap::new(),
             ended: None,
             taken: 0,
+            again: 0,
             next_input: 1,
             attached: false,
         }
@@ -78,6 +84,20 @@ impl Stream {
         stream.say(&json!({ "attach": { "id": id, "after": after } }));
         stream.accepted();
         stream
+    }
+
+    /// Asks for a run that may not be found yet. False when it is not.
+    pub fn come_back(&mut self, id: &str, after: u64) -> bool {
+        (self.arrived, self.attached) = (after, true);
+        self.say(&json!({ "attach": { "id": id, "after": after } }));
+        while self.id.is_empty() {
+            match self.hear() {
+                Event::Told(key, _) if key == "problem" => return false,
+                Event::Told(..) => {}
+                Event::Wrote(..) | Event::Closed => return false,
+            }
+        }
+        true
     }
 
     /// # Panics
@@ -146,7 +166,10 @@ impl Stream {
         let value: Value = serde_json::from_str(text).expect("words are JSON");
         let (key, value) = value.as_object().and_then(|one| one.iter().next()).expect("one key");
         match key.as_str() {
-            "accepted" => value["id"].as_str().expect("an id").clone_into(&mut self.id),
+            "accepted" => {
+                value["id"].as_str().expect("an id").clone_into(&mut self.id);
+                value["node"].as_str().expect("a machine").clone_into(&mut self.machine);
+            }
             "taken" => self.taken = value.as_u64().expect("a number"),
             "ended" => {
                 let ended: Ended = serde_json::from_value(value.clone()).expect("an end");
@@ -157,6 +180,11 @@ impl Stream {
                 if self.acknowledges {
                     self.acknowledge();
                 }
+            }
+            "again" => {
+                self.arrived = 0;
+                self.again += 1;
+                self.written.clear();
             }
             _other => {}
         }

@@ -146,7 +146,7 @@ pub(super) async fn prune(State(app): State<App>) -> Json<Pruned> {
     let snapshot = app.view.borrow().clone();
     let mut in_use: BTreeSet<String> = running(&app, &snapshot).into_keys().collect();
     // Boxes that wait for code stand on these, and the next run of a language would copy it again.
-    in_use.extend(app.desk.images_in_use());
+    in_use.extend(app.runs.house.images_in_use());
     let pruned = app.images.prune(&in_use).await;
     let images = u32::try_from(pruned.images.len()).unwrap_or(u32::MAX);
     Json(Pruned { images, freed_bytes: pruned.freed_bytes })

@@ -62,7 +62,7 @@ pub struct Parts {
     pub closing: tokio::sync::watch::Receiver<bool>,
     pub cluster: Arc<crate::cluster::Cluster>,
     pub ground: crate::cluster::Ground,
-    pub desk: Arc<::runs::desk::Desk>,
+    pub runs: Arc<::runs::front::Front>,
 }
 
 impl Parts {

@@ -11,7 +11,7 @@ use super::problem::{Query, Refusal};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use runs::desk::RefusedRun;
+use runs::session::RefusedRun;
 use serde::Deserialize;
 use wire::run::{LanguageDetail, RunRecord};
 
@@ -27,29 +27,29 @@ pub(super) struct Listing {
 }
 
 pub(super) async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Json<Vec<RunRecord>> {
-    Json(app.desk.ledger().list(listing.limit.unwrap_or(LISTED).min(LISTED_MAX)))
+    Json(app.runs.list(listing.limit.unwrap_or(LISTED).min(LISTED_MAX)).await)
 }
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<RunRecord>, Refusal> {
-    app.desk.ledger().find(&id).map(Json).ok_or_else(|| no_run(&id))
+    app.runs.find(&id).await.map(Json).ok_or_else(|| no_run(&id))
 }
 
 /// Ends a run, whoever watches it. That it has ended already is no failure.
 pub(super) async fn kill(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
-    let record = app.desk.ledger().find(&id).ok_or_else(|| no_run(&id))?;
+    let record = app.runs.find(&id).await.ok_or_else(|| no_run(&id))?;
     if record.verdict.is_none() {
-        app.desk.kill(&id).await;
+        app.runs.kill(&id).await;
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn languages(State(app): State<App>) -> Json<Vec<LanguageDetail>> {
-    Json(app.desk.languages().await)
+    Json(app.runs.languages().await)
 }
 
 /// Copies a language's files before anybody waits for them.
 pub(super) async fn prepare(State(app): State<App>, Path(name): Path<String>) -> Result<StatusCode, Refusal> {
-    app.desk.prepare(&name).await.map_err(refused)?;
+    app.runs.house.prepare(&name).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,6 +10,7 @@ use super::gossip::{Circle, KEY};
 use super::lease::{self, HOLD, Lessor};
 use super::line::MESSAGE;
 use super::reports::{self, FOLLOW};
+use super::running;
 use super::twin::{BEGIN, Life, PING, Witness};
 use super::{RENEW, internal};
 use containers::Boxes;
@@ -17,6 +18,7 @@ use control::view::View;
 use control::{Soft, Space};
 use replication::Group;
 use rpc::{Answer, Call, Code, Failure, Handler, Messages, Method, Opening, Working};
+use runs::front::Front;
 use std::sync::Arc;
 use wire::identity::ClusterId;
 
@@ -29,6 +31,7 @@ pub struct Desk {
     pub soft: Soft,
     pub view: View,
     pub boxes: Arc<Boxes>,
+    pub runs: Arc<Front>,
     pub circle: Arc<Circle>,
     pub lessor: Arc<Lessor>,
     pub witness: Witness,
@@ -59,7 +62,9 @@ impl Handler for Desk {
             Method::call(HOLD),
             Method::call(fences::HOLD),
             Method::watch(FOLLOW),
+            Method::call(running::ASK),
             Method::tunnel(DIAL),
+            Method::tunnel(running::TALK),
         ]
     }
 
@@ -86,6 +91,7 @@ impl Handler for Desk {
                     let granted = self.fences.answer(&self.group, &self.space, &asked).await?;
                     Ok(serde_json::to_vec(&granted).map_err(internal)?.into())
                 }
+                running::ASK => running::reply(&self.runs, &call).await,
                 KEY => {
                     let key = call.caller.node().and_then(|node| self.circle.invite(node));
                     let unknown =
@@ -113,7 +119,12 @@ impl Handler for Desk {
     }
 
     fn tunnel(&self, call: Call, opening: Opening) -> Working<'_, ()> {
-        Box::pin(async move { elsewhere::carry(&self.boxes, call, opening).await })
+        Box::pin(async move {
+            match call.method {
+                running::TALK => running::carry(&self.runs, opening).await,
+                _dial => elsewhere::carry(&self.boxes, call, opening).await,
+            }
+        })
     }
 }
 

@@ -25,6 +25,7 @@ mod places;
 mod reports;
 pub mod restore;
 pub mod roles;
+pub mod running;
 mod seal;
 mod tending;
 pub mod twin;
@@ -48,6 +49,7 @@ use pki::{Authority, Token, token};
 use places::Places;
 use replication::{Group, Start, Timing};
 use rpc::{Code, Failure, Identity, Patience, Peers, Revoked};
+use runs::front::Front;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -103,6 +105,7 @@ pub struct Ground {
     pub soft: Soft,
     pub view: View,
     pub boxes: Arc<Boxes>,
+    pub runs: Arc<Front>,
 }
 
 impl Cluster {
@@ -302,7 +305,7 @@ impl Cluster {
         };
         let exchange = gossip::exchange(identity.node(), Arc::clone(&circle), peers.clone(), heard.clone());
         self.line.lead(Some(peers.clone()));
-        let Ground { group, space, soft, view, boxes } = ground.clone();
+        let Ground { group, space, soft, view, boxes, runs } = ground.clone();
         let (lessor, fences) = (Arc::<Lessor>::default(), Arc::<fences::Lessor>::default());
         if self.incarnation().is_none() {
             self.live(twin::next(&self.home)?)?;
@@ -312,6 +315,7 @@ impl Cluster {
             rpc::Server::serve(listener, identity.clone(), revoked.clone(), Arc::new(desk), patience, &self.meter)
                 .map_err(listen)?;
         boxes.look_elsewhere(Some(Others::new(&self.me, peers.clone(), view.clone())));
+        runs.look_elsewhere(Some(running::Others::new(&self.me, peers.clone(), view.clone())));
         let (mut tasks, voters) = self.take_part(ground, &peers, lessor);
         tasks.extend(self.fence(ground, &peers, fences));
         let keeper = keeper::Keeper {
@@ -353,10 +357,10 @@ impl Cluster {
         circle: &Arc<Circle>,
         (lessor, fences): (&Arc<Lessor>, &Arc<fences::Lessor>),
     ) -> Desk {
-        let Ground { group, space, soft, view, boxes } = ground.clone();
+        let Ground { group, space, soft, view, boxes, runs } = ground.clone();
         let witness = Witness::new(Arc::clone(self), peers.clone(), view.clone(), Arc::clone(&circle.places));
         let (circle, lessor, fences) = (Arc::clone(circle), Arc::clone(lessor), Arc::clone(fences));
-        Desk { me: self.me.clone(), cluster, group, space, soft, view, boxes, circle, lessor, fences, witness }
+        Desk { me: self.me.clone(), cluster, group, space, soft, view, boxes, runs, circle, lessor, fences, witness }
     }
 
     /// Stays a member that others know, and finds the others.
@@ -417,10 +421,11 @@ impl Cluster {
     }
 
     /// Is no longer there for others.
-    pub async fn retire(&self, boxes: &Boxes) {
+    pub async fn retire(&self, boxes: &Boxes, runs: &Front) {
         let present = self.present().take();
         let Some(Present { server, tasks }) = present else { return };
         boxes.look_elsewhere(None);
+        runs.look_elsewhere(None);
         for task in tasks {
             task.cancel().await;
         }
@@ -531,6 +536,7 @@ impl Acquaintance {
                 self.soft.delete(&key::node(id));
             }
             self.soft.delete(&key::load(id));
+            self.soft.delete(&key::runs(id));
         }
     }
 }

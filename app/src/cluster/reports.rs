@@ -91,7 +91,7 @@ async fn send(to: &Messages, report: &Report) -> Result<(), Failure> {
 /// yet: who has only heard of it must not speak for it.
 fn is_of(id: &str, key: &str, view: &View) -> bool {
     match key.split_once('/') {
-        Some(("node" | "load", node)) => node == id,
+        Some(("node" | "load" | "runs", node)) => node == id,
         Some(("status", instance)) => view.borrow().instances.get(instance).is_some_and(|instance| instance.node == id),
         _ => false,
     }

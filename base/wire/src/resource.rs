@@ -43,6 +43,10 @@ pub mod key {
     pub fn load(node: &str) -> String {
         format!("load/{node}")
     }
+
+    pub fn runs(node: &str) -> String {
+        format!("runs/{node}")
+    }
     /// [`super::Verdict`].
     pub fn verdict(node: &str) -> String {
         format!("verdict/{node}")

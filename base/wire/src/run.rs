@@ -166,6 +166,11 @@ pub enum Told {
     Taken(u64),
     /// The last block of a run, in words.
     Ended(Box<Ended>),
+    /// Its machine is gone, and it is [repeatable](RunWanted::repeatable): it begins anew, with blocks from 1 on, as if what was
+    /// written so far had not been. Says why; [`Told::Accepted`] follows.
+    Again(String),
+    /// Another connection watches the run now; this one ends.
+    Superseded,
     /// It was not run, or is not known.
     Problem(Problem),
 }
@@ -187,6 +192,25 @@ pub struct Accepted {
     /// The number of the block of input that comes next: more than 1 where others have sent some.
     pub next_input: u64,
     pub terminal: bool,
+    /// How many connections there were to it, with this one.
+    pub connection: u64,
+}
+
+/// What a machine has to do with runs, as it reports. Never stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Running {
+    /// Of its workers, in boxes.
+    pub running: u32,
+    /// Runs at once that each have a core.
+    pub cores: u32,
+    /// As an assigner: those it carries, and those that wait for a worker.
+    pub carried: u32,
+    pub waiting: u32,
+    /// What can be run there, and whether its files have been copied.
+    pub languages: BTreeMap<String, bool>,
+    /// Why it takes none at the moment; empty if it does.
+    pub refuses: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

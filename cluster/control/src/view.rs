@@ -14,6 +14,7 @@ use wire::resource::{
     Address, Fence, Floating, Instance, LastBackup, Load, Member, Node, Presence, Rollout, RolloutState, StackHead,
     StackRevision, Status, Verdict,
 };
+use wire::run::Running;
 use wire::spec::Service;
 
 /// Share of a machine's memory that services may reserve: the rest is the system's and our own.
@@ -47,6 +48,8 @@ pub struct Snapshot {
     /// Grows with every change that may lead to another plan: not with a report of load that leaves its machine's pressure
     /// as it was, of which there is one every few seconds from each.
     pub plan_generation: u64,
+    /// What machines have to do with code that is run, by id.
+    pub runs: BTreeMap<String, Running>,
     verdicts: BTreeMap<String, Verdict>,
     loads: BTreeMap<String, Load>,
     declared: BTreeMap<String, Node>,
@@ -227,6 +230,10 @@ impl Snapshot {
         if let ["load", id] = parts[..] {
             put(&mut self.loads, id.to_owned(), at, value.map(json));
             self.plan_generation += u64::from(self.measure(id));
+            return;
+        }
+        if let ["runs", id] = parts[..] {
+            put(&mut self.runs, id.to_owned(), at, value.map(json));
             return;
         }
         self.plan_generation += 1;

@@ -1,160 +1,89 @@
-//! Where runs are asked for: what is wanted becomes an order, the order finds a worker, and whoever asked has a line to it.
+//! Who assigns: finds the machine for a run, tells the buddy before it acts, and keeps those waiting in order for whom nobody has
+//! room.
 //!
-//! Promises that a refusal says what would be right, that who waits is told how many are before, and that no more wait than
-//! can be served in reasonable time.
+//! Promises that who waits is told how many are before, that no more wait than can be served in reasonable time, and that a wish
+//! which somebody else may have begun already is begun only where it surely was not.
 
-use crate::files;
-use crate::language::{Language, LanguageError, Languages};
-use crate::ledger::Ledger;
-use crate::link::{Frame, Reader, Writer};
-use crate::meters::Meters;
-use crate::order::{Limits, Opening, Order};
-use crate::roots::{self, RootError};
-use crate::worker::no_run;
-use crate::workers::{self, Workers, is_for_now};
-use images::Store;
-use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::book::Book;
+use crate::house::House;
+use crate::session::{RefusedRun, Session, opened};
+use crate::talk::{Cast, Elsewhere, Held, Question, Talk, Watching, Wish, ask};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-use wire::api::Problem;
-use wire::run::{Accepted, Attach, LanguageDetail, LanguageOn, Queued, RunWanted, Told};
+use wire::run::{Accepted, Queued, Running, Told};
 
 /// Runs that wait for a worker. At two a second, whoever comes last waits some minutes.
 const WAITING_MAX: usize = 500;
 /// Whether a machine is busy is known from one moment to the next, and nobody tells when it no longer is.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long a worker may take to accept or refuse.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// Between two tries when there is no worker at all, as right after the first was started.
-const START_PATIENCE: Duration = Duration::from_secs(10);
-/// Arguments and environment together: the kernel allows 2 MB, and a line of words needs less.
-const WORDS_BYTES_MAX: usize = 128 << 10;
-const TOLD_MAX: usize = 16;
-
-/// Why a run was not begun. Whose fault it is follows from the kind.
-#[derive(Debug, thiserror::Error)]
-pub enum RefusedRun {
-    #[error("{0}")]
-    Wrong(String),
-    #[error("{language} cannot be run here: {source}")]
-    Language {
-        language: String,
-        #[source]
-        source: Box<RootError>,
-    },
-    #[error("{0} runs wait already")]
-    TooMany(usize),
-    #[error("{}", .0.message)]
-    Worker(Box<Problem>),
-    #[error("no worker answers")]
-    NoWorker(#[source] io::Error),
-}
-
-impl RefusedRun {
-    /// As the API says it, with its status.
-    pub fn problem(&self) -> (u16, Problem) {
-        let told = |code: &str, hint: &str| Problem {
-            code: code.to_owned(),
-            message: wire::diagnostic::chain(self),
-            hint: hint.to_owned(),
-            diagnostics: Vec::new(),
-        };
-        match self {
-            RefusedRun::Wrong(_) => (400, told("B0901", "see `bramble run --help` and docs/runs.md")),
-            RefusedRun::Language { .. } => (
-                422,
-                told(
-                    "B0904",
-                    "`bramble language ls` shows what can be run where; install the language's packages and try again",
-                ),
-            ),
-            RefusedRun::TooMany(_) => (503, told("B0902", "try again in a minute, or add a machine")),
-            RefusedRun::Worker(problem) => (if problem.code == no_run("").code { 404 } else { 503 }, *problem.clone()),
-            RefusedRun::NoWorker(_) => (503, told("B0905", "the node's log says why its workers do not start")),
-        }
-    }
-}
-
-/// A line to the worker that has a run.
-pub struct Session {
-    pub accepted: Accepted,
-    pub reader: Reader,
-    pub writer: Writer,
-}
-
-/// What the desk is made of.
-pub struct Parts {
-    /// For compiled code and what is packed.
-    pub folder: PathBuf,
-    /// Languages of whoever runs the machine.
-    pub languages: PathBuf,
-    pub node: String,
-    pub images: Store,
-    pub workers: Arc<Workers>,
-    pub ledger: Ledger,
-    pub meters: Meters,
-}
+/// The same where others have to be asked.
+const LOOK_AGAIN_ELSEWHERE: Duration = Duration::from_millis(100);
+/// A buddy that does not answer is not waited for: it is lost, or about to be.
+const BUDDY_DEADLINE: Duration = Duration::from_millis(300);
+/// Until a machine where a run may have begun has answered, or is found to be gone.
+const DOUBT_DEADLINE: Duration = Duration::from_secs(10);
+const DOUBT_PAUSE: Duration = Duration::from_millis(200);
 
 pub struct Desk {
-    parts: Parts,
-    languages: Languages,
+    house: Arc<House>,
     waiting: Mutex<VecDeque<u64>>,
     moved: Notify,
-    next_ticket: std::sync::atomic::AtomicU64,
-    /// One copy of a language is made at a time.
-    copying: tokio::sync::Mutex<()>,
-    versions: Mutex<BTreeMap<String, String>>,
+    /// How many wait or are carried is another number.
+    pub(crate) stirred: Notify,
+    next_ticket: AtomicU64,
+    /// Given to machines since they last told how many they have: by machine, what it had told then.
+    given: Mutex<BTreeMap<String, (Running, u32)>>,
+    pub(crate) book: Book,
 }
 
 impl Desk {
-    pub fn open(parts: Parts) -> Result<Desk, LanguageError> {
-        let languages = Languages::open(&parts.languages)?;
-        Ok(Desk {
-            parts,
-            languages,
+    pub fn new(house: Arc<House>) -> Desk {
+        Desk {
+            house,
             waiting: Mutex::new(VecDeque::new()),
             moved: Notify::new(),
-            next_ticket: std::sync::atomic::AtomicU64::new(0),
-            copying: tokio::sync::Mutex::new(()),
-            versions: Mutex::new(BTreeMap::new()),
-        })
+            stirred: Notify::new(),
+            next_ticket: AtomicU64::new(0),
+            given: Mutex::default(),
+            book: Book::default(),
+        }
     }
 
-    pub fn ledger(&self) -> &Ledger {
-        &self.parts.ledger
+    pub fn waits(&self) -> usize {
+        self.waiting().len()
     }
 
-    pub fn workers(&self) -> &Arc<Workers> {
-        &self.parts.workers
-    }
-
-    /// Begins a run for `who`. What happens until a worker has it is told meanwhile. Dropped while it waits, nothing is begun, or
-    /// what was begun is killed.
-    pub async fn begin(&self, wanted: RunWanted, who: &str, told: &mpsc::Sender<Told>) -> Result<Session, RefusedRun> {
+    /// Begins a run. What happens until a worker has it is told meanwhile. Dropped while it waits, nothing is begun, or what was
+    /// begun is killed.
+    pub async fn begin(
+        &self,
+        mut wish: Wish,
+        elsewhere: Option<&dyn Elsewhere>,
+        told: &mpsc::Sender<Told>,
+    ) -> Result<Session, RefusedRun> {
         let asked = world::clock::monotonic();
-        let mut order = self.order(wanted, who, told).await?;
-        self.parts.workers.ensure();
+        if wish.again
+            && let Some(elsewhere) = elsewhere
+            && let Some(session) = self.find_begun(&wish.id, elsewhere).await?
+        {
+            return Ok(session);
+        }
+        self.prepare(&wish, elsewhere, told).await?;
         let ticket = self.queue()?;
         let (mut before, mut has_waited) = (usize::MAX, false);
-        let mut patience = world::clock::monotonic() + START_PATIENCE;
         loop {
             let place = ticket.place();
-            let changed = self.parts.workers.changed.notified();
+            let changed = self.house.workers().changed.notified();
             let moved = self.moved.notified();
             if place == 0 {
-                order.queue_usec = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
-                match self.give(&order).await {
+                wish.queue_usec = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+                match self.give(&wish, elsewhere, told).await {
                     Ok(session) => return Ok(session),
-                    Err(RefusedRun::Worker(problem)) if is_for_now(&problem) => {
-                        patience = world::clock::monotonic() + START_PATIENCE;
-                        has_waited = true;
-                    }
-                    // None was started yet, or all just ended.
-                    Err(RefusedRun::NoWorker(_)) if world::clock::monotonic() < patience => {}
+                    Err(refused) if refused.is_for_now() => has_waited = true,
                     Err(refused) => return Err(refused),
                 }
             }
@@ -164,174 +93,276 @@ impl Desk {
                 // Whoever does not listen is not told.
                 let _ = told.try_send(Told::Queued(Queued { before: place as u64 }));
             }
+            let pause = if elsewhere.is_some() { LOOK_AGAIN_ELSEWHERE } else { LOOK_AGAIN };
             tokio::select! {
                 () = changed => {}
                 () = moved => {}
-                () = tokio::time::sleep(LOOK_AGAIN), if place == 0 => {}
+                () = tokio::time::sleep(pause), if place == 0 => {}
             }
         }
     }
 
-    /// Gives the order to the first worker that takes it.
-    async fn give(&self, order: &Order) -> Result<Session, RefusedRun> {
-        let mut refused = RefusedRun::NoWorker(io::ErrorKind::NotFound.into());
-        for path in self.parts.workers.by_load() {
-            match connect(&path, &Opening::Run(Box::new(order.clone()))).await {
-                Ok(session) => {
-                    self.parts.workers.gave(&path);
-                    return Ok(session);
+    /// Where a run of this language may go, the best first; that is this machine if it is as good as any.
+    fn places(&self, wish: &Wish, elsewhere: Option<&dyn Elsewhere>) -> Vec<String> {
+        let Some(elsewhere) = elsewhere else { return vec![self.house.node().to_owned()] };
+        let cast = elsewhere.cast();
+        let language = self.house.check(&wish.wanted).map(|language| language.name.clone()).unwrap_or_default();
+        self.sorted(&cast, &language)
+    }
+
+    fn sorted(&self, cast: &Cast, language: &str) -> Vec<String> {
+        let mut given = self.given();
+        let mut able: Vec<((bool, u64, bool), &String)> = cast
+            .workers
+            .iter()
+            .filter(|place| !cast.gone.contains(&place.machine))
+            // One that has told nothing yet may have it.
+            .filter(|place| place.has.cores == 0 || place.has.languages.contains_key(language))
+            .map(|place| {
+                let known = given.entry(place.machine.clone()).or_default();
+                if known.0 != place.has {
+                    *known = (place.has.clone(), 0);
                 }
-                Err(RefusedRun::Worker(problem)) => refused = RefusedRun::Worker(problem),
-                Err(other) => {
-                    if !matches!(refused, RefusedRun::Worker(_)) {
-                        refused = other;
-                    }
-                }
-            }
-        }
-        Err(refused)
+                let load = u64::from(place.has.running + known.1) * 1_000 / u64::from(place.has.cores.max(1));
+                ((!place.has.refuses.is_empty(), load, place.machine != cast.me), &place.machine)
+            })
+            .collect();
+        able.sort();
+        let copied = |machine: &String| {
+            cast.workers
+                .iter()
+                .any(|place| place.machine == *machine && place.has.languages.get(language) == Some(&true))
+        };
+        // Whoever would have to copy the language first comes last.
+        let (mut ready, others): (Vec<&String>, Vec<&String>) =
+            able.into_iter().map(|(_, machine)| machine).partition(|machine| copied(machine));
+        ready.extend(others);
+        ready.into_iter().cloned().collect()
     }
 
-    /// A line to a run that goes on, or whose end nobody has got.
-    pub async fn attach(&self, attach: Attach) -> Result<Session, RefusedRun> {
-        for path in self.parts.workers.all() {
-            if let Ok(session) = connect(&path, &Opening::Attach(attach.clone())).await {
-                return Ok(session);
-            }
+    /// Has the language copied at the machine that comes first, if none has it. Nobody waits in the queue for that.
+    async fn prepare(
+        &self,
+        wish: &Wish,
+        elsewhere: Option<&dyn Elsewhere>,
+        told: &mpsc::Sender<Told>,
+    ) -> Result<(), RefusedRun> {
+        let language = self.house.check(&wish.wanted)?.name.clone();
+        let Some(elsewhere) = elsewhere else { return self.house.prepare_for(&language, told).await };
+        let cast = elsewhere.cast();
+        let is_copied = |machine: &String| {
+            let place = cast.workers.iter().find(|place| place.machine == *machine);
+            place.is_some_and(|place| place.has.languages.get(&language) == Some(&true))
+        };
+        let places = self.sorted(&cast, &language);
+        let Some(first) = places.first() else {
+            // The reason why is this machine's own, as every other's.
+            return self.house.prepare_for(&language, told).await;
+        };
+        if is_copied(first) {
+            return Ok(());
         }
-        Err(RefusedRun::Worker(Box::new(no_run(&attach.id))))
-    }
-
-    /// Ends a run, whoever watches it.
-    pub async fn kill(&self, id: &str) {
-        for path in self.parts.workers.all() {
-            let Ok((mut reader, _writer)) = workers::open(&path, &Opening::Kill(id.to_owned())).await else { continue };
-            // Its closing says that it was heard. A worker that is gone has ended its runs.
-            let _ = tokio::time::timeout(ANSWER_DEADLINE, reader.next()).await;
-        }
-    }
-
-    async fn order(&self, wanted: RunWanted, who: &str, told: &mpsc::Sender<Told>) -> Result<Order, RefusedRun> {
-        let asked_ms = world::clock::unix_ms();
-        let mut wanted = wanted;
-        let language = self.languages.of_run(&wanted).map_err(RefusedRun::Wrong)?.clone();
-        if let Some(first) = wanted.files.first_mut().filter(|file| file.name.is_empty()) {
-            first.name.clone_from(&language.main);
-        }
-        files::check(&wanted.files).map_err(RefusedRun::Wrong)?;
-        words(&wanted).map_err(RefusedRun::Wrong)?;
-        let limits = Limits::of(&wanted.limits, &language.limits).map_err(RefusedRun::Wrong)?;
-        let root = self.root(&language, told).await?;
-        let names: Vec<String> = wanted.files.iter().map(|file| file.name.clone()).collect();
-        let mut run = language.command(&language.run, &names);
-        run.extend(wanted.args.iter().cloned());
-        let compile = language.command(&language.compile, &names);
-        let code = hash(&wanted, &[]);
-        let compiled_as = hash(&wanted, &[format!("{compile:?}{:?}", language.env), root.display().to_string()]);
-        Ok(Order {
-            id: world::random::word(20),
-            who: who.to_owned(),
-            language: language.name.clone(),
-            limits,
-            root,
-            compile,
-            keep: language.keep.clone(),
-            run,
-            env: language.env.clone(),
-            code_sha256: code,
-            compiled: self.parts.folder.join("compiled"),
-            compiled_as,
-            asked_ms,
-            queue_usec: 0,
-            wanted,
-        })
-    }
-
-    /// The root file system of a language, copied from this machine if need be.
-    async fn root(&self, language: &Language, told: &mpsc::Sender<Told>) -> Result<PathBuf, RefusedRun> {
-        let refused = |source| RefusedRun::Language { language: language.title.clone(), source: Box::new(source) };
-        if let Some(found) = roots::found(&self.parts.images, language)
-            && roots::lack(language).is_none()
-        {
-            return Ok(found);
-        }
-        if let Some(lack) = roots::lack(language) {
-            return Err(refused(RootError::Lack(lack)));
+        if *first == cast.me {
+            return self.house.prepare_for(&language, told).await;
         }
         // Whoever does not listen is not told.
-        let _ = told.try_send(Told::Preparing(format!("copying {} from this machine, once", language.title)));
-        let copying = self.copying.lock().await;
-        let began = world::clock::monotonic();
-        let root = roots::ensure(&self.parts.images, language).await.map_err(refused)?;
-        tracing::info!(language = language.name, seconds = began.elapsed().as_secs_f64(), "copied from this machine");
-        drop(copying);
-        Ok(root)
+        let _ = told.try_send(Told::Preparing(format!("copying {language} at {first}, once")));
+        // Who could not do it says so again when it is to run it.
+        let _ = ask::<()>(elsewhere, first, &Question::Prepare(language)).await;
+        Ok(())
     }
 
-    /// Copies a language before anybody waits for it.
-    pub async fn prepare(&self, name: &str) -> Result<PathBuf, RefusedRun> {
-        let known = self.languages.named(name).cloned();
-        let language = known.ok_or_else(|| RefusedRun::Wrong(format!("no language is called {name:?}")))?;
-        let (told, _nobody) = mpsc::channel(TOLD_MAX);
-        self.root(&language, &told).await
-    }
-
-    /// All languages, with what this machine has of each.
-    pub async fn languages(&self) -> Vec<LanguageDetail> {
-        let mut details = Vec::new();
-        for language in self.languages.all() {
-            let lack = roots::lack(language);
-            let version = if lack.is_none() { self.version(language).await } else { String::new() };
-            let on = LanguageOn {
-                node: self.parts.node.clone(),
-                version,
-                copied: roots::found(&self.parts.images, language).is_some(),
-                lack: lack.map_or_else(String::new, |path| format!("{path} is not there")),
+    /// Gives the wish to the first machine that takes it.
+    async fn give(
+        &self,
+        wish: &Wish,
+        elsewhere: Option<&dyn Elsewhere>,
+        told: &mpsc::Sender<Told>,
+    ) -> Result<Session, RefusedRun> {
+        let places = self.places(wish, elsewhere);
+        let Some(elsewhere) = elsewhere else { return self.house.take(wish, told).await };
+        self.tell_buddy(&wish.id, &places, elsewhere).await;
+        let me = self.house.node();
+        let mut refused = None;
+        for machine in &places {
+            let tried = if machine == me {
+                self.house.take(wish, told).await
+            } else {
+                self.work_at(machine, wish, elsewhere, told).await
             };
-            details.push(LanguageDetail {
-                name: language.name.clone(),
-                title: language.title.clone(),
-                aliases: language.aliases.clone(),
-                extensions: language.extensions.clone(),
-                compiled: !language.compile.is_empty(),
-                example: language.example.trim_start().to_owned(),
-                main: language.main.clone(),
-                machines: vec![on],
-            });
+            match tried {
+                Ok(session) => {
+                    if let Some(known) = self.given().get_mut(machine) {
+                        known.1 += 1;
+                    }
+                    self.book.began(&wish.id, machine);
+                    return Ok(session);
+                }
+                // Whether it has begun there is not known: nobody else may begin it until that is.
+                Err(RefusedRun::Unreachable { machine, source }) => {
+                    tracing::info!(machine, error = %source, run = wish.id, "a machine went away while it was given a run");
+                    if let Some(session) = self.find_begun(&wish.id, elsewhere).await? {
+                        return Ok(session);
+                    }
+                }
+                Err(other) if other.is_for_now() || refused.is_none() => refused = Some(other),
+                Err(_) => {}
+            }
         }
-        details
+        Err(refused.unwrap_or_else(|| RefusedRun::NoWorker(io::ErrorKind::NotFound.into())))
     }
 
-    async fn version(&self, language: &Language) -> String {
-        let versions = || self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = versions().get(&language.name) {
-            return known.clone();
+    async fn work_at(
+        &self,
+        machine: &str,
+        wish: &Wish,
+        elsewhere: &dyn Elsewhere,
+        told: &mpsc::Sender<Told>,
+    ) -> Result<Session, RefusedRun> {
+        // One that nobody could connect to has begun nothing.
+        let (reader, mut writer) = elsewhere.talk(machine).await.map_err(RefusedRun::NoWorker)?;
+        let unreachable = |source| RefusedRun::Unreachable { machine: machine.to_owned(), source };
+        writer.word(&Talk::Work(Box::new(wish.clone()))).await.map_err(unreachable)?;
+        let answered = tokio::select! {
+            answered = opened(reader, writer, Some(told)) => answered,
+            () = elsewhere.lost(machine) => Err(RefusedRun::NoWorker(io::ErrorKind::ConnectionAborted.into())),
+        };
+        match answered {
+            Err(RefusedRun::NoWorker(source)) => Err(unreachable(source)),
+            answered => answered,
         }
-        let asked = language.clone();
-        let version = world::task::blocking(move || roots::version(&asked)).await.unwrap_or_default();
-        versions().insert(language.name.clone(), version.clone());
-        version
     }
 
-    /// Images that runs stand on: they are not to be pruned.
-    pub fn images_in_use(&self) -> BTreeSet<String> {
-        self.languages.all().iter().filter_map(|language| roots::digest(&self.parts.images, language)).collect()
+    /// The buddy knows where a run may be before it is there.
+    async fn tell_buddy(&self, id: &str, places: &[String], elsewhere: &dyn Elsewhere) {
+        let cast = elsewhere.cast();
+        let held = Held { id: id.to_owned(), machines: places.to_vec() };
+        let Some(buddy) = buddy_of(&cast, &cast.me) else {
+            self.book.plan(held);
+            return;
+        };
+        let (runs, over) = self.book.to_tell(&buddy, held);
+        let question = Question::Hold { runs, over };
+        let told = tokio::time::timeout(BUDDY_DEADLINE, ask::<()>(elsewhere, &buddy, &question)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            self.book.forget_buddy();
+            self.house.meters().buddy_unheard();
+            tracing::debug!(buddy, "the buddy does not answer");
+        }
+    }
+
+    /// A run that somebody else may have begun: a line to it, or the certainty that it does not begin where it was meant to.
+    async fn find_begun(&self, id: &str, elsewhere: &dyn Elsewhere) -> Result<Option<Session>, RefusedRun> {
+        let cast = elsewhere.cast();
+        let told = self.book.machines(id);
+        let everybody = cast.workers.iter().map(|place| place.machine.clone()).collect();
+        let machines: Vec<String> = told.unwrap_or(everybody);
+        let until = world::clock::monotonic() + DOUBT_DEADLINE;
+        let mut doubtful = machines;
+        loop {
+            let mut left = Vec::new();
+            for machine in doubtful {
+                let begun = if machine == cast.me {
+                    Ok(self.house.void(id))
+                } else {
+                    ask::<bool>(elsewhere, &machine, &Question::Void(id.to_owned())).await
+                };
+                match begun {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        let watching = Watching { id: id.to_owned(), ..Watching::default() };
+                        let session = self.resume(&machine, &watching, Some(elsewhere)).await?;
+                        self.book.began(id, &machine);
+                        return Ok(Some(session));
+                    }
+                    Err(_) => left.push(machine),
+                }
+            }
+            let gone = elsewhere.cast().gone;
+            left.retain(|machine| !gone.contains(machine));
+            if left.is_empty() {
+                return Ok(None);
+            }
+            if world::clock::monotonic() >= until {
+                let source = io::ErrorKind::TimedOut.into();
+                return Err(RefusedRun::Unreachable { machine: left.join(", "), source });
+            }
+            doubtful = left;
+            tokio::time::sleep(DOUBT_PAUSE).await;
+        }
+    }
+
+    /// A line to a run at that machine.
+    pub async fn resume(
+        &self,
+        machine: &str,
+        watching: &Watching,
+        elsewhere: Option<&dyn Elsewhere>,
+    ) -> Result<Session, RefusedRun> {
+        if machine == self.house.node() {
+            return self.house.watch(watching).await;
+        }
+        let unreachable = |source| RefusedRun::Unreachable { machine: machine.to_owned(), source };
+        let elsewhere = elsewhere.ok_or_else(|| unreachable(io::ErrorKind::NotConnected.into()))?;
+        let asked = async {
+            let (reader, mut writer) = elsewhere.talk(machine).await.map_err(unreachable)?;
+            writer.word(&Talk::Watch(watching.clone())).await.map_err(unreachable)?;
+            match opened(reader, writer, None).await {
+                Err(RefusedRun::NoWorker(source)) => Err(unreachable(source)),
+                opened => opened,
+            }
+        };
+        tokio::select! {
+            session = asked => session,
+            () = elsewhere.lost(machine) => Err(unreachable(io::ErrorKind::ConnectionAborted.into())),
+        }
+    }
+
+    /// For who carries a run: it counts until this is dropped.
+    pub fn carry(self: &Arc<Self>, accepted: &Accepted) -> Carried {
+        self.book.began(&accepted.id, &accepted.node);
+        self.stirred.notify_one();
+        Carried { desk: Arc::clone(self), id: accepted.id.clone() }
     }
 
     fn queue(&self) -> Result<Ticket<'_>, RefusedRun> {
         let mut waiting = self.waiting();
         if waiting.len() >= WAITING_MAX {
-            self.parts.meters.refused();
+            self.house.meters().refused();
             return Err(RefusedRun::TooMany(waiting.len()));
         }
-        let number = self.next_ticket.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         waiting.push_back(number);
-        self.parts.meters.waiting(waiting.len());
+        self.house.meters().waiting(waiting.len());
+        self.stirred.notify_one();
         Ok(Ticket { desk: self, number })
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<u64>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn given(&self) -> MutexGuard<'_, BTreeMap<String, (Running, u32)>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The other assigner of a machine's pair, if it is there.
+pub fn buddy_of(cast: &Cast, machine: &str) -> Option<String> {
+    let pair = cast.pairs.iter().find(|pair| pair.iter().any(|member| member == machine))?;
+    pair.iter().find(|member| *member != machine && !cast.gone.contains(*member)).cloned()
+}
+
+/// A run that is carried here.
+pub struct Carried {
+    desk: Arc<Desk>,
+    id: String,
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.desk.book.over(&self.id);
+        self.desk.stirred.notify_one();
     }
 }
 
@@ -351,63 +382,8 @@ impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut waiting = self.desk.waiting();
         waiting.retain(|number| *number != self.number);
-        self.desk.parts.meters.waiting(waiting.len());
+        self.desk.house.meters().waiting(waiting.len());
         drop(waiting);
         self.desk.moved.notify_waiters();
     }
-}
-
-async fn connect(path: &Path, opening: &Opening) -> Result<Session, RefusedRun> {
-    let opened = async {
-        let (mut reader, writer) = workers::open(path, opening).await?;
-        match reader.next().await? {
-            Some(Frame::Word(word)) => Ok((Frame::word::<Told>(&word)?, reader, writer)),
-            Some(Frame::Blocks(_)) => Err(io::ErrorKind::InvalidData.into()),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    };
-    let answer: io::Result<_> = match tokio::time::timeout(ANSWER_DEADLINE, opened).await {
-        Ok(answer) => answer,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    };
-    match answer.map_err(RefusedRun::NoWorker)? {
-        (Told::Accepted(accepted), reader, writer) => Ok(Session { accepted, reader, writer }),
-        (Told::Problem(problem), ..) => Err(RefusedRun::Worker(Box::new(problem))),
-        (Told::Queued(_) | Told::Preparing(_) | Told::Phase(_) | Told::Taken(_) | Told::Ended(_), ..) => {
-            Err(RefusedRun::NoWorker(io::ErrorKind::InvalidData.into()))
-        }
-    }
-}
-
-/// What is wrong with arguments and environment.
-fn words(wanted: &RunWanted) -> Result<(), String> {
-    let env = wanted.env.iter().map(|(name, value)| name.len() + value.len() + 2);
-    let bytes: usize = wanted.args.iter().map(|word| word.len() + 1).chain(env).sum();
-    if bytes > WORDS_BYTES_MAX {
-        return Err(format!("arguments and environment have {bytes} bytes, {WORDS_BYTES_MAX} at most"));
-    }
-    if let Some((name, _)) = wanted.env.iter().find(|(name, _)| name.is_empty() || name.contains(['=', '\0'])) {
-        return Err(format!("{name:?} is no name of an environment variable"));
-    }
-    let all = wanted.args.iter().chain(wanted.env.values());
-    if all.into_iter().any(|word| word.contains('\0')) {
-        return Err("arguments and environment may not have zero bytes".to_owned());
-    }
-    Ok(())
-}
-
-/// Of the code, and of what else its meaning follows from.
-fn hash(wanted: &RunWanted, others: &[String]) -> String {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    for file in &wanted.files {
-        part(file.name.as_bytes());
-        // Checked before.
-        part(&files::content(file).unwrap_or_default());
-    }
-    others.iter().for_each(|other| part(other.as_bytes()));
-    hex::encode(hash.finalize())
 }

@@ -8,8 +8,11 @@
 //! verdict; nobody's code sees this machine's files; a run whose watcher left is killed at once unless that was not wanted.
 //! Never knows who somebody is, nor how the API is spoken.
 
+pub mod book;
 pub mod desk;
 pub mod files;
+pub mod front;
+pub mod house;
 pub mod incoming;
 pub mod language;
 pub mod ledger;
@@ -17,6 +20,9 @@ pub mod link;
 pub mod meters;
 pub mod order;
 pub mod outgoing;
+pub mod pressure;
 pub mod roots;
+pub mod session;
+pub mod talk;
 pub mod worker;
 pub mod workers;

@@ -8,12 +8,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 
 /// Words of a run with all its files, in JSON and base 64.
 pub const FRAME_BYTES_MAX: usize = 48 << 20;
 const WORD: u8 = 0;
 /// What one read takes: some forty blocks.
 const READ_BYTES: usize = 64 << 10;
+/// Under way between two ends of one process.
+const FRAMES_MAX: usize = 8;
 
 /// What arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,13 +47,16 @@ pub fn payloads(mut frames: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Words as a frame.
 pub fn word(word: &impl Serialize) -> io::Result<Bytes> {
-    let json = serde_json::to_vec(word)?;
+    framed(&serde_json::to_vec(word)?)
+}
+
+fn framed(json: &[u8]) -> io::Result<Bytes> {
     let length = u32::try_from(json.len() + 1).ok().filter(|length| *length as usize <= FRAME_BYTES_MAX);
     let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "words too long to send"))?;
     let mut frame = BytesMut::with_capacity(json.len() + 5);
     frame.put_u32_le(length);
     frame.put_u8(WORD);
-    frame.put_slice(&json);
+    frame.put_slice(json);
     Ok(frame.freeze())
 }
 
@@ -64,73 +70,168 @@ pub fn block(block: &[u8]) -> Bytes {
 }
 
 /// Reads frames.
-pub struct Reader {
-    source: Box<dyn AsyncRead + Send + Unpin>,
-    buffer: BytesMut,
+pub struct Reader(From);
+
+enum From {
+    Bytes { source: Box<dyn AsyncRead + Send + Unpin>, buffer: BytesMut },
+    Frames(mpsc::Receiver<Frame>),
 }
 
 impl Reader {
     pub fn new(source: impl AsyncRead + Send + Unpin + 'static) -> Reader {
-        Reader { source: Box::new(source), buffer: BytesMut::new() }
+        Reader(From::Bytes { source: Box::new(source), buffer: BytesMut::new() })
     }
 
     /// The next frame, or several of blocks; `None` at the end. May be dropped while it waits: nothing is lost.
     pub async fn next(&mut self) -> io::Result<Option<Frame>> {
+        let (source, buffer) = match &mut self.0 {
+            From::Bytes { source, buffer } => (source, buffer),
+            From::Frames(frames) => return Ok(frames.recv().await),
+        };
         loop {
-            if let Some(frame) = self.take()? {
+            if let Some(frame) = take(buffer)? {
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(READ_BYTES);
-            if self.source.read_buf(&mut self.buffer).await? == 0 {
-                let whole = self.buffer.is_empty();
-                return if whole { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            buffer.reserve(READ_BYTES);
+            if source.read_buf(buffer).await? == 0 {
+                return if buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
         }
     }
 
-    fn take(&mut self) -> io::Result<Option<Frame>> {
-        let mut whole = 0;
-        while let Some(head) = self.buffer.get(whole..).and_then(|rest| rest.first_chunk::<5>()) {
-            let [one, two, three, four, kind] = *head;
-            let length = u32::from_le_bytes([one, two, three, four]) as usize;
-            if length == 0 || length > FRAME_BYTES_MAX {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes")));
-            }
-            let end = whole + 4 + length;
-            match kind {
-                BLOCK if end <= self.buffer.len() => whole = end,
-                WORD if whole == 0 && end <= self.buffer.len() => {
-                    let mut frame = self.buffer.split_to(end);
-                    frame.advance(5);
-                    return Ok(Some(Frame::Word(frame.freeze())));
+    /// The next bytes, whatever frames they are of; empty at the end.
+    async fn bytes(&mut self) -> io::Result<Bytes> {
+        match &mut self.0 {
+            From::Bytes { source, buffer } => {
+                if buffer.is_empty() {
+                    buffer.reserve(READ_BYTES);
+                    source.read_buf(buffer).await?;
                 }
-                BLOCK | WORD => break,
-                other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of kind {other}"))),
+                Ok(buffer.split().freeze())
             }
+            From::Frames(frames) => match frames.recv().await {
+                Some(Frame::Blocks(frames)) => Ok(frames),
+                Some(Frame::Word(json)) => framed(&json),
+                None => Ok(Bytes::new()),
+            },
         }
-        Ok((whole > 0).then(|| Frame::Blocks(self.buffer.split_to(whole).freeze())))
     }
 }
 
+fn take(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
+    let mut whole = 0;
+    while let Some(head) = buffer.get(whole..).and_then(|rest| rest.first_chunk::<5>()) {
+        let [one, two, three, four, kind] = *head;
+        let length = u32::from_le_bytes([one, two, three, four]) as usize;
+        if length == 0 || length > FRAME_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes")));
+        }
+        let end = whole + 4 + length;
+        match kind {
+            BLOCK if end <= buffer.len() => whole = end,
+            WORD if whole == 0 && end <= buffer.len() => {
+                let mut frame = buffer.split_to(end);
+                frame.advance(5);
+                return Ok(Some(Frame::Word(frame.freeze())));
+            }
+            BLOCK | WORD => break,
+            other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of kind {other}"))),
+        }
+    }
+    Ok((whole > 0).then(|| Frame::Blocks(buffer.split_to(whole).freeze())))
+}
+
 /// Writes frames.
-pub struct Writer {
-    sink: Box<dyn AsyncWrite + Send + Unpin>,
+pub struct Writer(To);
+
+enum To {
+    Bytes(Box<dyn AsyncWrite + Send + Unpin>),
+    Frames(mpsc::Sender<Frame>),
 }
 
 impl Writer {
     pub fn new(sink: impl AsyncWrite + Send + Unpin + 'static) -> Writer {
-        Writer { sink: Box::new(sink) }
+        Writer(To::Bytes(Box::new(sink)))
     }
 
     pub async fn word(&mut self, said: &impl Serialize) -> io::Result<()> {
-        let frame = word(said)?;
-        self.frames(&frame).await
+        match &mut self.0 {
+            To::Bytes(_) => {
+                let frame = word(said)?;
+                self.frames(&frame).await
+            }
+            To::Frames(frames) => send(frames, Frame::Word(serde_json::to_vec(said)?.into())).await,
+        }
     }
 
-    /// Whole frames, one or more.
+    /// Whole frames of blocks, or words as [`word`] makes them where both sides are bytes.
     pub async fn frames(&mut self, frames: &[u8]) -> io::Result<()> {
-        self.sink.write_all(frames).await?;
-        self.sink.flush().await
+        match &mut self.0 {
+            To::Bytes(sink) => {
+                sink.write_all(frames).await?;
+                sink.flush().await
+            }
+            To::Frames(to) => send(to, Frame::Blocks(Bytes::copy_from_slice(frames))).await,
+        }
+    }
+
+    /// What came, as it came.
+    pub async fn frame(&mut self, frame: Frame) -> io::Result<()> {
+        match (&mut self.0, frame) {
+            (To::Bytes(_), Frame::Word(json)) => {
+                let frame = framed(&json)?;
+                self.frames(&frame).await
+            }
+            (To::Bytes(_), Frame::Blocks(frames)) => self.frames(&frames).await,
+            (To::Frames(to), frame) => send(to, frame).await,
+        }
+    }
+
+    /// Says that nothing follows.
+    async fn end(&mut self) {
+        if let To::Bytes(sink) = &mut self.0 {
+            // Whoever is gone needs no end.
+            let _ = sink.shutdown().await;
+        }
+    }
+}
+
+async fn send(to: &mpsc::Sender<Frame>, frame: Frame) -> io::Result<()> {
+    to.send(frame).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+}
+
+/// Two ends within this process, each other's counterpart.
+pub fn pair() -> ((Reader, Writer), (Reader, Writer)) {
+    let ((to_one, from_two), (to_two, from_one)) = (mpsc::channel(FRAMES_MAX), mpsc::channel(FRAMES_MAX));
+    let end = |to, from| (Reader(From::Frames(from)), Writer(To::Frames(to)));
+    (end(to_one, from_one), end(to_two, from_two))
+}
+
+/// Carries what comes from each to the other, until one of them ends or breaks.
+pub async fn join((mut one, mut to_one): (Reader, Writer), (mut two, mut to_two): (Reader, Writer)) {
+    let forth = copy(&mut one, &mut to_two);
+    let back = copy(&mut two, &mut to_one);
+    tokio::select! {
+        _ = forth => {}
+        _ = back => {}
+    }
+    // What one side said last has arrived at the other: each end is told, none is waited for.
+    to_one.end().await;
+    to_two.end().await;
+}
+
+async fn copy(from: &mut Reader, to: &mut Writer) -> io::Result<()> {
+    loop {
+        if let (From::Frames(frames), To::Frames(_)) = (&mut from.0, &to.0) {
+            let Some(frame) = frames.recv().await else { return Ok(()) };
+            to.frame(frame).await?;
+            continue;
+        }
+        let bytes = from.bytes().await?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        to.frames(&bytes).await?;
     }
 }
 

@@ -15,6 +15,9 @@ pub struct Meters {
     waiting: Gauge,
     refused: Counter,
     workers_lost: Counter,
+    resumed: Counter,
+    begun_again: Counter,
+    buddies_unheard: Counter,
 }
 
 impl Meters {
@@ -26,6 +29,21 @@ impl Meters {
             waiting: meter.gauge("bramble_runs_waiting", "Runs nobody has room for yet.", &[]),
             refused: meter.counter("bramble_runs_refused_total", "Runs refused because too many waited.", &[]),
             workers_lost: meter.counter("bramble_workers_lost_total", "Workers that ended or hung.", &[]),
+            resumed: meter.counter(
+                "bramble_runs_resumed_total",
+                "Times another way was found to a run when a machine between was lost.",
+                &[],
+            ),
+            begun_again: meter.counter(
+                "bramble_runs_begun_again_total",
+                "Repeatable runs begun anew as their machine was lost.",
+                &[],
+            ),
+            buddies_unheard: meter.counter(
+                "bramble_run_buddies_unheard_total",
+                "Times an assigner's buddy did not answer when it was told of a run.",
+                &[],
+            ),
             meter: meter.clone(),
         }
     }
@@ -57,6 +75,18 @@ impl Meters {
 
     pub fn refused(&self) {
         self.refused.inc();
+    }
+
+    pub fn resumed(&self) {
+        self.resumed.inc();
+    }
+
+    pub fn begun_again(&self) {
+        self.begun_again.inc();
+    }
+
+    pub fn buddy_unheard(&self) {
+        self.buddies_unheard.inc();
     }
 
     pub fn worker_lost(&self) {

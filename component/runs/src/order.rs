@@ -1,9 +1,10 @@
 //! What a worker is told, and what it tells: the words between a machine's node and its workers, who are the same program.
 
+use crate::talk::Watching;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use wire::run::{Asked, Attach, RunLimits, RunRecord, RunWanted};
+use wire::run::{Asked, RunLimits, RunRecord, RunWanted};
 
 /// Bounds of a run with nothing left open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +113,7 @@ pub struct Order {
 #[serde(rename_all = "snake_case")]
 pub enum Opening {
     Run(Box<Order>),
-    Attach(Attach),
+    Attach(Watching),
     /// Ends a run, whoever watches it.
     Kill(String),
     /// The node's own connection: it is told of runs.

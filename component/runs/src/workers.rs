@@ -3,10 +3,10 @@
 //! A worker outlives the node's process for some seconds, so that a node that is replaced finds its workers with all their runs: each
 //! listens at a socket in a folder that every process of the node knows.
 
+use crate::ledger::Ledger;
 use crate::link::{Frame, Reader, Writer};
 use crate::meters::Meters;
 use crate::order::{Beat, Numbered, Opening, ToWorker};
-use crate::{ledger::Ledger, worker};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -266,6 +266,11 @@ impl Workers {
         (known.len(), wanted, sum(|beat| beat.runs), sum(|beat| beat.parked))
     }
 
+    /// How many there should be once there is something to run.
+    pub fn count(&self) -> u32 {
+        self.settings.count
+    }
+
     /// Lets go of all, who go on for a while: another process of this node takes them up.
     pub fn leave(&self) {
         drop(self.keepers().take());
@@ -312,11 +317,6 @@ impl Stuck {
         self.beats = if moved { 0 } else { self.beats + 1 };
         self.beats >= STUCK_BEATS
     }
-}
-
-/// For whoever refuses: whether another worker may have room.
-pub fn is_for_now(problem: &wire::api::Problem) -> bool {
-    problem.code == worker::NO_ROOM
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod rolling;
 mod routes;
 mod runs;
 mod runs_hostile;
+mod runs_machines;
 mod selftest;
 mod strangers;
 mod surviving;

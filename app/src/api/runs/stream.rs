@@ -10,14 +10,14 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use runs::desk::{RefusedRun, Session};
 use runs::link::{self, Frame, Reader, Writer, payloads};
 use runs::order::Said;
+use runs::session::{RefusedRun, Session};
 use std::io;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::api::Problem;
-use wire::run::{Asked, Attach, Block, Channel, Ended, INPUT_WINDOW_BYTES, RunVerdict, RunWanted, Told};
+use wire::run::{Asked, Attach, Block, Channel, Ended, INPUT_WINDOW_BYTES, RunWanted, Told};
 
 /// The protocol that is spoken, for browsers, which want one of those they offered.
 const PROTOCOL: &str = "bramble.runs.v1";
@@ -27,8 +27,6 @@ const FIRST_DEADLINE: Duration = Duration::from_secs(30);
 /// A client that is still there answers a ping; one that does not answer two is gone without a word.
 const PING_EVERY: Duration = Duration::from_secs(15);
 const TOLD_MAX: usize = 16;
-/// Until a worker that is gone is known to be.
-const LOST_PATIENCE: Duration = Duration::from_secs(5);
 
 type Sink = SplitSink<WebSocket, Message>;
 type Source = SplitStream<WebSocket>;
@@ -68,7 +66,7 @@ async fn serve(app: &App, socket: WebSocket) {
         Ok(None) => return,
     };
     match begun {
-        Ok(Some((session, early))) => relay(app, session, early, sink, source).await,
+        Ok(Some((session, early))) => relay(session, early, sink, source).await,
         Ok(None) => {}
         Err(problem) => {
             // A client that is gone is not told.
@@ -112,7 +110,7 @@ type Begun = Result<Option<(Session, Vec<Message>)>, Problem>;
 /// Waits for a worker, and listens to the client meanwhile: one that leaves waits no more.
 async fn begin(app: &App, wanted: RunWanted, sink: &mut Sink, source: &mut Source) -> Begun {
     let (told, mut tells) = mpsc::channel(TOLD_MAX);
-    let mut beginning = std::pin::pin!(app.desk.begin(wanted, WHO, &told));
+    let mut beginning = std::pin::pin!(app.runs.begin(wanted, WHO, &told));
     let (mut early, mut early_bytes) = (Vec::new(), 0);
     loop {
         tokio::select! {
@@ -137,7 +135,7 @@ async fn begin(app: &App, wanted: RunWanted, sink: &mut Sink, source: &mut Sourc
 }
 
 async fn attach_to(app: &App, attach: Attach) -> Begun {
-    let session = app.desk.attach(attach).await.map_err(|error| error.problem().1)?;
+    let session = app.runs.attach(attach).await.map_err(|error| error.problem().1)?;
     Ok(Some((session, Vec::new())))
 }
 
@@ -149,9 +147,8 @@ enum Gone {
     Wrong(Problem),
 }
 
-async fn relay(app: &App, session: Session, early: Vec<Message>, mut sink: Sink, mut source: Source) {
+async fn relay(session: Session, early: Vec<Message>, mut sink: Sink, mut source: Source) {
     let Session { accepted, mut reader, mut writer } = session;
-    let id = accepted.id.clone();
     if sink.send(word(&Told::Accepted(accepted))).await.is_err() {
         return;
     }
@@ -176,13 +173,8 @@ async fn relay(app: &App, session: Session, early: Vec<Message>, mut sink: Sink,
     };
     let gone = tokio::select! {
         gone = up => Some(gone),
-        told = tell(&mut reader, &mut sink) => {
-            if let Some(ended) = lost(app, &id, &told).await {
-                // A client that is gone finds it in the record.
-                let _ = sink.send(word(&Told::Ended(Box::new(ended)))).await;
-            }
-            None
-        }
+        // It ends with the run, or where another connection watches that now.
+        _ = tell(&mut reader, &mut sink) => None,
     };
     match gone {
         // If the worker is gone, so is the run.
@@ -217,46 +209,8 @@ async fn hear(message: Message, writer: &mut Writer) -> Option<Gone> {
     None
 }
 
-/// What a worker's last words were.
-#[derive(Default)]
-struct Last {
-    sequence: u64,
-    ended: bool,
-}
-
-/// The end of a run whose worker is gone, if it is. Else somebody else watches the run now.
-async fn lost(app: &App, id: &str, last: &Last) -> Option<Ended> {
-    if last.ended {
-        return None;
-    }
-    let recorded = async {
-        loop {
-            let changed = app.desk.workers().changed.notified();
-            let verdict = app.desk.ledger().find(id).and_then(|record| record.verdict);
-            if verdict.is_some() {
-                return verdict;
-            }
-            changed.await;
-        }
-    };
-    let verdict = tokio::time::timeout(LOST_PATIENCE, recorded).await.ok().flatten();
-    (verdict == Some(RunVerdict::Lost)).then(|| Ended {
-        verdict: RunVerdict::Lost,
-        message: "the worker that had it is gone".to_owned(),
-        sequence: last.sequence + 1,
-        ..Ended::default()
-    })
-}
-
 /// Hands on what the worker says, until it says no more or nobody hears it.
-async fn tell(reader: &mut Reader, sink: &mut Sink) -> Last {
-    let mut last = Last::default();
-    // How it ended is seen by what was last.
-    let _ = hand_on(reader, sink, &mut last).await;
-    last
-}
-
-async fn hand_on(reader: &mut Reader, sink: &mut Sink, last: &mut Last) -> io::Result<()> {
+async fn tell(reader: &mut Reader, sink: &mut Sink) -> io::Result<()> {
     let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
     let mut pings = tokio::time::interval(PING_EVERY);
     loop {
@@ -274,11 +228,8 @@ async fn hand_on(reader: &mut Reader, sink: &mut Sink, last: &mut Last) -> io::R
             }
             Some(Frame::Blocks(frames)) => {
                 for bytes in payloads(&frames) {
-                    let block = Block::parse(bytes);
-                    last.sequence = block.map_or(last.sequence, |block| block.sequence);
-                    let message = match block {
+                    let message = match Block::parse(bytes) {
                         Some(Block { channel: Channel::End, payload, .. }) => {
-                            last.ended = true;
                             word(&Told::Ended(Box::new(Frame::word::<Ended>(payload)?)))
                         }
                         Some(_) => Message::Binary(frames.slice_ref(bytes)),

@@ -8,9 +8,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use futures::{StreamExt, TryStreamExt, stream};
-use runs::desk::{RefusedRun, Session};
 use runs::link::{Frame, payloads};
 use runs::order::Said;
+use runs::session::{RefusedRun, Session};
 use std::collections::BTreeMap;
 use std::io;
 use tokio::sync::{mpsc, oneshot};
@@ -68,7 +68,7 @@ async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>) -> Result<Vec<
 
 async fn one(app: &App, wanted: RunWanted) -> Result<RunAnswer, Refusal> {
     let (told, _unheard) = mpsc::channel(TOLD_MAX);
-    let session = app.desk.begin(wanted, WHO, &told).await.map_err(refused)?;
+    let session = app.runs.begin(wanted, WHO, &told).await.map_err(refused)?;
     let (left, leaves) = oneshot::channel::<()>();
     let (answer, answered) = oneshot::channel();
     let watch = async move {
@@ -85,7 +85,7 @@ async fn one(app: &App, wanted: RunWanted) -> Result<RunAnswer, Refusal> {
 
 /// Reads a run to its end.
 async fn watch(session: Session, mut leaves: oneshot::Receiver<()>) -> io::Result<RunAnswer> {
-    let Session { accepted, mut reader, mut writer } = session;
+    let Session { mut accepted, mut reader, mut writer } = session;
     let mut written: BTreeMap<Channel, Vec<u8>> = BTreeMap::new();
     loop {
         let frame = tokio::select! {
@@ -111,8 +111,17 @@ async fn watch(session: Session, mut leaves: oneshot::Receiver<()>) -> io::Resul
                 writer.word(&Said::Asked(Asked::Ack(last))).await?;
             }
             Some(Frame::Word(word)) => {
-                if let Told::Problem(problem) = Frame::word(&word)? {
-                    return Err(io::Error::other(problem.message));
+                match Frame::word(&word)? {
+                    Told::Problem(problem) => return Err(io::Error::other(problem.message)),
+                    // What was written on the machine that is gone is not what this one writes.
+                    Told::Again(_) => written.clear(),
+                    Told::Accepted(anew) => accepted = anew,
+                    Told::Queued(_)
+                    | Told::Preparing(_)
+                    | Told::Phase(_)
+                    | Told::Taken(_)
+                    | Told::Ended(_)
+                    | Told::Superseded => {}
                 }
             }
             None => return Err(io::ErrorKind::UnexpectedEof.into()),

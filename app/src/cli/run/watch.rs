@@ -255,6 +255,11 @@ impl<'a> Watch<'a> {
                 let _ = say(stream, &Asked::Ack(ended.sequence)).await;
                 return Ok(Some(Came::Ended(ended)));
             }
+            Told::Again(why) => {
+                eprintln!("{why}; as it is repeatable, it is run again from its beginning");
+                (self.arrived, self.unacknowledged_bytes) = (0, 0);
+            }
+            Told::Superseded => {}
             Told::Problem(problem) => return Ok(Some(Came::Refused(Failure::from(problem)))),
         }
         Ok(None)

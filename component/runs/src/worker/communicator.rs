@@ -4,6 +4,8 @@ use super::run::{Control, Run};
 use super::{Shared, tick};
 use crate::link::{Frame, Reader, Writer, payloads};
 use crate::order::{Numbered, Opening, Order, Said, ToWorker};
+use crate::pressure;
+use crate::talk::Watching;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
@@ -15,8 +17,8 @@ use tokio::sync::mpsc;
 use wire::api::Problem;
 use wire::run::{Accepted, Asked, Block, Channel, Phase, Told};
 
-/// Threads of the machine that can run now, for each of its processors, above which no more programs are begun.
-const RUNNABLE_PER_CORE_MAX: usize = 4;
+/// A connection that was replaced and does not take so much as a word is closed without one.
+const SUPERSEDED_DEADLINE: Duration = Duration::from_millis(500);
 /// How long a connection has to say what it is for.
 const OPENING_DEADLINE: Duration = Duration::from_secs(10);
 /// A connection that broke without a word: whoever watched comes back by another way within this, or not at all.
@@ -84,7 +86,7 @@ impl Communicator {
             Opening::Node => self.node(reader, writer).await,
             Opening::Beats => Ok(()),
             Opening::Run(order) => match self.begin(*order) {
-                Ok(run) => self.watch(run, 0, reader, writer).await,
+                Ok(run) => self.watch(run, &Watching::default(), reader, writer).await,
                 Err(problem) => writer.word(&Told::Problem(problem)).await,
             },
             Opening::Kill(id) => {
@@ -94,21 +96,20 @@ impl Communicator {
                 // That the connection closes says that it was heard.
                 Ok(())
             }
-            Opening::Attach(attach) => match self.shared.find(&attach.id) {
-                Some(run) => self.watch(run, attach.after, reader, writer).await,
-                None => writer.word(&Told::Problem(no_run(&attach.id))).await,
+            Opening::Attach(watching) => match self.shared.find(&watching.id) {
+                Some(run) => self.watch(run, &watching, reader, writer).await,
+                None => writer.word(&Told::Problem(no_run(&watching.id))).await,
             },
         }
     }
 
     /// Takes a run, or says why not.
     fn begin(&self, order: Order) -> Result<Arc<Run>, Problem> {
-        let no_room = |why: &str| problem(NO_ROOM, why, "it is tried elsewhere, or again");
         if self.shared.retires.load(Ordering::Relaxed) {
             return Err(no_room("this worker is being replaced"));
         }
-        if is_crowded() {
-            return Err(no_room("the machine is busy"));
+        if let Some(why) = pressure::refuses() {
+            return Err(no_room(&why));
         }
         let run = Arc::new(Run::new(order));
         if !self.shared.add(&run) {
@@ -122,12 +123,19 @@ impl Communicator {
     }
 
     /// Carries a run's bytes and words until one side ends.
-    async fn watch(&self, run: Arc<Run>, after: u64, reader: Reader, mut writer: Writer) -> io::Result<()> {
+    async fn watch(&self, run: Arc<Run>, watching: &Watching, reader: Reader, mut writer: Writer) -> io::Result<()> {
         let mut number = 0;
-        run.connection.send_modify(|newest| {
-            *newest += 1;
+        let counts = run.connection.send_if_modified(|newest| {
+            // Whoever carries a connection on that is not the last has been replaced meanwhile.
+            let counts = watching.instead_of.is_none_or(|last| last == *newest);
+            *newest += u64::from(counts);
             number = *newest;
+            counts
         });
+        if !counts {
+            return writer.word(&Told::Superseded).await;
+        }
+        let after = watching.after;
         // Whoever watched before wakes up, and finds out.
         run.wrote.notify_waiters();
         let accepted = Accepted {
@@ -137,6 +145,7 @@ impl Communicator {
             language: run.order.language.clone(),
             next_input: run.input().expected(),
             terminal: run.order.wanted.terminal.is_some(),
+            connection: number,
         };
         writer.word(&Told::Accepted(accepted)).await?;
         run.acknowledge(after);
@@ -146,14 +155,25 @@ impl Communicator {
             let _ = newest.wait_for(|newest| *newest != number).await;
         };
         let mut heard = std::pin::pin!(hear(&run, reader));
+        let said = async {
+            let end = tokio::select! {
+                said = say(&run, after, number > 1, &mut writer) => Some(said),
+                () = superseded => None,
+            };
+            if end.is_none() {
+                // It finds out by the end of the connection, if not by this.
+                let _ = tokio::time::timeout(SUPERSEDED_DEADLINE, writer.word(&Told::Superseded)).await;
+            }
+            end
+        };
         let end = tokio::select! {
             end = &mut heard => end,
-            said = say(&run, after, number > 1, writer) => match said {
-                Ok(()) => Ok(End::Over),
+            said = said => match said {
+                Some(Ok(())) => Ok(End::Over),
                 // Nobody listens any more; whether on purpose is in what they said last.
-                Err(_) => heard.await,
+                Some(Err(_)) => heard.await,
+                None => return Ok(()),
             },
-            () = superseded => return Ok(()),
         };
         let goes_on = run.order.wanted.detach;
         match end {
@@ -255,7 +275,7 @@ async fn hear(run: &Run, mut reader: Reader) -> io::Result<End> {
 }
 
 /// Tells what there is after `cursor`, for as long as there is more to come.
-async fn say(run: &Run, mut cursor: u64, attached: bool, mut writer: Writer) -> io::Result<()> {
+async fn say(run: &Run, mut cursor: u64, attached: bool, writer: &mut Writer) -> io::Result<()> {
     let (mut taken, mut phase): (u64, Option<Phase>) = (0, None);
     // Input that came before a break need not come again.
     let had = run.input().taken();
@@ -323,6 +343,10 @@ pub(crate) fn problem(code: &str, message: &str, hint: &str) -> Problem {
     Problem { code: code.to_owned(), message: message.to_owned(), hint: hint.to_owned(), diagnostics: Vec::new() }
 }
 
+pub(crate) fn no_room(why: &str) -> Problem {
+    problem(NO_ROOM, why, "it is tried elsewhere, or again")
+}
+
 pub(crate) fn no_run(id: &str) -> Problem {
     problem(
         NO_RUN,
@@ -347,12 +371,4 @@ pub(crate) fn signal_number(name: &str) -> Option<i32> {
         ("TSTP", 20),
     ];
     known.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
-}
-
-/// Whether so many threads of this machine want to run that another program would only make all of them wait.
-fn is_crowded() -> bool {
-    let Ok(text) = std::fs::read_to_string("/proc/loadavg") else { return false };
-    let runnable = text.split(' ').nth(3).and_then(|field| field.split_once('/')?.0.parse::<usize>().ok());
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    runnable.is_some_and(|runnable| runnable > cores * RUNNABLE_PER_CORE_MAX)
 }

@@ -18,7 +18,7 @@ mod streams;
 mod verdict;
 
 use communicator::Communicator;
-pub(crate) use communicator::{NO_ROOM, no_run};
+pub(crate) use communicator::{NO_ROOM, no_room, no_run};
 use records::Records;
 use run::Run;
 use sandbox::Spawner;
