@@ -66,9 +66,9 @@ impl Desk {
         told: &mpsc::Sender<Told>,
     ) -> Result<Session, RefusedRun> {
         let asked = world::clock::monotonic();
-        if wish.again
+        if wish.attempt > 0
             && let Some(elsewhere) = elsewhere
-            && let Some(session) = self.find_begun(&wish.id, elsewhere).await?
+            && let Some(session) = self.find_begun(&wish, elsewhere).await?
         {
             return Ok(session);
         }
@@ -81,7 +81,7 @@ impl Desk {
             let moved = self.moved.notified();
             if place == 0 {
                 wish.queue_usec = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
-                match self.give(&wish, elsewhere, told).await {
+                match self.give(&mut wish, elsewhere, told).await {
                     Ok(session) => return Ok(session),
                     Err(refused) if refused.is_for_now() => has_waited = true,
                     Err(refused) => return Err(refused),
@@ -175,7 +175,7 @@ impl Desk {
     /// Gives the wish to the first machine that takes it.
     async fn give(
         &self,
-        wish: &Wish,
+        wish: &mut Wish,
         elsewhere: Option<&dyn Elsewhere>,
         told: &mpsc::Sender<Told>,
     ) -> Result<Session, RefusedRun> {
@@ -201,7 +201,8 @@ impl Desk {
                 // Whether it has begun there is not known: nobody else may begin it until that is.
                 Err(RefusedRun::Unreachable { machine, source }) => {
                     tracing::info!(machine, error = %source, run = wish.id, "a machine went away while it was given a run");
-                    if let Some(session) = self.find_begun(&wish.id, elsewhere).await? {
+                    wish.attempt += 1;
+                    if let Some(session) = self.find_begun(wish, elsewhere).await? {
                         return Ok(session);
                     }
                 }
@@ -252,7 +253,8 @@ impl Desk {
     }
 
     /// A run that somebody else may have begun: a line to it, or the certainty that it does not begin where it was meant to.
-    async fn find_begun(&self, id: &str, elsewhere: &dyn Elsewhere) -> Result<Option<Session>, RefusedRun> {
+    async fn find_begun(&self, wish: &Wish, elsewhere: &dyn Elsewhere) -> Result<Option<Session>, RefusedRun> {
+        let (id, before) = (wish.id.as_str(), wish.attempt.saturating_sub(1));
         let cast = elsewhere.cast();
         let told = self.book.machines(id);
         let everybody = cast.workers.iter().map(|place| place.machine.clone()).collect();
@@ -263,9 +265,10 @@ impl Desk {
             let mut left = Vec::new();
             for machine in doubtful {
                 let begun = if machine == cast.me {
-                    Ok(self.house.void(id))
+                    Ok(self.house.void(id, before))
                 } else {
-                    ask::<bool>(elsewhere, &machine, &Question::Void(id.to_owned())).await
+                    let question = Question::Void { id: id.to_owned(), attempt: before };
+                    ask::<bool>(elsewhere, &machine, &question).await
                 };
                 match begun {
                     Ok(false) => {}

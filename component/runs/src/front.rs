@@ -10,7 +10,7 @@ use crate::house::House;
 use crate::link::{self, Frame, Reader, Writer};
 use crate::order::Said;
 use crate::session::{RefusedRun, Session, opened};
-use crate::talk::{Cast, Elsewhere, Led, Question, Talk, Watching, Wish, ask};
+use crate::talk::{ATTEMPTS, Cast, Elsewhere, Led, Question, Talk, Watching, Wish, ask};
 use keeper::Keeper;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -72,7 +72,7 @@ impl Front {
             wanted,
             asked_ms: world::clock::unix_ms(),
             queue_usec: 0,
-            again: false,
+            attempt: 0,
         };
         let (session, led) = self.begin_somewhere(wish.clone(), told).await?;
         Ok(Keeper::keep(Arc::clone(self), wish, session, led))
@@ -96,7 +96,7 @@ impl Front {
             wanted: RunWanted::default(),
             asked_ms: world::clock::unix_ms(),
             queue_usec: 0,
-            again: false,
+            attempt: 0,
         };
         Ok(Keeper::resumed(Arc::clone(self), wish, session, led, attach.after))
     }
@@ -138,7 +138,7 @@ impl Front {
                 Err(RefusedRun::Unreachable { machine, source }) if world::clock::monotonic() < until => {
                     tracing::info!(machine, error = %source, run = wish.id, "an assigner went away; another is asked");
                     // Whatever becomes of it there, nobody begins it a second time.
-                    wish.again = true;
+                    wish.attempt += ATTEMPTS;
                     if !tried.insert(led.assigner) {
                         tried.clear();
                         tokio::time::sleep(ASSIGNERS_PAUSE).await;
@@ -324,7 +324,7 @@ impl Front {
                 self.desk.book.hold(runs, &over);
                 serde_json::to_vec(&())?
             }
-            Question::Void(id) => serde_json::to_vec(&self.house.void(&id))?,
+            Question::Void { id, attempt } => serde_json::to_vec(&self.house.void(&id, attempt))?,
             Question::Find(id) => serde_json::to_vec(&self.house.ledger().find(&id))?,
             Question::Kill(id) => {
                 self.house.kill(&id).await;

@@ -67,18 +67,25 @@ pub struct House {
 /// What became of wishes.
 #[derive(Default)]
 struct Seen {
-    begun: BTreeMap<String, bool>,
+    fates: BTreeMap<String, Fate>,
     order: VecDeque<String>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Begun,
+    /// In no attempt up to this one.
+    Void(u64),
+}
+
 impl Seen {
-    fn insert(&mut self, id: &str, begun: bool) {
-        if self.begun.insert(id.to_owned(), begun).is_none() {
+    fn insert(&mut self, id: &str, fate: Fate) {
+        if self.fates.insert(id.to_owned(), fate).is_none() {
             self.order.push_back(id.to_owned());
         }
         while self.order.len() > SEEN_MAX {
             if let Some(oldest) = self.order.pop_front() {
-                self.begun.remove(&oldest);
+                self.fates.remove(&oldest);
             }
         }
     }
@@ -94,7 +101,7 @@ impl Drop for Beginning<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
             let mut seen = self.house.seen();
-            seen.begun.remove(&id);
+            seen.fates.remove(&id);
             seen.order.retain(|known| *known != id);
         }
     }
@@ -154,17 +161,19 @@ impl House {
         // One that was begun under this id is carried on.
         let known = {
             let mut seen = self.seen();
-            let known = seen.begun.get(&wish.id).copied();
-            if known.is_none() {
-                seen.insert(&wish.id, true);
+            let known = seen.fates.get(&wish.id).copied();
+            if known.is_none() || matches!(known, Some(Fate::Void(attempt)) if wish.attempt > attempt) {
+                seen.insert(&wish.id, Fate::Begun);
+                None
+            } else {
+                known
             }
-            known
         };
         match known {
-            Some(true) => {
+            Some(Fate::Begun) => {
                 return self.watch(&Watching { id: wish.id.clone(), ..Watching::default() }).await;
             }
-            Some(false) => return Err(RefusedRun::Told(Box::new(no_run(&wish.id)))),
+            Some(Fate::Void(_)) => return Err(RefusedRun::Told(Box::new(no_run(&wish.id)))),
             None => {}
         }
         let mut beginning = Beginning { house: self, id: Some(wish.id.clone()) };
@@ -231,15 +240,19 @@ impl House {
         ended.ok().flatten().or_else(|| self.parts.ledger.find(id))
     }
 
-    /// From now on a run of this id is not begun here. Whether it was.
-    pub fn void(&self, id: &str) -> bool {
+    /// From now on a run of this id is not begun here in any attempt up to this one. Whether it was.
+    pub fn void(&self, id: &str, attempt: u64) -> bool {
         let mut seen = self.seen();
-        match seen.begun.get(id) {
-            Some(begun) => *begun,
+        match seen.fates.get(id).copied() {
+            Some(Fate::Begun) => true,
             // Begun by a process of this node before this one.
             None if self.parts.ledger.find(id).is_some() => true,
+            Some(Fate::Void(before)) => {
+                seen.insert(id, Fate::Void(before.max(attempt)));
+                false
+            }
             None => {
-                seen.insert(id, false);
+                seen.insert(id, Fate::Void(attempt));
                 false
             }
         }

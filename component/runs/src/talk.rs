@@ -17,10 +17,14 @@ pub struct Wish {
     pub asked_ms: u64,
     /// How long it has waited for a worker.
     pub queue_usec: u64,
-    /// Somebody was asked before, and is gone without an answer: it may have begun.
+    /// Whose turn it is to find a worker, and how often that one has begun anew: what an earlier attempt begins late, a
+    /// machine that was told of a later one does not take.
     #[serde(default)]
-    pub again: bool,
+    pub attempt: u64,
 }
+
+/// Attempts of one who assigns, before the next one's count begins.
+pub const ATTEMPTS: u64 = 1 << 16;
 
 /// Watching a run that has begun.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +60,9 @@ pub enum Question {
     Assigner { but: BTreeSet<String> },
     /// To a buddy, before it is done: these runs may be at these machines. What is over is forgotten. `()`.
     Hold { runs: Vec<Held>, over: Vec<String> },
-    /// To a machine where a run may have begun: it shall not begin from now on. Whether it has, `bool`.
-    Void(String),
+    /// To a machine where a run may have begun: it shall not begin there from now on in any attempt up to this one. Whether it
+    /// has, `bool`.
+    Void { id: String, attempt: u64 },
     /// What is known of a run, `Option<RunRecord>`.
     Find(String),
     /// `()`.

@@ -18,6 +18,8 @@ use wire::run::{Accepted, Asked, Block, Channel, Ended, RunVerdict, Told};
 /// How long another way is looked for. A worker gives its run up when nobody has come within as long.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
+/// A machine that is judged to be gone may be one whose node begins again: its workers wait for that.
+const GONE_PATIENCE: Duration = Duration::from_secs(6);
 const TOLD_MAX: usize = 16;
 /// Of input, while there is no line: a client that keeps to its window has less.
 const INPUT_FRAMES_MAX: usize = 4_096;
@@ -228,6 +230,7 @@ impl Keeper {
         let machine = self.accepted.node.clone();
         let until = world::clock::monotonic() + PATIENCE;
         let mut tried = BTreeSet::from([self.led.assigner.clone()]);
+        let mut gone_until = None;
         loop {
             let watching = Watching {
                 id: self.accepted.id.clone(),
@@ -263,7 +266,13 @@ impl Keeper {
                 Err(refused) => {
                     let elsewhere = self.front.elsewhere();
                     let is_gone = elsewhere.is_some_and(|elsewhere| elsewhere.cast().gone.contains(&machine));
-                    if is_gone || world::clock::monotonic() >= until {
+                    if is_gone && gone_until.is_none() {
+                        // Whose run may begin elsewhere need not wait for its machine's node to be back.
+                        let patience = if self.may_begin_again() { Duration::ZERO } else { GONE_PATIENCE };
+                        gone_until = Some(world::clock::monotonic() + patience);
+                    }
+                    let over = gone_until.filter(|_| is_gone).map_or(until, |gone| gone.min(until));
+                    if world::clock::monotonic() >= over {
                         return Err(format!("{machine}, which had it, is gone: {refused}"));
                     }
                     tracing::debug!(run = self.accepted.id, %refused, "a run is not reached yet");
@@ -308,10 +317,15 @@ impl Keeper {
         }
     }
 
+    fn may_begin_again(&self) -> bool {
+        let has_read = self.has_read && self.wish.wanted.stdin.is_none();
+        self.wish.wanted.repeatable && !has_read && !self.kills && self.begun_again < AGAIN_MAX
+    }
+
     /// The run is lost. Begun anew if it may be; else the client is told. False when nothing follows.
     async fn begin_again(&mut self, why: &str) -> bool {
-        let may = self.wish.wanted.repeatable && !self.has_read && !self.kills && self.begun_again < AGAIN_MAX;
-        if may {
+        if self.may_begin_again() {
+            self.wish.attempt = 0;
             self.begun_again += 1;
             self.wish.id = world::random::word(20);
             let (told, _nobody) = mpsc::channel(TOLD_MAX);
