@@ -13,6 +13,7 @@ use runs::house::{House, Parts};
 use runs::ledger::Ledger;
 use runs::meters::Meters;
 use runs::workers::{Settings, Workers};
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 use world::disk::Real;
@@ -58,11 +59,13 @@ pub(crate) async fn open(lasting: &Lasting, images: &Store, view: &View) -> Resu
     };
     let front = Front::new(House::open(parts)?);
     let writing = world::task::spawn("the record of runs", writing);
+    // Those that were begun by processes before this one.
+    let left: BTreeSet<String> = ledger.running().into_iter().map(|record| record.id).collect();
     workers.adopt().await;
     let found: Vec<u32> = workers.numbers();
     let left = world::task::spawn("runs that were left", async move {
         tokio::time::sleep(LEFT_PATIENCE).await;
-        for record in ledger.lose(|record| !found.contains(&record.worker)).await {
+        for record in ledger.lose(|record| left.contains(&record.id) && !found.contains(&record.worker)).await {
             tracing::warn!(run = record.id, "its worker was gone when this node began");
             meters.ended(&record);
         }
