@@ -3,7 +3,7 @@
 use crate::node::Node;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -36,25 +36,31 @@ pub struct Stream {
     pub taken: u64,
     /// Times it was begun anew.
     pub again: u32,
-    next_input: u64,
+    pub next_input: u64,
     attached: bool,
 }
 
 impl Stream {
     /// A stream with nothing said yet.
     pub fn open(node: &Node) -> Stream {
-        let url = format!("ws://{}/v1/runs/stream", node.api);
+        Stream::at(node.api, &node.token()).expect("the API listens")
+    }
+
+    /// The same where nobody may listen.
+    pub fn at(api: SocketAddr, token: &str) -> std::io::Result<Stream> {
+        let url = format!("ws://{api}/v1/runs/stream");
         let mut request = url.into_client_request().expect("a request");
         // As a browser gives it.
-        let protocols = format!("bramble.runs.v1, bramble.token.{}", node.token());
+        let protocols = format!("bramble.runs.v1, bramble.token.{token}");
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocols.parse().expect("a header"));
-        let connection = TcpStream::connect_timeout(&node.api, DEADLINE).expect("the API listens");
-        connection.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        connection.set_nodelay(true).expect("no delay");
+        let connection = TcpStream::connect_timeout(&api, DEADLINE)?;
+        connection.set_read_timeout(Some(DEADLINE))?;
+        connection.set_nodelay(true)?;
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let (socket, answer) = client::client_with_config(request, connection, Some(config)).expect("a WebSocket");
+        let opened = client::client_with_config(request, connection, Some(config));
+        let (socket, answer) = opened.map_err(|error| std::io::Error::other(error.to_string()))?;
         assert_eq!(answer.headers()["Sec-WebSocket-Protocol"], "bramble.runs.v1");
-        Stream {
+        Ok(Stream {
             socket,
             id: String::new(),
             machine: String::new(),
@@ -66,7 +72,7 @@ impl Stream {
             again: 0,
             next_input: 1,
             attached: false,
-        }
+        })
     }
 
     /// A run that a worker has.
@@ -89,7 +95,17 @@ impl Stream {
     /// Asks for a run that may not be found yet. False when it is not.
     pub fn come_back(&mut self, id: &str, after: u64) -> bool {
         (self.arrived, self.attached) = (after, true);
-        self.say(&json!({ "attach": { "id": id, "after": after } }));
+        let words = json!({ "attach": { "id": id, "after": after } }).to_string();
+        self.try_send(Message::Text(words.into())) && self.is_accepted()
+    }
+
+    /// Asks for a run. False when nobody takes it.
+    pub fn ask(&mut self, wanted: &Value) -> bool {
+        let words = json!({ "run": wanted }).to_string();
+        self.try_send(Message::Text(words.into())) && self.is_accepted()
+    }
+
+    fn is_accepted(&mut self) -> bool {
         while self.id.is_empty() {
             match self.hear() {
                 Event::Told(key, _) if key == "problem" => return false,
@@ -121,9 +137,14 @@ impl Stream {
     }
 
     pub fn feed(&mut self, bytes: &[u8]) {
+        assert!(self.try_feed(bytes), "it is taken");
+    }
+
+    /// The same where the line may have broken.
+    pub fn try_feed(&mut self, bytes: &[u8]) -> bool {
         let block = [&Block::head(self.next_input, Channel::Stdin)[..], bytes].concat();
         self.next_input += 1;
-        self.socket.send(Message::Binary(block.into())).expect("it is taken");
+        self.socket.send(Message::Binary(block.into())).is_ok()
     }
 
     pub fn end_input(&mut self) {
@@ -169,6 +190,9 @@ impl Stream {
             "accepted" => {
                 value["id"].as_str().expect("an id").clone_into(&mut self.id);
                 value["node"].as_str().expect("a machine").clone_into(&mut self.machine);
+                if self.attached {
+                    self.next_input = value["next_input"].as_u64().expect("a number");
+                }
             }
             "taken" => self.taken = value.as_u64().expect("a number"),
             "ended" => {

@@ -27,6 +27,7 @@ mod requests;
 mod rolling;
 mod routes;
 mod runs;
+mod runs_chaos;
 mod runs_hostile;
 mod runs_machines;
 mod selftest;

@@ -15,8 +15,8 @@ fn counted(sum: u64) -> String {
     format!("{}read {sum}\n", lines.concat())
 }
 
-/// Machines that know each other, have their roles, and can run Python.
-fn machines(count: usize) -> Vec<Node> {
+/// Machines that know each other, have their roles, and can run a language.
+pub fn machines(count: usize, language: &str) -> Vec<Node> {
     let mut nodes = vec![Node::start()];
     for _ in 1..count {
         let joined = nodes[0].join();
@@ -26,13 +26,13 @@ fn machines(count: usize) -> Vec<Node> {
         wait::until("all know all", 30, || (known(node) == count).then_some(()));
         wait::until("all may run code", 30, || (holders(node, "worker").len() == count).then_some(()));
         wait::until("there are two assigners", 30, || (holders(node, "assigner").len() == 2).then_some(()));
-        assert_eq!(node.call("POST", "/v1/languages/python/prepare", "").status, 204);
+        assert_eq!(node.call("POST", &format!("/v1/languages/{language}/prepare"), "").status, 204);
     }
     for node in &nodes {
         wait::until("everybody knows that all can run it", 30, || {
             let languages: Value = serde_json::from_slice(&node.call("GET", "/v1/languages", "").body).ok()?;
-            let python = languages.as_array()?.iter().find(|one| one["name"] == "python")?;
-            let copied = python["machines"].as_array()?.iter().filter(|machine| machine["copied"] == true).count();
+            let wanted = languages.as_array()?.iter().find(|one| one["name"] == language)?;
+            let copied = wanted["machines"].as_array()?.iter().filter(|machine| machine["copied"] == true).count();
             (copied == count).then_some(())
         });
     }
@@ -48,7 +48,7 @@ fn holders(node: &Node, role: &str) -> BTreeSet<String> {
 }
 
 /// What the machines say of their workers, for who wonders why a run was lost.
-fn of_workers(nodes: &[Node]) -> String {
+pub fn of_workers(nodes: &[Node]) -> String {
     let logs = nodes.iter().map(Node::log).collect::<Vec<_>>().concat();
     let said = logs.lines().filter(|line| line.contains("worker") || line.contains("run"));
     said.map(|line| format!("\n{line}")).collect()
@@ -65,7 +65,7 @@ fn bystander(nodes: &[Node], but: &BTreeSet<String>) -> usize {
 
 #[test]
 fn runs_go_to_machines_with_room_and_are_known_at_each() {
-    let nodes = machines(3);
+    let nodes = machines(3, "python");
     let sleeps = code("python", "import time\nprint('here', flush=True)\ntime.sleep(60)");
     let mut streams: Vec<Stream> = (0..12).map(|_| Stream::run(&nodes[0], &sleeps)).collect();
     for stream in &mut streams {
@@ -95,7 +95,7 @@ fn runs_go_to_machines_with_room_and_are_known_at_each() {
 
 #[test]
 fn a_lost_assigner_is_not_noticed_by_who_watches() {
-    let mut nodes = machines(4);
+    let mut nodes = machines(4, "python");
     let assigners = holders(&nodes[0], "assigner");
     let at = bystander(&nodes, &assigners);
     let mut streams: Vec<Stream> = (0..4).map(|_| Stream::run(&nodes[at], &code("python", COUNTS))).collect();
@@ -130,7 +130,7 @@ fn a_lost_assigner_is_not_noticed_by_who_watches() {
 
 #[test]
 fn a_lost_machine_takes_its_runs_along_and_repeatable_ones_begin_again() {
-    let mut nodes = machines(4);
+    let mut nodes = machines(4, "python");
     let assigners = holders(&nodes[0], "assigner");
     let at = bystander(&nodes, &assigners);
     let (mine, repeatable) =
@@ -176,7 +176,7 @@ fn a_lost_machine_takes_its_runs_along_and_repeatable_ones_begin_again() {
 
 #[test]
 fn a_client_comes_back_to_its_run_through_another_machine() {
-    let mut nodes = machines(3);
+    let mut nodes = machines(3, "python");
     let mut stream = Stream::run(&nodes[0], &code("python", COUNTS));
     stream.until(Channel::Stdout, "line 30\n");
     let (id, arrived, before) = (stream.id.clone(), stream.arrived, stream.text(Channel::Stdout));
@@ -199,7 +199,7 @@ fn a_client_comes_back_to_its_run_through_another_machine() {
 
 #[test]
 fn a_node_that_begins_again_finds_the_runs_of_others_at_its_workers() {
-    let mut nodes = machines(2);
+    let mut nodes = machines(2, "python");
     let mut streams: Vec<Stream> = (0..6).map(|_| Stream::run(&nodes[0], &code("python", COUNTS))).collect();
     for stream in &mut streams {
         stream.until(Channel::Stdout, "line 20\n");

@@ -438,6 +438,8 @@ export interface RunTold {
   phase?: "compiling" | "running";
   taken?: number;
   ended?: Ended;
+  /** Its machine is gone; it begins anew, with blocks from 1 on. Says why. */
+  again?: string;
   problem?: Partial<Problem>;
 }
 

@@ -133,6 +133,7 @@ impl Keeper {
                 },
                 said = self.client.0.next() => match said {
                     Ok(Some(frame)) => {
+                        let frame = self.bounded(frame);
                         if self.note(&frame) {
                             // If nobody hears it, the run is gone, or soon will be.
                             let _ = self.line.1.frame(frame).await;
@@ -194,6 +195,7 @@ impl Keeper {
     async fn see_off(&mut self) {
         let arrived = async {
             while let Ok(Some(frame)) = self.client.0.next().await {
+                let frame = self.bounded(frame);
                 self.note(&frame);
                 if self.line.1.frame(frame).await.is_err() || self.acknowledged >= self.handed {
                     return;
@@ -202,6 +204,18 @@ impl Keeper {
         };
         // It is kept by its worker for as long.
         let _ = tokio::time::timeout(PATIENCE, arrived).await;
+    }
+
+    /// Nothing is acknowledged that was not handed on: of a run that began anew, what its client says of the one before.
+    fn bounded(&self, frame: Frame) -> Frame {
+        let Frame::Word(json) = &frame else { return frame };
+        match Frame::word::<Said>(json) {
+            Ok(Said::Asked(Asked::Ack(sequence))) if sequence > self.handed => {
+                let json = serde_json::to_vec(&Said::Asked(Asked::Ack(self.handed)));
+                json.map_or(frame, |json| Frame::Word(json.into()))
+            }
+            _other => frame,
+        }
     }
 
     /// Remembers what would have to be said again. True when the client leaves.
@@ -292,6 +306,7 @@ impl Keeper {
             }
             match self.client.0.next().await {
                 Ok(Some(frame)) => {
+                    let frame = self.bounded(frame);
                     if self.note(&frame) {
                         return true;
                     }

@@ -188,6 +188,11 @@ export class Running implements Watcher {
     if (this.#detached) route.rename(to("run", accepted.id));
   }
 
+  again(why: string): void {
+    this.#decoders = new Decoders();
+    this.#aside(`${why}; it is run again from its beginning`);
+  }
+
   phase(phase: "compiling" | "running"): void {
     this.said = phase === "compiling" ? "Compiling…" : "Running…";
   }

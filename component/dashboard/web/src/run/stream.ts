@@ -29,6 +29,8 @@ export interface Watcher {
   queued(before: number): void;
   preparing(what: string): void;
   began(accepted: Accepted): void;
+  /** Its machine is gone, and it begins anew: what it wrote so far counts no more. */
+  again(why: string): void;
   phase(phase: "compiling" | "running"): void;
   finished(ended: Ended): void;
   /** It was not run, or nobody knows what became of it. Nothing more follows. */
@@ -118,6 +120,11 @@ export class RunStream {
     if (told.queued) this.watcher.queued(told.queued.before);
     if (told.preparing !== undefined) this.watcher.preparing(told.preparing);
     if (told.problem) this.#fail({ code: "", message: "it was not run", hint: "", diagnostics: [], ...told.problem });
+    if (told.again !== undefined) {
+      this.#last = 0;
+      this.#acks = new Acks();
+      this.watcher.again(told.again);
+    }
     if (told.accepted) this.#accepted(told.accepted);
     if (told.taken !== undefined) this.input.taken(told.taken);
     if (told.phase) {
@@ -152,12 +159,14 @@ export class RunStream {
     if (this.#last === 0 && block.sequence > 1) this.watcher.missed(block.sequence - 1);
     this.#last = block.sequence;
     this.#underway += 1;
-    this.watcher.output(block, () => this.#shown(block));
+    const acks = this.#acks;
+    this.watcher.output(block, () => this.#shown(block, acks));
   }
 
-  #shown(block: Block): void {
+  #shown(block: Block, acks: Acks): void {
     this.#underway -= 1;
-    const upTo = this.#acks.shown(block);
+    // What a run wrote that began anew meanwhile has other numbers.
+    const upTo = acks === this.#acks ? acks.shown(block) : undefined;
     if (upTo !== undefined) this.#say({ ack: upTo });
     this.#settle();
   }
