@@ -18,6 +18,7 @@ mod clock;
 mod failure;
 mod init;
 mod names;
+mod networks;
 mod proc;
 mod protocol;
 mod seccomp;

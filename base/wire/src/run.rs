@@ -194,6 +194,8 @@ pub struct Accepted {
     pub terminal: bool,
     /// How many connections there were to it, with this one.
     pub connection: u64,
+    /// It goes on when nobody watches it.
+    pub detached: bool,
 }
 
 /// What a machine has to do with runs, as it reports. Never stored.

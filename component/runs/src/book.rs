@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Runs in each half.
 const RUNS_MAX: usize = 20_000;
+/// Told at once to a buddy that knows of none: a message has a bound, and the rest is found by asking every machine.
+const TOLD_MAX: usize = 5_000;
 /// Ended runs the buddy was not told of: it forgets them by itself when it has as many.
 const OVER_MAX: usize = 1_000;
 
@@ -64,7 +66,7 @@ impl Book {
             return (vec![held], over);
         }
         pages.told = Some(buddy.to_owned());
-        let all = pages.own.machines.iter();
+        let all = pages.own.machines.iter().take(TOLD_MAX);
         (all.map(|(id, machines)| Held { id: id.clone(), machines: machines.clone() }).collect(), Vec::new())
     }
 

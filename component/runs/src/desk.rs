@@ -8,7 +8,7 @@ use crate::book::Book;
 use crate::house::House;
 use crate::session::{RefusedRun, Session, opened};
 use crate::talk::{Cast, Elsewhere, Held, Question, Talk, Watching, Wish, ask};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,15 +74,19 @@ impl Desk {
         }
         self.prepare(&wish, elsewhere, told).await?;
         let ticket = self.queue()?;
+        let mut planned = Planned { desk: self, id: Some(wish.id.clone()) };
         let (mut before, mut has_waited) = (usize::MAX, false);
         loop {
-            let place = ticket.place();
             let changed = self.house.workers().changed.notified();
             let moved = self.moved.notified();
+            let place = ticket.place();
             if place == 0 {
                 wish.queue_usec = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
                 match self.give(&mut wish, elsewhere, told).await {
-                    Ok(session) => return Ok(session),
+                    Ok(session) => {
+                        planned.id = None;
+                        return Ok(session);
+                    }
                     Err(refused) if refused.is_for_now() => has_waited = true,
                     Err(refused) => return Err(refused),
                 }
@@ -256,11 +260,11 @@ impl Desk {
     async fn find_begun(&self, wish: &Wish, elsewhere: &dyn Elsewhere) -> Result<Option<Session>, RefusedRun> {
         let (id, before) = (wish.id.as_str(), wish.attempt.saturating_sub(1));
         let cast = elsewhere.cast();
-        let told = self.book.machines(id);
-        let everybody = cast.workers.iter().map(|place| place.machine.clone()).collect();
-        let machines: Vec<String> = told.unwrap_or(everybody);
+        // The buddy may have been told of more than arrived here.
+        let mut machines: BTreeSet<String> = self.book.machines(id).into_iter().flatten().collect();
+        machines.extend(cast.workers.iter().map(|place| place.machine.clone()));
         let until = world::clock::monotonic() + DOUBT_DEADLINE;
-        let mut doubtful = machines;
+        let mut doubtful: Vec<String> = machines.into_iter().collect();
         loop {
             let mut left = Vec::new();
             for machine in doubtful {
@@ -274,9 +278,15 @@ impl Desk {
                     Ok(false) => {}
                     Ok(true) => {
                         let watching = Watching { id: id.to_owned(), ..Watching::default() };
-                        let session = self.resume(&machine, &watching, Some(elsewhere)).await?;
-                        self.book.began(id, &machine);
-                        return Ok(Some(session));
+                        match self.resume(&machine, &watching, Some(elsewhere)).await {
+                            Ok(session) => {
+                                self.book.began(id, &machine);
+                                return Ok(Some(session));
+                            }
+                            Err(RefusedRun::Superseded) => return Err(RefusedRun::Superseded),
+                            // On its way to a worker there, or cut off at this moment.
+                            Err(_) => left.push(machine),
+                        }
                     }
                     Err(_) => left.push(machine),
                 }
@@ -366,6 +376,20 @@ impl Drop for Carried {
     fn drop(&mut self) {
         self.desk.book.over(&self.id);
         self.desk.stirred.notify_one();
+    }
+}
+
+/// A run that nobody carries yet.
+struct Planned<'a> {
+    desk: &'a Desk,
+    id: Option<String>,
+}
+
+impl Drop for Planned<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.desk.book.over(&id);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::desk::{Carried, Desk, buddy_of};
 use crate::house::House;
 use crate::link::{self, Frame, Reader, Writer};
 use crate::order::Said;
-use crate::session::{RefusedRun, Session, opened};
+use crate::session::{NO_WORKER, RefusedRun, Session, opened};
 use crate::talk::{ATTEMPTS, Cast, Elsewhere, Led, Question, Talk, Watching, Wish, ask};
 use keeper::Keeper;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,8 @@ use wire::run::{Attach, LanguageDetail, RunRecord, RunWanted, Running, Told};
 const MONITOR_DEADLINE: Duration = Duration::from_millis(300);
 /// Others asked for a run, a list, their languages.
 const OTHERS_DEADLINE: Duration = Duration::from_secs(3);
+/// A wish with all its files, over a slow network.
+const FIRST_DEADLINE: Duration = Duration::from_secs(120);
 /// As long as no assigner can be reached, before that is told.
 const ASSIGNERS_PATIENCE: Duration = Duration::from_secs(10);
 const ASSIGNERS_PAUSE: Duration = Duration::from_millis(100);
@@ -75,13 +77,13 @@ impl Front {
             attempt: 0,
         };
         let (session, led) = self.begin_somewhere(wish.clone(), told).await?;
-        Ok(Keeper::keep(Arc::clone(self), wish, session, led))
+        Ok(Keeper::keep(Arc::clone(self), wish, session, led, 0))
     }
 
     /// A line to a run that goes on, or whose end nobody has got, for a client that comes back to it.
     pub async fn attach(self: &Arc<Self>, attach: Attach) -> Result<Session, RefusedRun> {
         let unknown = || RefusedRun::Told(Box::new(crate::worker::no_run(&attach.id)));
-        let watching = Watching { id: attach.id.clone(), after: attach.after, instead_of: None };
+        let watching = Watching { id: attach.id.clone(), after: attach.after, ..Watching::default() };
         let at_home = self.house.watch(&watching).await;
         let (session, led) = match at_home {
             Ok(session) => (session, self.at_home()),
@@ -98,7 +100,7 @@ impl Front {
             queue_usec: 0,
             attempt: 0,
         };
-        Ok(Keeper::resumed(Arc::clone(self), wish, session, led, attach.after))
+        Ok(Keeper::keep(Arc::clone(self), wish, session, led, attach.after))
     }
 
     fn at_home(&self) -> Led {
@@ -173,6 +175,10 @@ impl Front {
         };
         match answered {
             Err(RefusedRun::NoWorker(source)) => Err(unreachable(source)),
+            // It could reach nobody; another may.
+            Err(RefusedRun::Told(problem)) if problem.code == NO_WORKER => {
+                Err(unreachable(io::Error::other(problem.message)))
+            }
             answered => answered,
         }
     }
@@ -244,7 +250,7 @@ impl Front {
 
     /// Ends a run, whoever watches it, wherever it is.
     pub async fn kill(&self, id: &str) {
-        self.house.kill(id).await;
+        self.house.end(id).await;
         let _: Vec<()> = self.everybody(&Question::Kill(id.to_owned())).await;
     }
 
@@ -327,7 +333,7 @@ impl Front {
             Question::Void { id, attempt } => serde_json::to_vec(&self.house.void(&id, attempt))?,
             Question::Find(id) => serde_json::to_vec(&self.house.ledger().find(&id))?,
             Question::Kill(id) => {
-                self.house.kill(&id).await;
+                self.house.end(&id).await;
                 serde_json::to_vec(&())?
             }
             Question::List(most) => serde_json::to_vec(&self.house.ledger().list(most))?,
@@ -342,8 +348,28 @@ impl Front {
     }
 
     /// Another machine's connection, carried to its end.
-    pub async fn answer(self: &Arc<Self>, mut reader: Reader, mut writer: Writer) -> io::Result<()> {
-        let first = tokio::time::timeout(OTHERS_DEADLINE, reader.next()).await;
+    pub async fn answer(self: &Arc<Self>, reader: Reader, mut writer: Writer) -> io::Result<()> {
+        let said = match self.begun(reader, &mut writer).await {
+            Ok(Some((reader, session, carried))) => {
+                link::join((reader, writer), (session.reader, session.writer)).await;
+                drop(carried);
+                return Ok(());
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        // What was said last arrives.
+        writer.end().await;
+        said
+    }
+
+    /// What was asked on another machine's connection, if something came of it that is to be carried.
+    async fn begun(
+        self: &Arc<Self>,
+        mut reader: Reader,
+        writer: &mut Writer,
+    ) -> io::Result<Option<(Reader, Session, Option<Carried>)>> {
+        let first = tokio::time::timeout(FIRST_DEADLINE, reader.next()).await;
         let Some(Frame::Word(word)) = first.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))? else {
             return Err(io::ErrorKind::InvalidData.into());
         };
@@ -365,7 +391,7 @@ impl Front {
                     begun = &mut beginning => break (begun, carries),
                     Some(told) = tells.recv() => writer.word(&told).await?,
                     // Nothing is said before it is accepted: they have left.
-                    _ = reader.next() => return Ok(()),
+                    _ = reader.next() => return Ok(None),
                 }
             }
         };
@@ -374,20 +400,20 @@ impl Front {
                 let carried: Option<Carried> = carries.then(|| self.desk.carry(&session.accepted));
                 if writer.word(&Told::Accepted(session.accepted.clone())).await.is_err() {
                     // Nobody has heard of it: nobody comes back to it.
-                    return session.writer.word(&Said::Left).await;
+                    session.writer.word(&Said::Left).await?;
+                    session.writer.end().await;
+                    return Ok(None);
                 }
-                link::join((reader, writer), (session.reader, session.writer)).await;
-                drop(carried);
-                Ok(())
+                Ok(Some((reader, session, carried)))
             }
-            Err(RefusedRun::Superseded) => writer.word(&Told::Superseded).await,
+            Err(RefusedRun::Superseded) => writer.word(&Told::Superseded).await.map(|()| None),
             // As if this machine were not there: it cannot help.
             Err(RefusedRun::Unreachable { machine, source }) if carries => {
                 tracing::debug!(machine, %source, "a machine that a run is at cannot be reached");
                 let problem = RefusedRun::Unreachable { machine, source }.problem().1;
-                writer.word(&Told::Problem(problem)).await
+                writer.word(&Told::Problem(problem)).await.map(|()| None)
             }
-            Err(refused) => writer.word(&Told::Problem(refused.problem().1)).await,
+            Err(refused) => writer.word(&Told::Problem(refused.problem().1)).await.map(|()| None),
         }
     }
 }

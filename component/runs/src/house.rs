@@ -178,30 +178,38 @@ impl House {
         }
         let mut beginning = Beginning { house: self, id: Some(wish.id.clone()) };
         let order = self.order(wish, told).await?;
-        let session = self.give(&order).await?;
-        beginning.id = None;
-        Ok(session)
+        self.give(&order, &mut beginning).await
     }
 
     /// Gives the order to the first worker that takes it. Workers that are only being started are waited for.
-    async fn give(&self, order: &Order) -> Result<Session, RefusedRun> {
+    async fn give(&self, order: &Order, beginning: &mut Beginning<'_>) -> Result<Session, RefusedRun> {
         self.parts.workers.ensure();
         let patience = world::clock::monotonic() + START_PATIENCE;
         loop {
             let changed = self.parts.workers.changed.notified();
             let mut refused = RefusedRun::NoWorker(io::ErrorKind::NotFound.into());
             for path in self.parts.workers.by_load() {
+                // From here on it may have begun, whatever becomes of who asked; until the worker says that it has not.
+                let id = beginning.id.take();
                 match connect(&path, &Opening::Run(Box::new(order.clone()))).await {
                     Ok(session) => {
                         self.parts.workers.gave(&path);
                         return Ok(session);
                     }
-                    Err(RefusedRun::Told(problem)) => refused = RefusedRun::Told(problem),
-                    Err(other) => {
+                    Err(RefusedRun::Told(problem)) => {
+                        (refused, beginning.id) = (RefusedRun::Told(problem), id);
+                    }
+                    // A worker at whose socket nobody listens has begun nothing.
+                    Err(RefusedRun::NoWorker(error)) if is_refused(&error) => {
+                        beginning.id = id;
                         if !matches!(refused, RefusedRun::Told(_)) {
-                            refused = other;
+                            refused = RefusedRun::NoWorker(error);
                         }
                     }
+                    Err(RefusedRun::NoWorker(source)) => {
+                        return Err(RefusedRun::Unreachable { machine: order_to(&path), source });
+                    }
+                    Err(other) => return Err(other),
                 }
             }
             // None was started yet, or all just ended.
@@ -246,7 +254,7 @@ impl House {
         match seen.fates.get(id).copied() {
             Some(Fate::Begun) => true,
             // Begun by a process of this node before this one.
-            None if self.parts.ledger.find(id).is_some() => true,
+            Some(Fate::Void(_)) | None if self.parts.ledger.find(id).is_some() => true,
             Some(Fate::Void(before)) => {
                 seen.insert(id, Fate::Void(before.max(attempt)));
                 false
@@ -258,13 +266,16 @@ impl House {
         }
     }
 
-    /// Ends a run, whoever watches it.
-    pub async fn kill(&self, id: &str) {
-        for path in self.parts.workers.all() {
-            let Ok((mut reader, _writer)) = workers::open(&path, &Opening::Kill(id.to_owned())).await else { continue };
+    /// Ends a run, whoever watches it. One that is only on its way here does not begin.
+    pub async fn end(&self, id: &str) {
+        self.void(id, u64::MAX);
+        let all = self.parts.workers.all();
+        let told = all.iter().map(|path| async move {
+            let Ok((mut reader, _writer)) = workers::open(path, &Opening::Kill(id.to_owned())).await else { return };
             // Its closing says that it was heard. A worker that is gone has ended its runs.
             let _ = tokio::time::timeout(ANSWER_DEADLINE, reader.next()).await;
-        }
+        });
+        futures::future::join_all(told).await;
     }
 
     /// How it stands, for others.
@@ -414,6 +425,14 @@ async fn connect(path: &Path, opening: &Opening) -> Result<Session, RefusedRun> 
     tokio::time::timeout(ANSWER_DEADLINE, connected)
         .await
         .unwrap_or_else(|_| Err(RefusedRun::NoWorker(io::ErrorKind::TimedOut.into())))
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+}
+
+fn order_to(path: &Path) -> String {
+    format!("worker {}", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// What is wrong with arguments and environment.

@@ -187,8 +187,8 @@ impl Writer {
         }
     }
 
-    /// Says that nothing follows.
-    async fn end(&mut self) {
+    /// Says that nothing follows: what was written arrives before it.
+    pub(crate) async fn end(&mut self) {
         if let To::Bytes(sink) = &mut self.0 {
             // Whoever is gone needs no end.
             let _ = sink.shutdown().await;

@@ -14,6 +14,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
 /// A language is copied, or others are before.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
+/// Nobody can be reached who would run it.
+pub(crate) const NO_WORKER: &str = "B0905";
+
 /// Why a run was not begun. Whose fault it is follows from the kind.
 #[derive(Debug, thiserror::Error)]
 pub enum RefusedRun {
@@ -59,8 +62,8 @@ impl RefusedRun {
             ),
             RefusedRun::TooMany(_) => told(NO_ROOM, "try again in a minute, or add a machine"),
             RefusedRun::Told(problem) => *problem.clone(),
-            RefusedRun::NoWorker(_) => told("B0905", "the node's log says why its workers do not start"),
-            RefusedRun::Unreachable { .. } => told("B0905", "`bramble node ls` shows which machines are there"),
+            RefusedRun::NoWorker(_) => told(NO_WORKER, "the node's log says why its workers do not start"),
+            RefusedRun::Unreachable { .. } => told(NO_WORKER, "`bramble node ls` shows which machines are there"),
             RefusedRun::Superseded => no_run(""),
         };
         let status = match problem.code.as_str() {

@@ -36,6 +36,9 @@ pub struct Watching {
     /// comes back, whose connection counts from now on.
     #[serde(default)]
     pub instead_of: Option<u64>,
+    /// Who keeps that connection: one that it made and has not heard of is its own.
+    #[serde(default)]
+    pub keeper: String,
 }
 
 /// The first words through a tunnel. [`wire::run::Told`] answers, until it is accepted; then the run's own words follow.

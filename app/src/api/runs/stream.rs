@@ -27,6 +27,8 @@ const FIRST_DEADLINE: Duration = Duration::from_secs(30);
 /// A client that is still there answers a ping; one that does not answer two is gone without a word.
 const PING_EVERY: Duration = Duration::from_secs(15);
 const TOLD_MAX: usize = 16;
+/// Of a message that is kept, besides its bytes.
+const MESSAGE_COST_BYTES: usize = 64;
 
 type Sink = SplitSink<WebSocket, Message>;
 type Source = SplitStream<WebSocket>;
@@ -119,10 +121,10 @@ async fn begin(app: &App, wanted: RunWanted, sink: &mut Sink, source: &mut Sourc
             message = source.next() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(None),
                 Some(Ok(message)) => {
-                    early_bytes += match &message {
+                    early_bytes += MESSAGE_COST_BYTES + match &message {
                         Message::Binary(bytes) => bytes.len(),
                         Message::Text(text) => text.len(),
-                        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
+                        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => continue,
                     };
                     if early_bytes > INPUT_WINDOW_BYTES {
                         return Err(wrong("more input than is waited for"));

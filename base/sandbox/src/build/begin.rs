@@ -29,6 +29,15 @@ pub(crate) enum Accounts {
     Usage,
 }
 
+/// Which network a box is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Net {
+    /// One that is made with it.
+    Own,
+    /// The one its parent is in, which is ready.
+    Given,
+}
+
 /// Parent to init: the outside half is done. With it come translated mounts, then the file that tells whether the
 /// kernel killed for memory, as far as there are such.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,21 +59,26 @@ struct IdMap {
 const NAMESPACES: i32 = libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNS
-    | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
 /// Starts init in new namespaces and does what only the outside can. Init goes on by itself and reports to the other
 /// end of `owner`.
-pub(crate) fn begin(spec: &BoxSpec, user: &User, owner: OwnedFd, accounts: Accounts) -> Result<Begun, Failure> {
+pub(crate) fn begin(
+    spec: &BoxSpec,
+    user: &User,
+    owner: OwnedFd,
+    accounts: Accounts,
+    network: Net,
+) -> Result<Begun, Failure> {
     validate(spec)?;
     let cgroup = match accounts {
         Accounts::Limits if !spec.limits.any_for_a_box() => Cgroup::default(),
         Accounts::Limits | Accounts::Usage => Cgroup::create(&spec.name, &spec.limits)?,
     };
     let wanted = single_user(spec, user);
-    let (init, pidfd, ours) = match fork_init(spec, &wanted, owner) {
+    let (init, pidfd, ours) = match fork_init(spec, &wanted, owner, network) {
         Ok(forked) => forked,
         Err(failure) => {
             cgroup.remove();
@@ -82,10 +96,14 @@ pub(crate) fn begin(spec: &BoxSpec, user: &User, owner: OwnedFd, accounts: Accou
 }
 
 /// Init, a descriptor of it, and the channel it waits at for [`Go`].
-fn fork_init(spec: &BoxSpec, user: &User, owner: OwnedFd) -> Result<(Pid, OwnedFd, OwnedFd), Failure> {
+fn fork_init(spec: &BoxSpec, user: &User, owner: OwnedFd, network: Net) -> Result<(Pid, OwnedFd, OwnedFd), Failure> {
     let (ours, theirs) = channel::pair().during(Step::Namespaces, || "channel".to_owned())?;
-    let setup = Setup { spec, user, go: theirs.as_fd(), owner: owner.as_fd() };
-    let (init, pidfd) = sys::fork_into(NAMESPACES, || init::run(&setup))
+    let setup = Setup { spec, user, go: theirs.as_fd(), owner: owner.as_fd(), network };
+    let namespaces = match network {
+        Net::Own => NAMESPACES | libc::CLONE_NEWNET,
+        Net::Given => NAMESPACES,
+    };
+    let (init, pidfd) = sys::fork_into(namespaces, || init::run(&setup))
         .during(Step::Namespaces, || "user, pid, mount, network, ipc, uts and cgroup namespaces".to_owned())?;
     Ok((init, pidfd, ours))
 }

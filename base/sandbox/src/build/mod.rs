@@ -9,4 +9,4 @@ mod redirect;
 pub(crate) mod root;
 pub(crate) mod sources;
 
-pub(crate) use begin::{Accounts, Begun, Go, begin};
+pub(crate) use begin::{Accounts, Begun, Go, Net, begin};

@@ -27,6 +27,11 @@ pub(crate) struct DoorSockets {
     pub(crate) report: NetworkReport,
 }
 
+/// Has loopback up in the network this process is in.
+pub(crate) fn loopback() -> Result<(), Errno> {
+    loopback_up(&netlink_socket(None)?)
+}
+
 pub(crate) fn set_up(network: Network) -> Result<DoorSockets, Failure> {
     let route = netlink_socket(None).during(Step::Network, || "netlink".to_owned())?;
     loopback_up(&route).during(Step::Network, || "loopback".to_owned())?;

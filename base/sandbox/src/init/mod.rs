@@ -15,7 +15,7 @@ mod watch;
 
 use crate::build::network::{self, DoorSockets};
 use crate::build::sources::{self, Sources};
-use crate::build::{Go, confine, root};
+use crate::build::{Go, Net, confine, root};
 use crate::channel;
 use crate::failure::{During, Failure, Step};
 use crate::protocol::Report;
@@ -34,6 +34,7 @@ pub(crate) struct Setup<'a> {
     /// Closed or answered with [`Go`] by the parent.
     pub(crate) go: BorrowedFd<'a>,
     pub(crate) owner: BorrowedFd<'a>,
+    pub(crate) network: Net,
 }
 
 /// The whole life of process 1; returns its exit code.
@@ -99,7 +100,10 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     rustix::system::sethostname(spec.hostname.as_bytes())
         .during(Step::Namespaces, || format!("hostname {}", spec.hostname))?;
-    let sockets = network::set_up(spec.network)?;
+    let sockets = match setup.network {
+        Net::Own => network::set_up(spec.network)?,
+        Net::Given => DoorSockets::default(),
+    };
     confine::confine(spec)?;
     let processes_max = spec.limits.pids.filter(|_pids| go.processes_unbounded);
     Ok(Built { sockets, memory_events, processes_max, shortage })

@@ -10,7 +10,7 @@ pub(crate) mod record;
 mod serve;
 pub(crate) mod usage;
 
-use crate::build::{self, Accounts, Begun};
+use crate::build::{self, Accounts, Begun, Net};
 use crate::channel;
 use crate::failure::{During, Failure, Step};
 use crate::protocol::{NetworkReport, Order, Report, RunLimits};
@@ -72,7 +72,7 @@ fn begin(start: &ShimStart) -> Result<Shim, Failure> {
         .during(Step::RunFolder, || start.log_dir.display().to_string())?;
     let listener = folder.listen()?;
     let (ours, theirs) = channel::pair().during(Step::Namespaces, || "channel".to_owned())?;
-    let begun = build::begin(&start.spec, &start.command.user, theirs, Accounts::Usage)?;
+    let begun = build::begin(&start.spec, &start.command.user, theirs, Accounts::Usage, Net::Own)?;
     match launch(start, &folder, &begun, &ours) {
         Ok((network, streams)) => {
             let mut streams = streams.into_iter();

@@ -127,7 +127,11 @@ impl Communicator {
         let mut number = 0;
         let counts = run.connection.send_if_modified(|newest| {
             // Whoever carries a connection on that is not the last has been replaced meanwhile.
-            let counts = watching.instead_of.is_none_or(|last| last == *newest);
+            let is_own = !watching.keeper.is_empty() && *run.keeper() == watching.keeper;
+            let counts = watching.instead_of.is_none_or(|last| last == *newest) || is_own;
+            if counts {
+                run.keeper().clone_from(&watching.keeper);
+            }
             *newest += u64::from(counts);
             number = *newest;
             counts
@@ -146,8 +150,12 @@ impl Communicator {
             next_input: run.input().expected(),
             terminal: run.order.wanted.terminal.is_some(),
             connection: number,
+            detached: run.order.wanted.detach,
         };
-        writer.word(&Told::Accepted(accepted)).await?;
+        if writer.word(&Told::Accepted(accepted)).await.is_err() {
+            self.linger(&run, number).await;
+            return Ok(());
+        }
         run.acknowledge(after);
         let mut newest = run.connection.subscribe();
         let superseded = async {

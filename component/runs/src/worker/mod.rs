@@ -87,7 +87,7 @@ pub fn run(number: u32, node: String, version: String) -> io::Result<()> {
     let listener = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3)?;
     // Without, it runs all the same, and less politely.
     let _ = rustix::process::setpriority_process(None, NICENESS);
-    let spawner = Spawner::start()?;
+    let spawner = Spawner::start_for_strangers()?;
     let listener = UnixListener::from(listener);
     listener.set_nonblocking(true)?;
     let shared = Arc::new(Shared {

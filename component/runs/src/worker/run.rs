@@ -47,6 +47,8 @@ pub(super) struct Run {
     phase: AtomicU8,
     /// The connection that counts; an older one ends.
     pub(super) connection: watch::Sender<u64>,
+    /// Who keeps it.
+    keeper: Mutex<String>,
     began_unix_ms: AtomicU64,
 }
 
@@ -73,6 +75,7 @@ impl Run {
             ended: AtomicBool::new(false),
             phase: AtomicU8::new(0),
             connection: watch::Sender::new(0),
+            keeper: Mutex::default(),
             began_unix_ms: AtomicU64::new(0),
             order,
         }
@@ -84,6 +87,10 @@ impl Run {
 
     pub(super) fn input(&self) -> MutexGuard<'_, Incoming> {
         self.input.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn keeper(&self) -> MutexGuard<'_, String> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until more may be read from the program.
