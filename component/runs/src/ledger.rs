@@ -3,7 +3,7 @@
 //! On the machine that had the run. The last ones are in memory too, for whoever asks; all of them are in a log on the disk,
 //! of which the oldest goes when it is long. Nothing is on the disk of a machine that never ran anything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage::log::{Batch, Log, LogError, Options};
@@ -17,6 +17,8 @@ const RECENT_MAX: usize = 1_000;
 const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Records that wait for the disk. Workers keep theirs until they are written.
 const WAITING_MAX: usize = 1_024;
+/// How long records wait for each other.
+const TOGETHER: std::time::Duration = std::time::Duration::from_millis(20);
 /// Written in one go.
 const BATCH_MAX: usize = 256;
 /// Read at the beginning: enough to have the recent ones whole.
@@ -32,21 +34,28 @@ pub struct Ledger {
 #[derive(Default)]
 struct Known {
     running: BTreeMap<String, RunRecord>,
-    recent: VecDeque<RunRecord>,
+    /// Ids in the order of their ends, the newest first, and what they are of.
+    recent: VecDeque<String>,
+    ended: HashMap<String, RunRecord>,
 }
 
 impl Known {
     /// False for what was known already.
     fn take(&mut self, record: &RunRecord) -> bool {
-        if self.recent.iter().any(|known| known.id == record.id) {
+        if self.ended.contains_key(&record.id) {
             return false;
         }
         if record.verdict.is_none() {
             return self.running.insert(record.id.clone(), record.clone()).is_none();
         }
         self.running.remove(&record.id);
-        self.recent.push_front(record.clone());
-        self.recent.truncate(RECENT_MAX);
+        self.recent.push_front(record.id.clone());
+        self.ended.insert(record.id.clone(), record.clone());
+        while self.recent.len() > RECENT_MAX {
+            if let Some(oldest) = self.recent.pop_back() {
+                self.ended.remove(&oldest);
+            }
+        }
         true
     }
 }
@@ -81,20 +90,28 @@ impl Ledger {
 
     /// Adds a record; returns once it is on the disk. True when it was news.
     pub async fn add(&self, record: RunRecord) -> bool {
-        let news = self.known().take(&record);
-        if news {
-            let (written, done) = oneshot::channel();
-            // A writer that ended was told to; what it had not written is said again by whoever keeps it.
-            if self.writing.send((record, written)).await.is_ok() {
-                let _ = done.await;
-            }
-        }
+        let (news, written) = self.enter(record).await;
+        // An error is a writer that was told to end; what it had not written is said again by whoever keeps it.
+        let _ = written.await;
         news
+    }
+
+    /// The same for who does not wait: whether it was news, and what ends when it is on the disk.
+    pub async fn enter(&self, record: RunRecord) -> (bool, oneshot::Receiver<()>) {
+        let news = self.known().take(&record);
+        let (written, done) = oneshot::channel();
+        if news {
+            // As above.
+            let _ = self.writing.send((record, written)).await;
+        } else {
+            let _ = written.send(());
+        }
+        (news, done)
     }
 
     pub fn find(&self, id: &str) -> Option<RunRecord> {
         let known = self.known();
-        known.running.get(id).cloned().or_else(|| known.recent.iter().find(|record| record.id == id).cloned())
+        known.running.get(id).cloned().or_else(|| known.ended.get(id).cloned())
     }
 
     /// Those that run, then the last ones that ended, newest first.
@@ -102,7 +119,7 @@ impl Ledger {
         let known = self.known();
         let mut running: Vec<RunRecord> = known.running.values().cloned().collect();
         running.sort_by_key(|record| std::cmp::Reverse(record.began_ms));
-        running.extend(known.recent.iter().cloned());
+        running.extend(known.recent.iter().filter_map(|id| known.ended.get(id)).take(most).cloned());
         running.truncate(most);
         running
     }
@@ -135,6 +152,13 @@ async fn write(
 ) {
     let mut some = Vec::new();
     while waiting.recv_many(&mut some, BATCH_MAX).await > 0 {
+        // Others come within a moment: they go to the disk together. Workers keep theirs meanwhile.
+        tokio::time::sleep(TOGETHER).await;
+        while some.len() < BATCH_MAX
+            && let Ok(more) = waiting.try_recv()
+        {
+            some.push(more);
+        }
         let (records, done): (Vec<_>, Vec<_>) = std::mem::take(&mut some).into_iter().unzip();
         let (disk, folder) = (Arc::clone(&disk), folder.clone());
         let written = world::task::blocking(move || {

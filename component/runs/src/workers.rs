@@ -7,7 +7,7 @@ use crate::ledger::Ledger;
 use crate::link::{Frame, Reader, Writer};
 use crate::meters::Meters;
 use crate::order::{Beat, Numbered, Opening, ToWorker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use world::task::Task;
 
 /// A worker says twice a second that it lives.
@@ -187,6 +187,7 @@ impl Workers {
             to_worker.word(&ToWorker::Retire).await?;
         }
         let mut stuck = Stuck::default();
+        let mut writing: VecDeque<(u64, oneshot::Receiver<()>)> = VecDeque::new();
         let mut hello =
             tokio::time::timeout(HELLO_DEADLINE, beats.next()).await.map_err(|_| io::ErrorKind::TimedOut)?;
         loop {
@@ -202,10 +203,23 @@ impl Workers {
             self.changed.notify_waiters();
             let next = tokio::time::timeout(SILENCE_MAX, async {
                 loop {
+                    let written = async {
+                        match writing.front_mut() {
+                            Some((number, written)) => (*number, written.await),
+                            None => std::future::pending().await,
+                        }
+                    };
                     tokio::select! {
                         beat = beats.next() => return beat,
+                        (number, done) = written => {
+                            writing.pop_front();
+                            // What could not be written is said again by its worker, to the next process of this node.
+                            if done.is_ok() {
+                                to_worker.word(&ToWorker::Kept(number)).await?;
+                            }
+                        }
                         record = records.next() => match record? {
-                            Some(Frame::Word(word)) => self.record(Frame::word(&word)?, &mut to_worker).await?,
+                            Some(Frame::Word(word)) => writing.push_back(self.record(Frame::word(&word)?).await),
                             Some(Frame::Blocks(_)) | None => return Ok(None),
                         }
                     }
@@ -215,13 +229,15 @@ impl Workers {
         }
     }
 
-    async fn record(&self, numbered: Numbered, to_worker: &mut Writer) -> io::Result<()> {
+    /// Takes a worker's record; its number, and what ends when it is on the disk.
+    async fn record(&self, numbered: Numbered) -> (u64, oneshot::Receiver<()>) {
         let Numbered { number, record } = numbered;
-        if self.ledger.add(record.clone()).await && record.verdict.is_some() {
+        let (news, written) = self.ledger.enter(record.clone()).await;
+        if news && record.verdict.is_some() {
             self.meters.ended(&record);
             self.changed.notify_waiters();
         }
-        to_worker.word(&ToWorker::Kept(number)).await
+        (number, written)
     }
 
     /// Workers that take runs, the one with the fewest first.

@@ -223,6 +223,7 @@ fn interactive(node: &Node) -> Vec<Row> {
     let wanted = with(code("c", ECHO), limits);
     drop(Stream::run(node, &wanted));
     let free = available_bytes();
+    let opened = world::clock::monotonic();
     // Several at once: who is opened first has to answer a ping before the last is.
     let threads = 4;
     let each = INTERACTIVE / threads;
@@ -232,6 +233,7 @@ fn interactive(node: &Node) -> Vec<Row> {
         opening.into_iter().flat_map(|opening| opening.join().expect("they open")).collect()
     });
     let taken = free.saturating_sub(available_bytes());
+    println!("{INTERACTIVE} at once: opened within {:.1} s", opened.elapsed().as_secs_f64());
     let barrier = Barrier::new(threads);
     let mut times: Vec<f64> = std::thread::scope(|scope| {
         let typing: Vec<_> = streams
@@ -250,6 +252,7 @@ fn interactive(node: &Node) -> Vec<Row> {
                             stream.feed(line.as_bytes());
                             stream.until(Channel::Stdout, &line);
                             times.push(milliseconds(began.elapsed()));
+                            // Who falls behind goes on from where it is: what is measured is an echo, not a queue.
                             std::thread::sleep(due.saturating_duration_since(world::clock::monotonic()));
                         }
                     }

@@ -234,3 +234,37 @@ fn frames_that_are_none_end_their_own_run_and_nothing_else() {
     assert_eq!(other.to_the_end().verdict, Finished);
     assert!(!node.log().contains("panicked"), "{}", node.log());
 }
+
+/// Binds a port and a name without a path, connects to itself, and leaves a connection that lingers.
+const NETWORKS: &str = r#"
+import socket, time
+listener = socket.socket()
+listener.bind(("127.0.0.1", 5000))
+listener.listen()
+name = socket.socket(socket.AF_UNIX)
+name.bind("\0mine")
+one = socket.create_connection(("127.0.0.1", 5000))
+other, _ = listener.accept()
+one.sendall(b"hello"); assert other.recv(5) == b"hello"
+other.close(); one.recv(1); one.close()
+try:
+    socket.create_connection(("192.0.2.1", 80), 1)
+    print("out")
+except OSError:
+    print("alone", flush=True)
+time.sleep(0.3)
+"#;
+
+/// Networks are used by one box after the other: none is used by two, and none finds what another left.
+#[test]
+fn each_box_has_its_network_to_itself() {
+    let node = Node::start();
+    for _ in 0..3 {
+        let mut together: Vec<Stream> = (0..6).map(|_| Stream::run(&node, &code("python", NETWORKS))).collect();
+        for stream in &mut together {
+            let ended = stream.to_the_end();
+            let said = stream.text(Channel::Stdout) + &stream.text(Channel::Stderr);
+            assert_eq!((ended.verdict, said.as_str()), (Finished, "alone\n"));
+        }
+    }
+}

@@ -53,9 +53,9 @@ pub(crate) async fn run(State(app): State<App>, Body(mut wanted): Body<RunWanted
     Ok(Json(RunAnswers { runs: many(&app, &wanted, inputs).await? }).into_response())
 }
 
-/// The first compiles; the others find it compiled, as many at once as there are cores.
+/// The first compiles; the others find it compiled, each core's next one on its way while it runs one.
 async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>) -> Result<Vec<RunAnswer>, Refusal> {
-    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut inputs = inputs.into_iter().map(|input| RunWanted { stdin: Some(input), ..wanted.clone() });
     let mut answers = Vec::new();
     if let Some(first) = inputs.next() {
