@@ -43,6 +43,7 @@ struct Program {
     wall_deadline_ms: u64,
     /// When to look at what it uses.
     look_ms: u64,
+    seen: watch::Seen,
     verdict: Verdict,
     /// Set once it is dead; its output may still be on its way.
     status: Option<WaitStatus>,
@@ -135,11 +136,15 @@ impl Init<'_> {
             self.pumps = Pumps::default();
             self.end_program(Verdict::Wall);
         } else if now >= program.look_ms {
-            program.look_ms = now + watch::PERIOD_MS;
+            let is_quiet = program.seen.is_quiet();
+            program.look_ms = now + program.seen.pause_ms();
+            if is_quiet {
+                return;
+            }
             // Where the kernel took one of many processes, the others would go on without it.
             let short =
                 program.limits.memory_bytes.is_some() && self.memory_events.as_ref().is_some_and(killed_for_memory);
-            let over = if short { Some(Verdict::Memory) } else { watch::over(&program.limits) };
+            let over = if short { Some(Verdict::Memory) } else { watch::over(&program.limits, &mut program.seen) };
             if let Some(verdict) = over {
                 self.end_program(verdict);
             }
@@ -294,12 +299,14 @@ impl Init<'_> {
         let pid = launch::launch(self.confines(), command, streams.inside())?;
         let now = clock::monotonic_ms();
         let looked_at = limits.cpu_ms.is_some() || limits.memory_bytes.is_some();
+        let seen = watch::Seen::default();
         self.program = Some(Program {
             pid,
             limits: limits.clone(),
             collect,
             wall_deadline_ms: limits.wall_ms.map_or(u64::MAX, |wall| now.saturating_add(wall)),
-            look_ms: if looked_at { now + watch::PERIOD_MS } else { u64::MAX },
+            look_ms: if looked_at { now + seen.pause_ms() } else { u64::MAX },
+            seen,
             verdict: Verdict::Exited,
             status: None,
         });

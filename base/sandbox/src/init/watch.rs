@@ -7,11 +7,44 @@ use std::fs;
 
 /// How often a run with limits is looked at. What it can overshoot is what it can use in that time; looking takes a few
 /// microseconds a process.
-pub(super) const PERIOD_MS: u64 = 20;
+const PERIOD_MS: u64 = 20;
+/// The same for one that does nothing. Whether that is still so is found out without a look at each process's memory, but a
+/// thousand that wait for their input would have the machine busy with that alone.
+const QUIET_PERIOD_MS: u64 = 80;
+
+/// What the last look found.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Each process and what it had used of a processor; none where that may not be all of them.
+    clocks: Vec<(u32, u64)>,
+    pause_ms: u64,
+}
+
+impl Seen {
+    /// How long until the next look.
+    pub(super) fn pause_ms(&self) -> u64 {
+        self.pause_ms.max(PERIOD_MS)
+    }
+
+    /// Whether none of the processes has run since: then none has more memory, and there is no other.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let same = |(pid, used): &(u32, u64)| sys::processor_time_nanoseconds(*pid) == Some(*used);
+        let quiet = !self.clocks.is_empty() && self.clocks.iter().all(same);
+        self.pause_ms = if quiet { (self.pause_ms() * 2).min(QUIET_PERIOD_MS) } else { PERIOD_MS };
+        quiet
+    }
+}
 
 /// The limit a box is over, if one. Process 1, which is ours, does not count.
-pub(super) fn over(limits: &RunLimits) -> Option<Verdict> {
+pub(super) fn over(limits: &RunLimits, seen: &mut Seen) -> Option<Verdict> {
+    // What is born after its parent's clock was read moves that clock; what is born before is in the second list.
+    let before = others();
+    let clocks = before.iter().map(|pid| Some((*pid, sys::processor_time_nanoseconds(*pid)?)));
+    seen.clocks = clocks.collect::<Option<_>>().unwrap_or_default();
     let pids = others();
+    if pids != before {
+        seen.clocks.clear();
+    }
     let mut cpu_usec = sys::used_by_children().cpu_usec;
     let (mut resident_bytes, mut mapped_bytes_max) = (0, 0);
     for glance in pids.iter().filter_map(|pid| proc::glance(*pid)) {
