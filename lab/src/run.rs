@@ -13,6 +13,9 @@ use wire::run::{Block, Channel, Ended};
 /// Nothing a test waits for takes longer.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Of each stream, of which there may be a thousand in this process.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+
 /// What one message was.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -56,7 +59,8 @@ impl Stream {
         let connection = TcpStream::connect_timeout(&api, DEADLINE)?;
         connection.set_read_timeout(Some(DEADLINE))?;
         connection.set_nodelay(true)?;
-        let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+        let config =
+            WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).max_message_size(None).max_frame_size(None);
         let opened = client::client_with_config(request, connection, Some(config));
         let (socket, answer) = opened.map_err(|error| std::io::Error::other(error.to_string()))?;
         assert_eq!(answer.headers()["Sec-WebSocket-Protocol"], "bramble.runs.v1");

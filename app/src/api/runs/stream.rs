@@ -23,6 +23,8 @@ use wire::run::{Asked, Attach, Block, Channel, Ended, INPUT_WINDOW_BYTES, RunWan
 const PROTOCOL: &str = "bramble.runs.v1";
 /// A run with all its files, in JSON and base 64.
 const MESSAGE_BYTES_MAX: usize = 24 << 20;
+/// What people type is little, and each stream has one: the usual 128 KiB are a fifth of a run's memory.
+const READ_BUFFER_BYTES: usize = 8 << 10;
 const FIRST_DEADLINE: Duration = Duration::from_secs(30);
 /// A client that is still there answers a ping; one that does not answer two is gone without a word.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -41,7 +43,8 @@ pub(crate) async fn stream(
         Refusal::new(400, "B0202", rejection.body_text())
             .hint("this is a WebSocket, see docs/runs.md; POST /v1/runs takes a run and answers when it has ended")
     })?;
-    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
+    let upgrade = upgrade.protocols([PROTOCOL]).read_buffer_size(READ_BUFFER_BYTES);
+    let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let closed = app.closed();
         tokio::select! {
