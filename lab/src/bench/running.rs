@@ -6,8 +6,8 @@ use super::peers;
 use super::report::{Goal, Row};
 use super::{Measured, Options};
 use lab::node::{Node, Settings};
-use lab::process;
 use lab::run::{Event, Stream, code, with};
+use lab::{process, wait};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +24,9 @@ const ROUNDS_UNCOUNTED: usize = 20;
 const RUNS: usize = 400;
 const TURNS: usize = 5;
 const FLOOD_BYTES: usize = 1 << 30;
+const FLOODS: usize = 3;
+const SLOW_READERS: usize = 100;
+const MACHINES: usize = 5;
 const INTERACTIVE: usize = 1_000;
 const LINES: usize = 10;
 
@@ -36,20 +39,59 @@ const ECHO: &str = "#include <stdio.h>\nint main(void) { static char line[100]; 
                     (fgets(line, sizeof line, stdin)) fputs(line, stdout); }";
 
 pub(super) fn run(_options: &Options) -> Measured {
-    let node = Node::with(Settings::default());
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut rows = Vec::new();
-    for busy in [false, true] {
-        rows.extend(first_byte(&node, folder.path(), busy));
+    {
+        let (_others, front) = machines();
+        for busy in [false, true] {
+            rows.extend(first_byte(&front, folder.path(), ("five machines", busy)));
+        }
     }
+    let node = Node::with(Settings::default());
+    rows.extend(first_byte(&node, folder.path(), ("one machine", false)));
     rows.extend(throughput(&node, folder.path()));
-    rows.push(flood(&node));
+    rows.extend(floods(&node));
     // What is known by then is known, whatever becomes of a thousand.
     match catch_unwind(AssertUnwindSafe(|| interactive(&node))) {
         Ok(more) => rows.extend(more),
         Err(_) => println!("{INTERACTIVE} at once: not measured"),
     }
     Measured::Rows(rows)
+}
+
+/// Machines of one cluster, and one of them that does not assign: from it the way is the longest.
+fn machines() -> (Vec<Node>, Node) {
+    let mut nodes = vec![Node::with(Settings::default())];
+    for _ in 1..MACHINES {
+        let joined = nodes[0].join();
+        nodes.push(joined);
+    }
+    let holders = |node: &Node, role: &str| -> Vec<String> {
+        let roles = node.json(&["cluster", "roles"]);
+        let has = |one: &&Value| one["roles"].as_array().is_some_and(|roles| roles.iter().any(|has| has == role));
+        let all = roles["machines"].as_array().cloned().unwrap_or_default();
+        all.iter().filter(has).filter_map(|one| one["node"].as_str().map(str::to_owned)).collect()
+    };
+    for node in &nodes {
+        wait::until("all work, and two assign", 60, || {
+            (holders(node, "worker").len() == MACHINES && holders(node, "assigner").len() == 2).then_some(())
+        });
+        for language in ["c", "python"] {
+            assert_eq!(node.call("POST", &format!("/v1/languages/{language}/prepare"), "").status, 204);
+        }
+    }
+    let assigners = holders(&nodes[0], "assigner");
+    let at = nodes.iter().position(|node| !assigners.contains(&node.id())).expect("five are more than two");
+    let front = nodes.swap_remove(at);
+    wait::until("everybody knows who can run what", 30, || {
+        let languages: Value = serde_json::from_slice(&front.call("GET", "/v1/languages", "").body).ok()?;
+        let copied = |one: &Value| {
+            one["machines"].as_array().map_or(0, |on| on.iter().filter(|on| on["copied"] == true).count())
+        };
+        let all = languages.as_array()?.iter().filter(|one| one["name"] == "c" || one["name"] == "python");
+        all.map(copied).all(|count| count == MACHINES).then_some(())
+    });
+    (nodes, front)
 }
 
 /// A program compiled on the machine itself.
@@ -88,7 +130,7 @@ impl Drop for Busy {
 }
 
 /// From the frame that asks to the first byte of output, in turns with the bare program.
-fn first_byte(node: &Node, folder: &Path, busy: bool) -> Vec<Row> {
+fn first_byte(node: &Node, folder: &Path, (on, busy): (&str, bool)) -> Vec<Row> {
     let hello = compiled(folder, "hello", HELLO);
     let python = "print('hello')";
     let script = folder.join("hello.py");
@@ -113,14 +155,10 @@ fn first_byte(node: &Node, folder: &Path, busy: bool) -> Vec<Row> {
             let (ours, bare) = (quantile(&mut ours, share), quantile(&mut bare, share));
             let goal = if busy == (what == "p99") { Goal::Below(goal) } else { Goal::None };
             rows.push(
-                Row::new(format!("hello in {name}, {state}, {what}"), "ms", ours, Goal::None).beside("bare", bare),
+                Row::new(format!("{on}, hello in {name}, {state}, {what}"), "ms", ours, Goal::None)
+                    .beside("bare", bare),
             );
-            rows.push(Row::new(
-                format!("hello in {name}, {state}, {what}: above the bare program"),
-                "ms",
-                ours - bare,
-                goal,
-            ));
+            rows.push(Row::new(format!("{on}, hello in {name}, {state}, {what}: above bare"), "ms", ours - bare, goal));
         }
     }
     rows
@@ -193,10 +231,29 @@ fn throughput(node: &Node, folder: &Path) -> Vec<Row> {
     rows
 }
 
-/// One run that streams as fast as it can.
-fn flood(node: &Node) -> Row {
+/// One run that streams as fast as it can, alone and beside many of the kind that nobody reads.
+fn floods(node: &Node) -> [Row; 2] {
     let limits = json!({ "limits": { "output_bytes": 1_u64 << 40, "cpu_ms": 600_000, "wall_ms": 600_000 } });
-    let mut stream = Stream::run(node, &with(code("c", FLOOD), limits));
+    let wanted = with(code("c", FLOOD), limits);
+    let all = |count: usize| -> Vec<f64> { (0..count).map(|_| flood(node, &wanted)).collect() };
+    let alone = median(&all(FLOODS));
+    let unread: Vec<Stream> = (0..SLOW_READERS).map(|_| Stream::run(node, &wanted)).collect();
+    let beside = median(&all(FLOODS));
+    unread.into_iter().for_each(Stream::break_off);
+    [
+        Row::new("one run as fast as it can, MB/s", "MB/s", alone, Goal::AtLeast(200.0)),
+        Row::new(
+            format!("the same beside {SLOW_READERS} that nobody reads"),
+            "MB/s",
+            beside,
+            Goal::LeastTimesPeer(0.9),
+        )
+        .beside("alone", alone),
+    ]
+}
+
+fn flood(node: &Node, wanted: &Value) -> f64 {
+    let mut stream = Stream::run(node, wanted);
     stream.acknowledges = false;
     let (mut bytes, mut unacknowledged) = (0, 0);
     let mut began = None;
@@ -213,7 +270,7 @@ fn flood(node: &Node) -> Row {
     }
     let seconds = began.map_or(1.0, |began| began.elapsed().as_secs_f64());
     stream.leave();
-    Row::new("one run as fast as it can, MB/s", "MB/s", bytes as f64 / 1e6 / seconds, Goal::AtLeast(200.0))
+    bytes as f64 / 1e6 / seconds
 }
 
 /// Many that wait for a person, each of whom types a line a second.
