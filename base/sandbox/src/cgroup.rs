@@ -3,6 +3,7 @@
 //! Version 2 where our own group may be divided, version 1 as root, otherwise none: then only the limits per process
 //! hold, and [`crate::capabilities`] says so.
 
+use crate::build::Accounts;
 use crate::failure::{Failure, Step};
 use crate::spec::Limits;
 use rustix::fs::{Mode, OFlags};
@@ -41,6 +42,18 @@ pub(crate) struct Cgroup {
 }
 
 impl Controller {
+    /// Whether a box needs a group of this kind. Of those that are made one by one, each costs as much as all else that makes a
+    /// small box: where only limits are to be held, the user namespace bounds processes as well.
+    fn serves(self, limits: &Limits, accounts: Accounts) -> bool {
+        accounts == Accounts::Usage
+            || match self {
+                Controller::Unified => true,
+                Controller::Memory => limits.memory_bytes.is_some(),
+                Controller::Cpu => limits.cpu_millis.is_some(),
+                Controller::Pids | Controller::Cpuacct => false,
+            }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Controller::Unified => "unified",
@@ -181,13 +194,13 @@ fn may_write(folder: &Path) -> bool {
 
 impl Cgroup {
     /// Makes the groups of a box and sets its limits. None at all is fine unless the kernel refuses halfway.
-    pub(crate) fn create(name: &str, limits: &Limits) -> Result<Cgroup, Failure> {
+    pub(crate) fn create(name: &str, limits: &Limits, accounts: Accounts) -> Result<Cgroup, Failure> {
         // Boxes may share a name (a pool of parked ones does), groups may not.
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("{name}.{}-{number}", rustix::process::getpid().as_raw_nonzero());
         let mut made = Cgroup::default();
-        for (controller, place) in places() {
+        for (controller, place) in places().iter().filter(|(controller, _)| controller.serves(limits, accounts)) {
             let folder = place.join(&name);
             if fs::create_dir(&folder).is_err() {
                 // Left by a process with our number, long ago.

@@ -75,7 +75,7 @@ pub(crate) fn begin(
     validate(spec)?;
     let cgroup = match accounts {
         Accounts::Limits if !spec.limits.any_for_a_box() => Cgroup::default(),
-        Accounts::Limits | Accounts::Usage => Cgroup::create(&spec.name, &spec.limits)?,
+        Accounts::Limits | Accounts::Usage => Cgroup::create(&spec.name, &spec.limits, accounts)?,
     };
     let wanted = single_user(spec, user);
     let (init, pidfd, ours) = match fork_init(spec, &wanted, owner, network) {
