@@ -56,6 +56,10 @@ pub(crate) async fn open(lasting: &Lasting, images: &Store, view: &View) -> Resu
             let (me, view) = (id.clone(), view.clone());
             Box::new(move || running::refuses(&me, &view))
         },
+        gives_way: {
+            let (me, view) = (id.clone(), view.clone());
+            Box::new(move || running::gives_way(&me, &view))
+        },
     };
     let front = Front::new(House::open(parts)?);
     let writing = world::task::spawn("the record of runs", writing);

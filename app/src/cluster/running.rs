@@ -139,6 +139,11 @@ pub fn refuses(me: &str, view: &View) -> Option<String> {
     is_needed.then(|| "the machine's owner needs it".to_owned())
 }
 
+/// Whether whoever owns this machine comes before what is run on it.
+pub fn gives_way(me: &str, view: &View) -> bool {
+    view.borrow().machines.get(me).is_some_and(|machine| machine.node.considerate.is_some())
+}
+
 /// Tells all machines what this one has to do with runs, for as long as it is dropped.
 pub async fn report(me: String, soft: Soft, front: Arc<Front>) {
     let mut said: Option<Running> = None;

@@ -118,6 +118,9 @@ pub struct BoxSpec {
     pub sysctls: Vec<(String, String)>,
     pub shm_size_bytes: u64,
     pub network: Network,
+    /// It gets what processors and disks have left when everybody else has had what they want.
+    #[serde(default)]
+    pub idle: bool,
 }
 
 /// 64 MiB, as Docker's.
@@ -142,6 +145,7 @@ impl BoxSpec {
             sysctls: Vec::new(),
             shm_size_bytes: SHM_SIZE_BYTES_DEFAULT,
             network: Network::Isolated,
+            idle: false,
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Parts {
     pub meters: Meters,
     /// Why this machine takes no runs at the moment, if it does not.
     pub refuses: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Whether its owner comes first.
+    pub gives_way: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 pub struct House {
@@ -334,6 +336,7 @@ impl House {
             compiled_as,
             asked_ms: wish.asked_ms,
             queue_usec: wish.queue_usec,
+            idle: (self.parts.gives_way)(),
             wanted,
         })
     }

@@ -106,6 +106,9 @@ pub struct Order {
     pub asked_ms: u64,
     /// How long it has waited for a worker.
     pub queue_usec: u64,
+    /// The machine is somebody's who comes first.
+    #[serde(default)]
+    pub idle: bool,
 }
 
 /// To a worker, first of all on a connection.

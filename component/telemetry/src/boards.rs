@@ -361,7 +361,11 @@ const BOARDS: &[Board] = &[
             panel(
                 "Runs",
                 Unit::Count,
-                &[line("bramble_runs_running", "run"), line("bramble_runs_waiting", "wait for room")],
+                &[
+                    line("bramble_runs_running", "run"),
+                    line("bramble_runs_waiting", "wait for room"),
+                    line("bramble_runs_carried", "assigned here, for all machines"),
+                ],
             ),
             panel(
                 "Begun within",
@@ -385,7 +389,13 @@ const BOARDS: &[Board] = &[
             panel(
                 "Not as it should be",
                 Unit::PerSecond,
-                &[line("bramble_workers_lost_total", "workers lost"), line("bramble_runs_refused_total", "refused")],
+                &[
+                    line("bramble_workers_lost_total", "workers lost"),
+                    line("bramble_runs_refused_total", "refused"),
+                    line("bramble_runs_resumed_total", "found again by another way"),
+                    line("bramble_runs_begun_again_total", "begun again elsewhere"),
+                    line("bramble_run_buddies_unheard_total", "buddy did not answer"),
+                ],
             ),
         ],
     },

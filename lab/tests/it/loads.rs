@@ -4,9 +4,11 @@
 use crate::alerts::alert;
 use crate::cluster::{known, machines, web};
 use lab::load::Load;
+use lab::run::{Stream, code, with};
 use lab::{Node, Settings, program, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
+use wire::run::Channel;
 
 /// What the kernel of one machine says.
 struct Kernel(tempfile::TempDir);
@@ -120,6 +122,64 @@ fn a_machine_whose_owner_needs_it_is_left_and_takes_work_again_when_it_is_calm()
     scale(&first, 6);
     assert!(web_machines(&first).contains(&id), "it takes work again");
     wait::until("the alert has ended", 30, || alert(&first, "machine_pressed").is_none().then_some(()));
+}
+
+/// How the kernel schedules a process that has `variable` in its environment, once there is one.
+fn policy_of(variable: &str) -> Option<String> {
+    let processes = std::fs::read_dir("/proc").expect("there is /proc").flatten();
+    let marked = processes.map(|process| process.path()).find(|process| {
+        let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
+    })?;
+    let stat = std::fs::read_to_string(marked.join("stat")).ok()?;
+    // Field 41; the third follows the name, which may hold anything.
+    stat.rsplit_once(") ")?.1.split(' ').nth(38).map(str::to_owned)
+}
+
+#[test]
+fn code_of_strangers_gives_way_to_a_machines_owner() {
+    const SCHED_IDLE: &str = "5";
+    let (calm, owned) = (Kernel::calm(), Kernel::calm());
+    let (first, second) = two(&calm, &owned);
+    let id = second.id();
+    considerate(&first, &id, &["--psi", "20", "--hold", "1", "--calm", "25"]);
+    wait::until("its owner comes first, as it knows itself", 20, || {
+        let shown = second.json(&["node", "show", &id]);
+        (!shown["node"]["considerate"].is_null()).then_some(())
+    });
+    for node in [&first, &second] {
+        assert_eq!(node.call("POST", "/v1/languages/python/prepare", "").status, 204);
+    }
+    let mark = format!("OWNED={id}");
+    let sleeps = with(
+        code("python", "import time\nprint('here', flush=True)\ntime.sleep(60)"),
+        json!({ "env": { "OWNED": id } }),
+    );
+    let mut streams: Vec<Stream> = Vec::new();
+    wait::until("one runs there", 30, || {
+        let mut stream = Stream::run(&second, &sleeps);
+        stream.until(Channel::Stdout, "here\n");
+        let is_there = stream.machine == id;
+        if is_there {
+            streams.push(stream)
+        } else {
+            stream.leave()
+        }
+        is_there.then_some(())
+    });
+    assert_eq!(policy_of(&mark).as_deref(), Some(SCHED_IDLE));
+    owned.waits("io", 60);
+    wait::until("it takes no more", 60, || {
+        let stream = Stream::run(&second, &sleeps);
+        let elsewhere = stream.machine == first.id();
+        stream.leave();
+        elsewhere.then_some(())
+    });
+    for _ in 0..4 {
+        let stream = Stream::run(&second, &sleeps);
+        assert_eq!(stream.machine, first.id());
+        stream.leave();
+    }
 }
 
 #[test]

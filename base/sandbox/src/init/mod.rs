@@ -42,6 +42,10 @@ pub(crate) fn run(setup: &Setup<'_>) -> i32 {
     const CODE_ON_FAILURE: i32 = 1;
     let Ok([owner, go]) = sys::keep_only([setup.owner, setup.go]) else { return CODE_ON_FAILURE };
     sys::set_title(&format!("bramble-init {}", setup.spec.name));
+    if setup.spec.idle {
+        // Inherited by all programs too. Refused, they run all the same, and less politely.
+        let _ = sys::step_back();
+    }
     // Inherited by all programs. Process 1 itself is ended by no signal from inside, whatever its actions.
     sys::reset_broken_pipe();
     // The session of everything that has no terminal. Leading one already would be no failure.

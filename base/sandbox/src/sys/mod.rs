@@ -13,7 +13,7 @@ pub(crate) use mount::{MountChange, mount_setattr};
 pub(crate) use process::{
     Strings, borrow_to_child, close_on_exec_from, drain_signals, exec, fork, fork_into, install_filter, keep_only,
     kill_everybody, landlock_abi, processor_time_nanoseconds, reset_broken_pipe, reset_signals, signal_fd_of_children,
-    unblock_signals, unshare, used_by_children,
+    step_back, unblock_signals, unshare, used_by_children,
 };
 pub(crate) use timer::SelfKill;
 pub(crate) use title::set_title;

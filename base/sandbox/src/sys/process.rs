@@ -250,6 +250,19 @@ pub(crate) fn kill_everybody() -> Result<(), Errno> {
     }
 }
 
+/// Gives way to everybody who wants a processor or a disk.
+pub(crate) fn step_back() -> Result<(), Errno> {
+    const THIS_PROCESS: libc::c_int = 1;
+    /// `IOPRIO_CLASS_IDLE`, in its place.
+    const IDLE_DISK: libc::c_int = 3 << 13;
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads one `sched_param`, which is there.
+    let processor = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const none) };
+    // SAFETY: takes no pointers.
+    let disk = unsafe { libc::syscall(libc::SYS_ioprio_set, THIS_PROCESS, 0, IDLE_DISK) };
+    if processor == 0 && disk == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 /// What a process of this namespace has used of a processor, with all its threads. `None` for one that is gone.
 pub(crate) fn processor_time_nanoseconds(pid: u32) -> Option<u64> {
     // As glibc's `clock_getcpuclockid`: the process by its number, the scheduler's own count.

@@ -475,6 +475,7 @@ fn spec(order: &Order, memory_bytes: u64, processes: u64, file_bytes: u64) -> Bo
             ],
         },
         shm_size_bytes: SHARED_BYTES,
+        idle: order.idle,
         ..BoxSpec::new("run", Trust::Untrusted, Root::Dir(order.root.clone()))
     }
 }

@@ -484,6 +484,17 @@ fn runs() -> Vec<Rule> {
             for_ms: 0,
             unit: Unit::Count,
         },
+        Rule {
+            name: "run_buddy_silent",
+            summary: "the other assigner of this machine's pair did not answer {value} times in a minute when it was told of a \
+                      run: were this machine lost now, its clients' runs would be looked for at every machine",
+            expression: Expression::Growth { of: Select::all("bramble_run_buddies_unheard_total"), over_ms: MINUTE_MS },
+            by: &[],
+            // One that is lost is replaced within seconds; until then some runs are not told of.
+            holds: Holds::AtLeast(20.0),
+            for_ms: 0,
+            unit: Unit::Count,
+        },
     ]
 }
 

@@ -683,4 +683,11 @@ fn runs_that_wait_or_are_lost() {
     assert_eq!(bed.changed(), ["+runs_lost()"]);
     bed.pass(6 * 60_000);
     assert_eq!(bed.changed(), ["-runs_lost()"]);
+    let unheard = bed.meter.counter("bramble_run_buddies_unheard_total", "", &[]);
+    bed.pass(2 * STEP_MS);
+    unheard.add(40);
+    bed.pass(2 * STEP_MS);
+    assert_eq!(bed.changed(), ["+run_buddy_silent()"]);
+    bed.pass(2 * 60_000);
+    assert_eq!(bed.changed(), ["-run_buddy_silent()"]);
 }
