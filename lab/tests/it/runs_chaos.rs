@@ -1,15 +1,16 @@
-//! Runs while machines are killed, cut off from power and frozen at random: every client has exactly its program's bytes and one end.
+//! Runs while machines are killed, lose their power, freeze and are cut off at random: every client has exactly its program's
+//! bytes and one end.
 //!
 //! `BRAMBLE_CHAOS_RUNS` says how many, `BRAMBLE_CHAOS_SEED` which ones; a seed that failed is printed.
 
-use crate::runs_machines::{machines, of_workers};
+use crate::runs_machines::ready;
+use lab::machines::Verb;
 use lab::run::{Event, Stream, code, with};
-use lab::{Node, process, wait};
-use rustix::process::Signal;
+use lab::{Machines, wait};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use wire::run::{Channel, RunVerdict};
 
@@ -163,36 +164,31 @@ impl Client<'_> {
     }
 }
 
+/// What happened, and how often.
+type Counts = BTreeMap<&'static str, usize>;
+
 /// One misfortune after the other, each over before the next: more than half of the machines are always there.
-fn misfortunes(nodes: &Mutex<Vec<Node>>, mut dice: Dice, over: &AtomicBool) -> [usize; 3] {
-    let mut counts = [0; 3];
+fn misfortunes(mut machines: Machines, mut dice: Dice, over: &AtomicBool) -> (Machines, Counts) {
+    let mut counts = Counts::new();
+    let kinds = if machines.place().is_some() { 5 } else { 3 };
     while !over.load(Ordering::Relaxed) {
         std::thread::sleep(PAUSE);
-        let (which, what) = (dice.roll(MACHINES), dice.roll(3));
+        let (which, next) = (1 + dice.roll(MACHINES), 1 + dice.roll(MACHINES - 1));
+        let other = (which + next - 1) % MACHINES + 1;
         let away = Duration::from_millis(200 + 100 * dice.roll(25) as u64);
-        let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let node = &mut nodes[which];
-        counts[what] += 1;
-        match what {
-            0 => {
-                node.kill();
-                std::thread::sleep(away);
-                node.launch();
-            }
-            1 => {
-                node.cut_power();
-                std::thread::sleep(away);
-                node.launch();
-            }
-            _ => {
-                let all = node.processes();
-                all.iter().for_each(|pid| process::signal(*pid, Signal::STOP));
-                std::thread::sleep(away);
-                all.iter().for_each(|pid| process::signal(*pid, Signal::CONT));
-            }
-        }
+        let (name, begins, ends) = match dice.roll(kinds) {
+            0 => ("killed", Verb::Kill(which), Verb::Rejoin(which)),
+            1 => ("without power", Verb::PowerCut(Some(which)), Verb::Rejoin(which)),
+            2 => ("frozen", Verb::Freeze(which), Verb::Thaw(which)),
+            3 => ("cut off", Verb::Partition(which, None), Verb::Heal),
+            _ => ("not heard by one", Verb::OneWay(which, other), Verb::Heal),
+        };
+        *counts.entry(name).or_default() += 1;
+        machines.act(begins).expect("it happens");
+        std::thread::sleep(away);
+        machines.act(ends).expect("it is over");
     }
-    counts
+    (machines, counts)
 }
 
 #[test]
@@ -201,13 +197,14 @@ fn every_run_has_its_bytes_and_one_end_while_machines_come_and_go() {
     let seed = number("BRAMBLE_CHAOS_SEED").unwrap_or_else(world::clock::unix_ms);
     let count = number("BRAMBLE_CHAOS_RUNS").map_or(RUNS, |count| usize::try_from(count).expect("fewer"));
     println!("BRAMBLE_CHAOS_SEED={seed}");
-    let nodes = machines(MACHINES, "c");
-    let doors: Vec<(SocketAddr, String)> = nodes.iter().map(|node| (node.api, node.token())).collect();
-    let nodes = Mutex::new(nodes);
+    let machines = Machines::start(MACHINES).expect("machines begin");
+    let nodes = || (1..=MACHINES).map(|number| machines.node(number));
+    ready(&nodes().collect::<Vec<_>>(), "c");
+    let doors: Vec<(SocketAddr, String)> = nodes().map(|node| (node.api, node.token())).collect();
     let (over, next, whole, lost, resumed) =
         (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-    let counts = std::thread::scope(|scope| {
-        let chaos = scope.spawn(|| misfortunes(&nodes, Dice(seed), &over));
+    let (machines, counts) = std::thread::scope(|scope| {
+        let chaos = scope.spawn(|| misfortunes(machines, Dice(seed), &over));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let (doors, next, whole, lost, resumed) = (&doors, &next, &whole, &lost, &resumed);
@@ -228,25 +225,24 @@ fn every_run_has_its_bytes_and_one_end_while_machines_come_and_go() {
             .collect();
         let ended: Vec<_> = clients.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         over.store(true, Ordering::Relaxed);
-        let counts = chaos.join().expect("misfortunes end");
+        let after = chaos.join().expect("misfortunes end");
         assert!(ended.iter().all(Result::is_ok), "seed {seed}: a client failed");
-        counts
+        after
     });
     let (whole, lost) = (whole.into_inner(), lost.into_inner());
     println!(
-        "{whole} whole, {lost} lost with their machine; nodes killed, machines lost, machines frozen: {counts:?}; clients that \
-         came back: {}",
+        "{whole} whole, {lost} lost with their machine; machines: {counts:?}; clients that came back: {}",
         resumed.into_inner()
     );
     assert_eq!(whole + lost, count);
     // Power that is cut takes what runs there along; all else takes nothing.
-    assert!(lost <= counts[1] * CLIENTS, "{lost} lost");
-    let nodes = nodes.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for node in &nodes {
+    let without_power = counts.get("without power").copied().unwrap_or(0);
+    assert!(lost <= without_power * CLIENTS, "seed {seed}: {lost} lost");
+    for node in (1..=MACHINES).map(|number| machines.node(number)) {
         wait::until("no box is left behind", 40, || {
             let text = node.call("GET", "/metrics", "").text();
             text.lines().any(|line| line == "bramble_runs_running 0").then_some(())
         });
     }
-    assert!(whole * 2 > count, "most are whole: {}", of_workers(&nodes));
+    assert!(whole * 2 > count, "seed {seed}: most are whole");
 }

@@ -16,19 +16,26 @@ fn counted(sum: u64) -> String {
 }
 
 /// Machines that know each other, have their roles, and can run a language.
-pub fn machines(count: usize, language: &str) -> Vec<Node> {
+fn machines(count: usize, language: &str) -> Vec<Node> {
     let mut nodes = vec![Node::start()];
     for _ in 1..count {
         let joined = nodes[0].join();
         nodes.push(joined);
     }
-    for node in &nodes {
+    ready(&nodes.iter().collect::<Vec<_>>(), language);
+    nodes
+}
+
+/// Waits until these know each other, have their roles, and can run a language.
+pub fn ready(nodes: &[&Node], language: &str) {
+    let count = nodes.len();
+    for node in nodes {
         wait::until("all know all", 30, || (known(node) == count).then_some(()));
         wait::until("all may run code", 30, || (holders(node, "worker").len() == count).then_some(()));
         wait::until("there are two assigners", 30, || (holders(node, "assigner").len() == 2).then_some(()));
         assert_eq!(node.call("POST", &format!("/v1/languages/{language}/prepare"), "").status, 204);
     }
-    for node in &nodes {
+    for node in nodes {
         wait::until("everybody knows that all can run it", 30, || {
             let languages: Value = serde_json::from_slice(&node.call("GET", "/v1/languages", "").body).ok()?;
             let wanted = languages.as_array()?.iter().find(|one| one["name"] == language)?;
@@ -36,7 +43,6 @@ pub fn machines(count: usize, language: &str) -> Vec<Node> {
             (copied == count).then_some(())
         });
     }
-    nodes
 }
 
 /// Who has a role, by id.
@@ -48,7 +54,7 @@ fn holders(node: &Node, role: &str) -> BTreeSet<String> {
 }
 
 /// What the machines say of their workers, for who wonders why a run was lost.
-pub fn of_workers(nodes: &[Node]) -> String {
+fn of_workers(nodes: &[Node]) -> String {
     let logs = nodes.iter().map(Node::log).collect::<Vec<_>>().concat();
     let said = logs.lines().filter(|line| line.contains("worker") || line.contains("run"));
     said.map(|line| format!("\n{line}")).collect()
