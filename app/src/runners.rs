@@ -38,7 +38,9 @@ pub(crate) async fn open(lasting: &Lasting, images: &Store, view: &View) -> Resu
     let settings = Settings {
         folder: folder.join("workers"),
         program: "/proc/self/exe".into(),
-        arguments: vec!["worker".to_owned(), "--data".to_owned(), node.data.display().to_string()],
+        arguments: ["worker", "--data", &node.data.display().to_string(), "--psi", &node.runs_psi]
+            .map(str::to_owned)
+            .to_vec(),
         node: id.clone(),
         version: version(),
         count: std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
@@ -101,7 +103,7 @@ fn version() -> String {
 pub(crate) fn work(args: &WorkerArgs) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::new(config::log_filter());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    match runs::worker::run(args.number, args.node.clone(), version()) {
+    match runs::worker::run(args.number, args.node.clone(), version(), args.psi) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, number = args.number, "a worker cannot run");

@@ -113,6 +113,13 @@ pub struct WorkerArgs {
     pub number: u32,
     #[arg(long, value_name = "ID")]
     pub node: String,
+    #[arg(long, value_name = "BOUNDS", default_value = "", value_parser = ::runs::pressure::Bounds::parse)]
+    pub psi: ::runs::pressure::Bounds,
+}
+
+/// As it was written, once it is known to be understood.
+fn bounds(text: &str) -> Result<String, String> {
+    ::runs::pressure::Bounds::parse(text).map(|_| text.to_owned())
 }
 
 /// How a machine joins.
@@ -161,6 +168,10 @@ pub struct UpArgs {
     /// Disk for them, in the data folder; 0, or 64m and more
     #[arg(long, value_name = "SIZE", default_value = crate::config::CACHE_DISK_DEFAULT)]
     pub cache_disk: String,
+    /// Take no code to run while something waits for more than so many percent of ten seconds, as
+    /// cpu=80,memory=20,io=60; `off` is no bound [default: memory=30]
+    #[arg(long, value_name = "BOUNDS", value_parser = bounds)]
+    pub runs_psi: Option<String>,
     /// Which requests are logged beside failed and slow ones: off, errors, sampled(0.01), all [default: sampled(0.01)]
     #[arg(long, value_name = "WHICH")]
     pub access_log: Option<String>,

@@ -8,10 +8,7 @@ const RUNNABLE_PER_CORE_MAX: usize = 4;
 /// Share of ten seconds, in percent, in which something waited for it: more, and no more programs are begun.
 /// Who has much to do, or a slow disk, is not refused work for that; who swaps is.
 const MEMORY_PERCENT_MAX: f64 = 30.0;
-/// Set by whoever owns the machine: `cpu=80,memory=20,io=60`, each a percentage as above.
-pub const BOUNDS: &str = "BRAMBLE_RUNS_PSI";
-
-/// The bounds of a machine.
+/// The bounds of a machine, of what its kernel says about ten seconds (PSI), in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
     pub cpu: Option<f64>,
@@ -26,7 +23,7 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// As [`BOUNDS`] says them; what is left out is as usual, and `off` is none.
+    /// As `cpu=80,memory=20,io=60`; what is left out is as usual, and `off` is none.
     pub fn parse(text: &str) -> Result<Bounds, String> {
         let mut bounds = Bounds::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -50,19 +47,14 @@ impl Bounds {
         }
         Ok(bounds)
     }
-
-    fn of_machine() -> Bounds {
-        std::env::var(BOUNDS).ok().and_then(|text| Bounds::parse(&text).ok()).unwrap_or_default()
-    }
 }
 
 /// Why no more programs are begun now, if so.
-pub fn refuses() -> Option<String> {
-    let bounds = Bounds::of_machine();
+pub fn refuses(bounds: &Bounds) -> Option<String> {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/pressure/{name}")).unwrap_or_default();
     let loadavg = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    decide(&bounds, &loadavg, cores, read)
+    decide(bounds, &loadavg, cores, read)
 }
 
 fn decide(bounds: &Bounds, loadavg: &str, cores: usize, read: impl Fn(&str) -> String) -> Option<String> {

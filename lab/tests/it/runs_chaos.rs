@@ -60,6 +60,11 @@ fn expected(seed: u32, spoken: bool) -> String {
     text
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test is told its seed")]
+fn told(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
 /// Random enough, and the same for the same seed.
 struct Dice(u64);
 
@@ -193,9 +198,8 @@ fn misfortunes(mut machines: Machines, mut dice: Dice, over: &AtomicBool) -> (Ma
 
 #[test]
 fn every_run_has_its_bytes_and_one_end_while_machines_come_and_go() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("BRAMBLE_CHAOS_SEED").unwrap_or_else(world::clock::unix_ms);
-    let count = number("BRAMBLE_CHAOS_RUNS").map_or(RUNS, |count| usize::try_from(count).expect("fewer"));
+    let seed = told("BRAMBLE_CHAOS_SEED").unwrap_or_else(world::clock::unix_ms);
+    let count = told("BRAMBLE_CHAOS_RUNS").map_or(RUNS, |count| usize::try_from(count).expect("fewer"));
     println!("BRAMBLE_CHAOS_SEED={seed}");
     let machines = Machines::start(MACHINES).expect("machines begin");
     let nodes = || (1..=MACHINES).map(|number| machines.node(number));

@@ -17,6 +17,7 @@ mod runner;
 mod streams;
 mod verdict;
 
+use crate::pressure::Bounds;
 use communicator::Communicator;
 pub(crate) use communicator::{NO_ROOM, no_room, no_run};
 use records::Records;
@@ -81,7 +82,7 @@ impl Shared {
 }
 
 /// The whole life of a worker, whose socket for connections is standard input. Call it before any other thread exists.
-pub fn run(number: u32, node: String, version: String) -> io::Result<()> {
+pub fn run(number: u32, node: String, version: String, bounds: Bounds) -> io::Result<()> {
     // Whoever presses Ctrl-C means the node, which says what becomes of its workers.
     let _ = rustix::process::setsid();
     let listener = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3)?;
@@ -115,7 +116,7 @@ pub fn run(number: u32, node: String, version: String) -> io::Result<()> {
     let runtime = runtime()?;
     runtime.block_on(async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        Communicator { shared, begin, beats }.serve(listener).await
+        Communicator { shared, begin, beats, bounds }.serve(listener).await
     })
 }
 
