@@ -121,7 +121,7 @@ impl Handler for Desk {
     fn tunnel(&self, call: Call, opening: Opening) -> Working<'_, ()> {
         Box::pin(async move {
             match call.method {
-                running::TALK => running::carry(&self.runs, opening).await,
+                running::TALK => running::carry(&self.runs, call, opening).await,
                 _dial => elsewhere::carry(&self.boxes, call, opening).await,
             }
         })

@@ -3,10 +3,11 @@
 //! Promises that a machine that was removed is asked for nothing, and that one is found to be gone as soon as those who watch the
 //! machines agree.
 
+use bytes::{Bytes, BytesMut};
 use control::Soft;
 use control::view::{Snapshot, View};
 use membership::roles::Role;
-use rpc::{Answer, Call, Code, Failure, Opening, Peers, Terms};
+use rpc::{Answer, Call, CallError, Code, Failure, OPENING_BYTES_MAX, Opening, Peers, Terms};
 use runs::front::Front;
 use runs::link::{Reader, Writer};
 use runs::talk::{Cast, Elsewhere, Going, Place};
@@ -84,12 +85,19 @@ impl Elsewhere for Others {
         }
     }
 
-    fn talk<'a>(&'a self, machine: &'a str) -> Going<'a, io::Result<(Reader, Writer)>> {
+    fn talk<'a>(&'a self, machine: &'a str, first: Bytes) -> Going<'a, io::Result<(Reader, Writer)>> {
         Box::pin(async move {
             let node = self.node(machine)?;
-            let tunnel = self.peers.tunnel(node, TALK, Vec::new(), Terms::within(OPENED_WITHIN)).await;
-            let (reader, writer) = tunnel.map_err(io::Error::other)?.into_split();
-            Ok((Reader::new(reader), Writer::new(writer)))
+            // What fits goes with what opens the tunnel: it is read a way there and back earlier.
+            let fits = first.len() <= OPENING_BYTES_MAX;
+            let opening = if fits { first.clone() } else { Bytes::new() };
+            let tunnel = self.peers.tunnel(node, TALK, opening, Terms::within(OPENED_WITHIN)).await;
+            let (reader, writer) = tunnel.map_err(untold)?.into_split();
+            let (reader, mut writer) = (Reader::new(reader), Writer::new(writer));
+            if !fits {
+                writer.frames(&first).await?;
+            }
+            Ok((reader, writer))
         })
     }
 
@@ -110,11 +118,25 @@ impl Elsewhere for Others {
     }
 }
 
+/// Whether what opens a tunnel can have arrived is in the error's kind.
+fn untold(error: CallError) -> io::Error {
+    match error {
+        CallError::Failed { .. }
+        | CallError::Unreachable { .. }
+        | CallError::Waiting { .. }
+        | CallError::NoAddress { .. }
+        | CallError::Crowded { .. }
+        | CallError::Revoked { .. } => io::Error::new(io::ErrorKind::NotConnected, error),
+        other => io::Error::other(other),
+    }
+}
+
 /// Another machine's connection.
-pub async fn carry(front: &Arc<Front>, opening: Opening) -> Result<(), Failure> {
+pub async fn carry(front: &Arc<Front>, call: Call, opening: Opening) -> Result<(), Failure> {
     let (reader, writer) = opening.accept().into_split();
+    let reader = Reader::after(BytesMut::from(call.request), reader);
     // A break is the two ends' business, and both see it.
-    drop(front.answer(Reader::new(reader), Writer::new(writer)).await);
+    drop(front.answer(reader, Writer::new(writer)).await);
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 use crate::book::Book;
 use crate::house::House;
 use crate::session::{RefusedRun, Session, opened};
-use crate::talk::{Cast, Elsewhere, Held, Question, Talk, Watching, Wish, ask};
+use crate::talk::{Cast, Elsewhere, Held, Question, Talk, Watching, Wish, ask, talk};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -224,10 +224,12 @@ impl Desk {
         elsewhere: &dyn Elsewhere,
         told: &mpsc::Sender<Told>,
     ) -> Result<Session, RefusedRun> {
-        // One that nobody could connect to has begun nothing.
-        let (reader, mut writer) = elsewhere.talk(machine).await.map_err(RefusedRun::NoWorker)?;
         let unreachable = |source| RefusedRun::Unreachable { machine: machine.to_owned(), source };
-        writer.word(&Talk::Work(Box::new(wish.clone()))).await.map_err(unreachable)?;
+        let work = Talk::Work(Box::new(wish.clone()));
+        let (reader, writer) = talk(elsewhere, machine, &work).await.map_err(|error| {
+            // One that nobody could connect to has begun nothing; any other may have heard.
+            if error.kind() == io::ErrorKind::NotConnected { RefusedRun::NoWorker(error) } else { unreachable(error) }
+        })?;
         let answered = tokio::select! {
             answered = opened(reader, writer, Some(told)) => answered,
             () = elsewhere.lost(machine) => Err(RefusedRun::NoWorker(io::ErrorKind::ConnectionAborted.into())),
@@ -318,8 +320,8 @@ impl Desk {
         let unreachable = |source| RefusedRun::Unreachable { machine: machine.to_owned(), source };
         let elsewhere = elsewhere.ok_or_else(|| unreachable(io::ErrorKind::NotConnected.into()))?;
         let asked = async {
-            let (reader, mut writer) = elsewhere.talk(machine).await.map_err(unreachable)?;
-            writer.word(&Talk::Watch(watching.clone())).await.map_err(unreachable)?;
+            let watch = Talk::Watch(watching.clone());
+            let (reader, writer) = talk(elsewhere, machine, &watch).await.map_err(unreachable)?;
             match opened(reader, writer, None).await {
                 Err(RefusedRun::NoWorker(source)) => Err(unreachable(source)),
                 opened => opened,

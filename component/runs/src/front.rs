@@ -10,17 +10,19 @@ use crate::house::House;
 use crate::link::{self, Frame, Reader, Writer};
 use crate::order::Said;
 use crate::session::{NO_WORKER, RefusedRun, Session, opened};
-use crate::talk::{ATTEMPTS, Cast, Elsewhere, Led, Question, Talk, Watching, Wish, ask};
+use crate::talk::{ATTEMPTS, Cast, Elsewhere, Led, Question, Talk, Watching, Wish, ask, talk};
 use keeper::Keeper;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use wire::run::{Attach, LanguageDetail, RunRecord, RunWanted, Running, Told};
 
 /// A monitor that does not answer so soon is left out: this machine knows nearly as much.
 const MONITOR_DEADLINE: Duration = Duration::from_millis(300);
+/// What a monitor said is the truth for so long.
+const NEXT_AGE_MAX: Duration = Duration::from_secs(1);
 /// Others asked for a run, a list, their languages.
 const OTHERS_DEADLINE: Duration = Duration::from_secs(3);
 /// A wish with all its files, over a slow network.
@@ -37,13 +39,15 @@ pub struct Front {
     elsewhere: Mutex<Option<Arc<dyn Elsewhere>>>,
     /// As a monitor: runs led to assigners since these last told how many they carry.
     led: Mutex<BTreeMap<String, (Running, u32)>>,
+    /// Who is to assign the next run, and when that was said.
+    next: Mutex<Option<(Led, Instant)>>,
 }
 
 impl Front {
     pub fn new(house: House) -> Arc<Front> {
         let house = Arc::new(house);
         let desk = Arc::new(Desk::new(Arc::clone(&house)));
-        Arc::new(Front { house, desk, elsewhere: Mutex::default(), led: Mutex::default() })
+        Arc::new(Front { house, desk, elsewhere: Mutex::default(), led: Mutex::default(), next: Mutex::default() })
     }
 
     /// There are other machines, or are none any more.
@@ -126,7 +130,7 @@ impl Front {
         let until = world::clock::monotonic() + ASSIGNERS_PATIENCE;
         let mut tried = BTreeSet::new();
         loop {
-            let led = self.assigner(&*elsewhere, &tried).await;
+            let led = self.assigner(&elsewhere, &tried).await;
             let begun = if led.assigner == self.house.node() {
                 self.desk.begin(wish.clone(), Some(&*elsewhere), told).await
             } else {
@@ -165,8 +169,8 @@ impl Front {
     ) -> Result<Session, RefusedRun> {
         let unreachable = |source| RefusedRun::Unreachable { machine: assigner.to_owned(), source };
         let asked = async {
-            let (reader, mut writer) = elsewhere.talk(assigner).await.map_err(unreachable)?;
-            writer.word(&Talk::Begin(Box::new(wish.clone()))).await.map_err(unreachable)?;
+            let begin = Talk::Begin(Box::new(wish.clone()));
+            let (reader, writer) = talk(elsewhere, assigner, &begin).await.map_err(unreachable)?;
             opened(reader, writer, Some(told)).await
         };
         let answered = tokio::select! {
@@ -185,7 +189,7 @@ impl Front {
 
     /// A line to a run at that machine, by way of an assigner.
     async fn resume_somewhere(
-        &self,
+        self: &Arc<Self>,
         machine: &str,
         watching: &Watching,
         tried: &BTreeSet<String>,
@@ -193,15 +197,14 @@ impl Front {
         let Some(elsewhere) = self.elsewhere() else {
             return self.desk.resume(machine, watching, None).await.map(|session| (session, self.at_home()));
         };
-        let led = self.assigner(&*elsewhere, tried).await;
+        let led = self.assigner(&elsewhere, tried).await;
         if led.assigner == self.house.node() {
             return self.desk.resume(machine, watching, Some(&*elsewhere)).await.map(|session| (session, led));
         }
         let unreachable = |source| RefusedRun::Unreachable { machine: led.assigner.clone(), source };
         let asked = async {
-            let (reader, mut writer) = elsewhere.talk(&led.assigner).await.map_err(unreachable)?;
             let resume = Talk::Resume { machine: machine.to_owned(), watching: watching.clone() };
-            writer.word(&resume).await.map_err(unreachable)?;
+            let (reader, writer) = talk(&*elsewhere, &led.assigner, &resume).await.map_err(unreachable)?;
             opened(reader, writer, None).await
         };
         let answered = tokio::select! {
@@ -215,8 +218,33 @@ impl Front {
         }
     }
 
-    /// Who is to assign: as a monitor says, or as far as this machine knows where none answers.
-    async fn assigner(&self, elsewhere: &dyn Elsewhere, but: &BTreeSet<String>) -> Led {
+    /// Who is to assign. A monitor was asked when the run before this one began, if that was a moment ago: its answer is as good as
+    /// a new one, and nobody waits for it.
+    async fn assigner(self: &Arc<Self>, elsewhere: &Arc<dyn Elsewhere>, but: &BTreeSet<String>) -> Led {
+        let known = self.next().take().filter(|(led, at)| {
+            let fresh = world::clock::monotonic().saturating_duration_since(*at) < NEXT_AGE_MAX;
+            fresh && !but.contains(&led.assigner) && !elsewhere.cast().gone.contains(&led.assigner)
+        });
+        let led = match known {
+            Some((led, _)) => led,
+            None => self.ask_monitors(&**elsewhere, but).await,
+        };
+        let (front, elsewhere) = (Arc::clone(self), Arc::clone(elsewhere));
+        // Ends with the answer.
+        world::task::spawn("who assigns next", async move {
+            let led = front.ask_monitors(&*elsewhere, &BTreeSet::new()).await;
+            *front.next() = Some((led, world::clock::monotonic()));
+        })
+        .detach();
+        led
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<(Led, Instant)>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As a monitor says, or as far as this machine knows where none answers.
+    async fn ask_monitors(&self, elsewhere: &dyn Elsewhere, but: &BTreeSet<String>) -> Led {
         let cast = elsewhere.cast();
         let is_monitor = cast.monitors.contains(&cast.me);
         let monitors = cast.monitors.iter().filter(|monitor| !cast.gone.contains(*monitor));

@@ -79,7 +79,12 @@ enum From {
 
 impl Reader {
     pub fn new(source: impl AsyncRead + Send + Unpin + 'static) -> Reader {
-        Reader(From::Bytes { source: Box::new(source), buffer: BytesMut::new() })
+        Reader::after(BytesMut::new(), source)
+    }
+
+    /// Reads what has come already, and then the rest.
+    pub fn after(come: BytesMut, source: impl AsyncRead + Send + Unpin + 'static) -> Reader {
+        Reader(From::Bytes { source: Box::new(source), buffer: come })
     }
 
     /// The next frame, or several of blocks; `None` at the end. May be dropped while it waits: nothing is lost.

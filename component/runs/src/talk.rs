@@ -1,6 +1,7 @@
 //! What machines say to each other about runs: a whole wish to who assigns and who works, and small questions beside.
 
-use crate::link::{Reader, Writer};
+use crate::link::{self, Reader, Writer};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io;
@@ -120,12 +121,17 @@ pub type Going<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Other machines, as far as runs have to do with them.
 pub trait Elsewhere: Send + Sync {
     fn cast(&self) -> Cast;
-    /// A connection to that machine's [`Front::answer`](crate::front::Front::answer).
-    fn talk<'a>(&'a self, machine: &'a str) -> Going<'a, io::Result<(Reader, Writer)>>;
+    /// A connection to that machine's [`Front::answer`](crate::front::Front::answer), with its first frame said.
+    fn talk<'a>(&'a self, machine: &'a str, first: Bytes) -> Going<'a, io::Result<(Reader, Writer)>>;
     /// A question, and what [`Front::reply`](crate::front::Front::reply) says there.
     fn ask<'a>(&'a self, machine: &'a str, question: Vec<u8>) -> Going<'a, io::Result<Vec<u8>>>;
     /// Ends when a machine is found to be gone.
     fn lost<'a>(&'a self, machine: &'a str) -> Going<'a, ()>;
+}
+
+/// A connection to another machine on which this was said.
+pub(crate) async fn talk(elsewhere: &dyn Elsewhere, machine: &str, first: &Talk) -> io::Result<(Reader, Writer)> {
+    elsewhere.talk(machine, link::word(first)?).await
 }
 
 /// A question put to another machine, and its answer as what it should be.
