@@ -127,7 +127,10 @@ fn untold(error: CallError) -> io::Error {
         | CallError::NoAddress { .. }
         | CallError::Crowded { .. }
         | CallError::Revoked { .. } => io::Error::new(io::ErrorKind::NotConnected, error),
-        other => io::Error::other(other),
+        late @ (CallError::Late { .. }
+        | CallError::Lost { .. }
+        | CallError::TooLarge { .. }
+        | CallError::Nonsense { .. }) => io::Error::other(late),
     }
 }
 
