@@ -37,6 +37,8 @@ impl Networks {
     fn begin() -> Result<Networks, Errno> {
         if !geteuid().is_root() {
             become_own_master()?;
+            // Where it comes from belongs to somebody else: there is no way back there.
+            sys::unshare(libc::CLONE_NEWNET)?;
         }
         let mut networks = Networks { home: here()?, free: Vec::new() };
         let first = networks.enter()?;

@@ -2,7 +2,7 @@
 //!
 //! The first thirty are those that boxes are tested with; here they are handed in as code and compiled in a box themselves.
 
-use lab::node::Node;
+use lab::node::{Node, Settings};
 use lab::process;
 use lab::run::{Stream, code, with};
 use serde_json::{Value, json};
@@ -18,6 +18,9 @@ const SOURCES: [(&str, &str); 7] = [
     ("kernel.c", include_str!("../../../base/sandbox/tests/hostile/programs/kernel.c")),
     ("streams.c", include_str!("../../../base/sandbox/tests/hostile/programs/streams.c")),
 ];
+
+/// An ordinary user, whatever its name.
+const ORDINARY: u32 = 47_114;
 
 /// What is in the environment of each run of a node, so that what it leaves is found.
 fn mark(node: &Node) -> String {
@@ -256,15 +259,34 @@ time.sleep(0.3)
 "#;
 
 /// Networks are used by one box after the other: none is used by two, and none finds what another left.
-#[test]
-fn each_box_has_its_network_to_itself() {
-    let node = Node::start();
+fn have_networks_to_themselves(node: &Node) {
     for _ in 0..3 {
-        let mut together: Vec<Stream> = (0..6).map(|_| Stream::run(&node, &code("python", NETWORKS))).collect();
+        let mut together: Vec<Stream> = (0..6).map(|_| Stream::run(node, &code("python", NETWORKS))).collect();
         for stream in &mut together {
             let ended = stream.to_the_end();
             let said = stream.text(Channel::Stdout) + &stream.text(Channel::Stderr);
             assert_eq!((ended.verdict, said.as_str()), (Finished, "alone\n"));
         }
     }
+    // The spawners of the workers keep some.
+    let keeps = |pid: &u32| {
+        let held = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let links = held.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("net:")).count() > 1
+    };
+    assert!(node.processes().iter().any(keeps), "networks are kept");
+}
+
+#[test]
+fn each_box_has_its_network_to_itself() {
+    have_networks_to_themselves(&Node::start());
+}
+
+#[test]
+fn each_box_of_an_ordinary_user_has_its_network_to_itself() {
+    if !process::is_root() {
+        println!("skipped: the other test is by an ordinary user then");
+        return;
+    }
+    have_networks_to_themselves(&Node::with(Settings { user: Some(ORDINARY), ..Settings::default() }));
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Kinds of boxes that are kept ready: the languages of a lesson, with the limits of its exercises.
 const KINDS_MAX: usize = 4;
 /// Of each kind. One takes 0.75 MB, and another is built while it is used.
-const READY: usize = 2;
+pub(super) const READY: usize = 2;
 
 pub(super) struct Pool {
     spawner: SpawnerClient,

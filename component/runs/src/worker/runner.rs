@@ -1,6 +1,6 @@
 //! Running: a box, its program, its end.
 
-use super::pool::Pool;
+use super::pool::{Pool, READY};
 use super::run::{Control, Run};
 use super::streams::{self, Drained, Pipes, Stream};
 use super::verdict::{self, Stopped};
@@ -11,8 +11,8 @@ use base64::Engine;
 use rustix::fs::MemfdFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 use sandbox::{
-    BoxSpec, Collect, Collected, Command, Limits as BoxLimits, Mount, MountSource, Outcome, Placed, Root, RunError,
-    RunLimits, Running, Spawner, Trust,
+    BoxSpec, Collect, Collected, Command, Limits as BoxLimits, Mount, MountSource, Outcome, Parked, Placed, Root,
+    RunError, RunLimits, Running, Spawner, StartError, Trust,
 };
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -278,6 +278,18 @@ impl Runner {
         Ok(Some(files))
     }
 
+    async fn park(&self, spec: &BoxSpec) -> Result<Parked, Trouble> {
+        match self.pool.take(spec).await {
+            Ok(parked) => Ok(parked),
+            Err(StartError::Spawner { source }) => {
+                // Nothing can be run any more by this process: the node starts another.
+                tracing::error!(error = %source, "the spawner is gone, and this worker with it");
+                std::process::exit(1);
+            }
+            Err(error) => Err(Trouble::Run(error.into())),
+        }
+    }
+
     /// Runs one program in one box, with its streams.
     async fn program(&self, job: Job) -> Result<Done, Trouble> {
         let run = &self.run;
@@ -285,9 +297,21 @@ impl Runner {
             return Err(Trouble::Killed);
         }
         let asked = world::clock::monotonic();
-        let parked = self.pool.take(&job.spec).await.map_err(RunError::from)?;
         let contents: Vec<_> = job.contents.iter().map(AsFd::as_fd).collect();
-        parked.place(&job.placed, &contents).await?;
+        let mut tries = READY;
+        let parked = loop {
+            let parked = self.park(&job.spec).await?;
+            match parked.place(&job.placed, &contents).await {
+                Ok(()) => break parked,
+                // All that have waited may have been killed meanwhile, for memory or by hand.
+                Err(error) if tries > 0 => tracing::debug!(%error, "a box that waited is gone"),
+                Err(error) => return Err(error.into()),
+            }
+            tries -= 1;
+            for content in &job.contents {
+                File::from(content.try_clone()?).rewind()?;
+            }
+        };
         let box_time = asked.elapsed();
         let started = world::clock::monotonic();
         let (mut running, io) = match job.terminal {
