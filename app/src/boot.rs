@@ -404,7 +404,11 @@ async fn lasting(
         threads: processors().min(GATEWAY_THREADS_MAX),
         ..gateway::Settings::default()
     };
-    let gateway = Arc::new(Gateway::start(settings, boxes.dialer(), meter.clone()));
+    let doors = serve::Doors {
+        instances: boxes.dialer(),
+        api: serve::from_here(api.local_addr().map_err(BootError::Runtime)?),
+    };
+    let gateway = Arc::new(Gateway::start(settings, Arc::new(doors), meter.clone()));
     let ways = (node.peers, node.hinted.clone());
     let cluster = Arc::new(Cluster::new(&node.data, &id, ways, Arc::clone(&gateway), meter.clone()));
     Ok(Lasting { node, id, token, api, etcd, spawner, boxes, meter, telemetry, logs, gateway, cluster, previous })

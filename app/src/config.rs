@@ -51,6 +51,8 @@ pub struct Node {
     pub cache_disk_bytes: u64,
     /// As `runs::pressure::Bounds` reads it.
     pub runs_psi: String,
+    /// Where code may be handed in through the gateway.
+    pub runs_host: Option<String>,
     /// Which requests are told of, where a route does not say.
     pub access_log: AccessLog,
     /// For how long something is wrong at most before an alert fires.
@@ -182,6 +184,7 @@ pub fn node(args: &UpArgs) -> Result<Node, ConfigError> {
         trusted: args.trust.iter().map(network).collect::<Result<_, _>>()?,
         acme: acme::read(&args.acme, args.https.is_some())?,
         cache_memory_bytes: size("--cache-memory", &args.cache_memory, CACHE_MEMORY_BYTES_MIN)?,
+        runs_host: args.runs_host.clone(),
         runs_psi: args.runs_psi.clone().unwrap_or_default(),
         cache_disk_bytes: size("--cache-disk", &args.cache_disk, CACHE_DISK_BYTES_MIN)?,
         alerts_after_ms: args.alerts_after.map(|seconds| seconds * 1_000),

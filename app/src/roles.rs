@@ -206,6 +206,7 @@ impl Roles {
         let front = serve::Front {
             http: node.http,
             https: node.https,
+            runs: runs_host(lasting)?,
             certificates: certificates.clone(),
             unserved: Arc::clone(&unserved),
             previous: lasting.previous.clone(),
@@ -288,6 +289,13 @@ impl Roles {
         }
         opened.release(lasting).await;
     }
+}
+
+/// Where code may be handed in through the gateway, if it is to be.
+fn runs_host(lasting: &Lasting) -> Result<Option<serve::RunsHost>, BootError> {
+    let Some(host) = lasting.node.runs_host.clone() else { return Ok(None) };
+    let api = serve::from_here(lasting.api.local_addr().map_err(BootError::Runtime)?);
+    Ok(Some(serve::RunsHost { host, api, node: lasting.id.clone() }))
 }
 
 /// Starts whoever has certificates ready, and asks a public authority if there is one. What there is already is shown

@@ -11,17 +11,18 @@ use gateway::{
 };
 use scheduler::Machine;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use telemetry::Telemetry;
 use telemetry::requests::Requests;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::watch;
 use wire::api::RequestRecord;
 use wire::resource::{Load, Presence, Wanted};
 use wire::spec::{Port, Protocol, Redirect, Rules, Service};
+use world::net::{Dialer, Dialing};
 
 /// A port another program holds may become free: tried again this often.
 const RETRY: Duration = Duration::from_secs(5);
@@ -67,12 +68,53 @@ fn published(port: &Port) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port.published?))
 }
 
+/// As services are called; no stack can be called so.
+const RUNS: &str = "@bramble/runs";
+/// As instances are.
+const OWN: &str = "@bramble";
+
+/// Where code may be handed in through the gateway.
+#[derive(Debug, Clone)]
+pub struct RunsHost {
+    pub host: String,
+    /// The node's own API, which answers.
+    pub api: SocketAddr,
+    /// This machine.
+    pub node: String,
+}
+
+/// Connections to instances, and to this node's own API.
+pub struct Doors {
+    pub instances: Arc<dyn Dialer>,
+    pub api: SocketAddr,
+}
+
+impl Dialer for Doors {
+    fn dial<'a>(&'a self, instance: &'a str, port: u16, client: Option<SocketAddr>) -> Dialing<'a> {
+        if instance == OWN {
+            return Box::pin(TcpStream::connect(self.api));
+        }
+        self.instances.dial(instance, port, client)
+    }
+}
+
+/// Where this machine itself reaches what listens at `address`.
+pub fn from_here(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port()),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    }
+}
+
 /// What the gateway is served from, besides the view.
 pub struct Front {
     /// Where requests by host name are served.
     pub http: SocketAddr,
     /// The same with TLS.
     pub https: Option<SocketAddr>,
+    /// Where code may be handed in besides the API's own address.
+    pub runs: Option<RunsHost>,
     pub certificates: watch::Receiver<Shown>,
     pub unserved: Unserved,
     /// Processes before this one, which have to know where instances are as long as they have requests.
@@ -92,6 +134,9 @@ pub async fn run(gateway: Arc<Gateway>, agent: Arc<Agent>, mut view: View, mut f
     }
     loop {
         let mut wanted = table(&view.borrow_and_update().clone(), front.http, front.https);
+        if let Some(runs) = &front.runs {
+            add_runs(&mut wanted, runs);
+        }
         if let Some(address) = front.https {
             wanted.listeners.push(shared(address, true));
         }
@@ -226,6 +271,19 @@ fn table(snapshot: &Snapshot, http: SocketAddr, https: Option<SocketAddr>) -> Ta
         table.services.insert(target.clone(), endpoints.collect());
     }
     table
+}
+
+/// Code is handed in at one host: nothing else of the API is there.
+fn add_runs(table: &mut Table, RunsHost { host, api, node }: &RunsHost) {
+    table.routes.extend(["/v1/runs", "/v1/languages"].map(|path| Route {
+        hosts: vec![host.clone()],
+        path_prefix: path.to_owned(),
+        service: RUNS.to_owned(),
+        port: api.port(),
+        ..Route::default()
+    }));
+    let own = Endpoint { instance: OWN.to_owned(), machine: node.clone(), zone: None, draining: false };
+    table.services.insert(RUNS.to_owned(), vec![own]);
 }
 
 /// A port that all host names share.

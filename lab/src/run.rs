@@ -51,7 +51,12 @@ impl Stream {
 
     /// The same where nobody may listen.
     pub fn at(api: SocketAddr, token: &str) -> std::io::Result<Stream> {
-        let url = format!("ws://{api}/v1/runs/stream");
+        Stream::at_host(&api.to_string(), api, token)
+    }
+
+    /// The same through who serves several hosts.
+    pub fn at_host(host: &str, api: SocketAddr, token: &str) -> std::io::Result<Stream> {
+        let url = format!("ws://{host}/v1/runs/stream");
         let mut request = url.into_client_request().expect("a request");
         // As a browser gives it.
         let protocols = format!("bramble.runs.v1, bramble.token.{token}");

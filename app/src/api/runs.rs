@@ -10,7 +10,8 @@ use super::App;
 use super::problem::{Query, Refusal};
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use runs::front::Asker;
 use runs::session::RefusedRun;
 use serde::Deserialize;
 use wire::run::{LanguageDetail, RunRecord};
@@ -20,6 +21,23 @@ const LISTED: usize = 50;
 const LISTED_MAX: usize = 1_000;
 /// Who may do everything: there is one token.
 const WHO: &str = "owner";
+
+/// Whoever asks with these headers: their trace goes on, or one begins.
+fn asker(headers: &HeaderMap) -> Asker {
+    let came = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(trace_of);
+    let begins = || format!("{:016x}{:016x}", world::random::number(), world::random::number());
+    Asker { who: WHO.to_owned(), trace: came.map_or_else(begins, str::to_owned) }
+}
+
+/// The trace in a `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`.
+fn trace_of(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let fits =
+        version == "00" && trace.len() == 32 && trace.bytes().all(is_hex) && trace.bytes().any(|byte| byte != b'0');
+    (fits && parts.count() == 2).then_some(trace)
+}
 
 #[derive(Deserialize)]
 pub(super) struct Listing {
@@ -60,4 +78,24 @@ fn no_run(id: &str) -> Refusal {
 fn refused(refused: RefusedRun) -> Refusal {
     let (status, problem) = refused.problem();
     Refusal::of(status, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::trace_of;
+
+    #[test]
+    fn a_trace_goes_on_if_it_is_one() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace_of(&format!("00-{trace}-00f067aa0ba902b7-01")), Some(trace));
+        for none in [
+            "",
+            "00",
+            "00-1-2-3",
+            &format!("01-{trace}-00f067aa0ba902b7-01"),
+            &format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+        ] {
+            assert_eq!(trace_of(none), None, "{none}");
+        }
+    }
 }

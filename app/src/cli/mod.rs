@@ -117,6 +117,18 @@ pub struct WorkerArgs {
     pub psi: ::runs::pressure::Bounds,
 }
 
+/// A name that routes could have.
+fn host_name(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len()) && label.bytes().all(plain) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if text.len() > 253 || !text.split('.').all(label) {
+        return Err("it is no host name, as runs.example.org".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 /// As it was written, once it is known to be understood.
 fn bounds(text: &str) -> Result<String, String> {
     ::runs::pressure::Bounds::parse(text).map(|_| text.to_owned())
@@ -172,6 +184,10 @@ pub struct UpArgs {
     /// cpu=80,memory=20,io=60; `off` is no bound [default: memory=30]
     #[arg(long, value_name = "BOUNDS", value_parser = bounds)]
     pub runs_psi: Option<String>,
+    /// Take code to run at this host name of the gateway as well, with the API's token; nothing else of
+    /// the API is served there
+    #[arg(long, value_name = "HOST", value_parser = host_name)]
+    pub runs_host: Option<String>,
     /// Which requests are logged beside failed and slow ones: off, errors, sampled(0.01), all [default: sampled(0.01)]
     #[arg(long, value_name = "WHICH")]
     pub access_log: Option<String>,

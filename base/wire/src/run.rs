@@ -295,8 +295,10 @@ pub struct Ended {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Times {
-    /// Until a worker had it.
+    /// Until it was its turn.
     pub queue_usec: u64,
+    /// Until it was given to the machine that took it: a buddy was told, others may have refused.
+    pub place_usec: u64,
     /// Until its box was ready; 0 for one that was built ahead.
     pub box_usec: u64,
     /// 0 when it had been compiled before.
@@ -336,6 +338,8 @@ pub struct RunAnswers {
 pub struct RunRecord {
     pub id: String,
     pub who: String,
+    /// Which trace it belongs to, as W3C's `traceparent` has it: the one of the request that asked for it, or its own.
+    pub trace: String,
     pub language: String,
     /// SHA-256 of the code, in hex.
     pub code_sha256: String,

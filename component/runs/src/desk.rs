@@ -81,7 +81,7 @@ impl Desk {
             let moved = self.moved.notified();
             let place = ticket.place();
             if place == 0 {
-                wish.queue_usec = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+                wish.queue_usec = micros(asked.elapsed());
                 match self.give(&mut wish, elsewhere, told).await {
                     Ok(session) => {
                         planned.id = None;
@@ -183,12 +183,14 @@ impl Desk {
         elsewhere: Option<&dyn Elsewhere>,
         told: &mpsc::Sender<Told>,
     ) -> Result<Session, RefusedRun> {
+        let looking = world::clock::monotonic();
         let places = self.places(wish, elsewhere);
         let Some(elsewhere) = elsewhere else { return self.house.take(wish, told).await };
         self.tell_buddy(&wish.id, &places, elsewhere).await;
         let me = self.house.node();
         let mut refused = None;
         for machine in &places {
+            wish.place_usec = micros(looking.elapsed());
             let tried = if machine == me {
                 self.house.take(wish, told).await
             } else {
@@ -360,6 +362,10 @@ impl Desk {
     fn given(&self) -> MutexGuard<'_, BTreeMap<String, (Running, u32)>> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The other assigner of a machine's pair, if it is there.

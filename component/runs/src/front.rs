@@ -43,6 +43,13 @@ pub struct Front {
     next: Mutex<Option<(Led, Instant)>>,
 }
 
+/// Whose run it is, and which trace it belongs to.
+#[derive(Debug, Clone, Default)]
+pub struct Asker {
+    pub who: String,
+    pub trace: String,
+}
+
 impl Front {
     pub fn new(house: House) -> Arc<Front> {
         let house = Arc::new(house);
@@ -63,21 +70,23 @@ impl Front {
         self.led.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a run for `who`. What happens until a worker has it is told meanwhile. Dropped while it waits, nothing is begun, or
+    /// Begins a run. What happens until a worker has it is told meanwhile. Dropped while it waits, nothing is begun, or
     /// what was begun is killed.
     pub async fn begin(
         self: &Arc<Self>,
         wanted: RunWanted,
-        who: &str,
+        Asker { who, trace }: Asker,
         told: &mpsc::Sender<Told>,
     ) -> Result<Session, RefusedRun> {
         self.house.check(&wanted)?;
         let wish = Wish {
             id: world::random::word(20),
-            who: who.to_owned(),
+            who,
             wanted,
             asked_ms: world::clock::unix_ms(),
             queue_usec: 0,
+            place_usec: 0,
+            trace,
             attempt: 0,
         };
         let (session, led) = self.begin_somewhere(wish.clone(), told).await?;
@@ -102,6 +111,8 @@ impl Front {
             wanted: RunWanted::default(),
             asked_ms: world::clock::unix_ms(),
             queue_usec: 0,
+            place_usec: 0,
+            trace: String::new(),
             attempt: 0,
         };
         Ok(Keeper::keep(Arc::clone(self), wish, session, led, attach.after))

@@ -336,6 +336,8 @@ impl House {
             compiled_as,
             asked_ms: wish.asked_ms,
             queue_usec: wish.queue_usec,
+            place_usec: wish.place_usec,
+            trace: wish.trace.clone(),
             idle: (self.parts.gives_way)(),
             wanted,
         })

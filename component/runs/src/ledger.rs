@@ -211,7 +211,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let at = folder.path().join("ledger");
         let disk = || Arc::new(world::disk::Real) as Arc<dyn Disk>;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let (ledger, writing) = Ledger::open(disk(), &at).expect("opened");
             assert!(!at.exists(), "nothing was run, nothing is written");

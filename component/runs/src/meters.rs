@@ -10,6 +10,7 @@ const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 pub struct Meters {
     meter: Meter,
     queued: Histogram,
+    placed: Histogram,
     boxes: Histogram,
     compiled: Histogram,
     waiting: Gauge,
@@ -24,6 +25,12 @@ impl Meters {
     pub fn new(meter: &Meter) -> Meters {
         Meters {
             queued: meter.histogram("bramble_run_queue_seconds", "How long runs waited for a worker.", &[], SECONDS),
+            placed: meter.histogram(
+                "bramble_run_place_seconds",
+                "How long it took to give runs to a machine when it was their turn.",
+                &[],
+                SECONDS,
+            ),
             boxes: meter.histogram("bramble_run_box_seconds", "How long runs waited for their box.", &[], SECONDS),
             compiled: meter.histogram("bramble_run_compile_seconds", "How long compiling took.", &[], SECONDS),
             waiting: meter.gauge("bramble_runs_waiting", "Runs nobody has room for yet.", &[]),
@@ -63,6 +70,7 @@ impl Meters {
             .counter("bramble_run_cpu_milliseconds_total", "Processor time of programs.", &language)
             .add(record.cpu_usec / 1_000);
         self.queued.observe(seconds(times.queue_usec));
+        self.placed.observe(seconds(times.place_usec));
         self.boxes.observe(seconds(times.box_usec));
         if times.compile_usec > 0 {
             self.compiled.observe(seconds(times.compile_usec));

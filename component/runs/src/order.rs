@@ -106,6 +106,10 @@ pub struct Order {
     pub asked_ms: u64,
     /// How long it has waited for a worker.
     pub queue_usec: u64,
+    #[serde(default)]
+    pub place_usec: u64,
+    #[serde(default)]
+    pub trace: String,
     /// The machine is somebody's who comes first.
     #[serde(default)]
     pub idle: bool,

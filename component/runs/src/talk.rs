@@ -18,6 +18,11 @@ pub struct Wish {
     pub asked_ms: u64,
     /// How long it has waited for a worker.
     pub queue_usec: u64,
+    /// How long it has been looked for one since.
+    #[serde(default)]
+    pub place_usec: u64,
+    #[serde(default)]
+    pub trace: String,
     /// Whose turn it is to find a worker, and how often that one has begun anew: what an earlier attempt begins late, a
     /// machine that was told of a later one does not take.
     #[serde(default)]

@@ -372,6 +372,7 @@ const BOARDS: &[Board] = &[
                 Unit::Seconds,
                 &[
                     line("bramble_run_queue_seconds", "waiting {quantile}"),
+                    line("bramble_run_place_seconds", "placing {quantile}"),
                     line("bramble_run_box_seconds", "box {quantile}"),
                     line("bramble_run_compile_seconds", "compiling {quantile}"),
                 ],

@@ -150,31 +150,22 @@ fn code_of_strangers_gives_way_to_a_machines_owner() {
     for node in [&first, &second] {
         assert_eq!(node.call("POST", "/v1/languages/python/prepare", "").status, 204);
     }
-    let mark = format!("OWNED={id}");
-    let sleeps = with(
-        code("python", "import time\nprint('here', flush=True)\ntime.sleep(60)"),
-        json!({ "env": { "OWNED": id } }),
-    );
-    let mut streams: Vec<Stream> = Vec::new();
-    wait::until("one runs there", 30, || {
-        let mut stream = Stream::run(&second, &sleeps);
+    let sleeps = code("python", "import time\nprint('here', flush=True)\ntime.sleep(60)");
+    let mut tries = 0;
+    let (_runs, mark) = wait::until("one runs there", 30, || {
+        tries += 1;
+        let mark = format!("{id}-{tries}");
+        let mut stream = Stream::run(&second, &with(sleeps.clone(), json!({ "env": { "OWNED": mark } })));
         stream.until(Channel::Stdout, "here\n");
-        let is_there = stream.machine == id;
-        if is_there {
-            streams.push(stream)
-        } else {
-            stream.leave()
+        if stream.machine == id {
+            return Some((stream, mark));
         }
-        is_there.then_some(())
-    });
-    assert_eq!(policy_of(&mark).as_deref(), Some(SCHED_IDLE));
-    owned.waits("io", 60);
-    wait::until("it takes no more", 60, || {
-        let stream = Stream::run(&second, &sleeps);
-        let elsewhere = stream.machine == first.id();
         stream.leave();
-        elsewhere.then_some(())
+        None
     });
+    assert_eq!(policy_of(&format!("OWNED={mark}")).as_deref(), Some(SCHED_IDLE));
+    owned.waits("io", 60);
+    wait::until("it knows that its owner needs it", 60, || (shut(&second, &id) == "under pressure").then_some(()));
     for _ in 0..4 {
         let stream = Stream::run(&second, &sleeps);
         assert_eq!(stream.machine, first.id());

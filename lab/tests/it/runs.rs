@@ -2,7 +2,7 @@
 
 use lab::node::{Node, Settings};
 use lab::run::{Event, Stream, code, with};
-use lab::{process, wait};
+use lab::{http, process, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use wire::run::{Channel, RunVerdict};
@@ -397,4 +397,49 @@ fn the_command_line_runs_code() {
     assert!(node.cli(&["runs", "kill", id]).status.success());
     wait::until("it was killed", 5, || (node.json(&["runs", "show", id])["verdict"] == "killed").then_some(()));
     assert!(String::from_utf8_lossy(&node.cli(&["language", "example", "py"]).stdout).contains("input("));
+}
+
+#[test]
+fn code_is_handed_in_through_the_gateway_at_its_host_and_nothing_else_is() {
+    let node =
+        Node::with(Settings { arguments: vec!["--runs-host".into(), "Runs.test".into()], ..Settings::default() });
+    let bearer = format!("Bearer {}", node.token());
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let headers = [
+        ("Host", "runs.test"),
+        ("Authorization", bearer.as_str()),
+        ("Content-Type", "application/json"),
+        ("traceparent", parent.as_str()),
+    ];
+    let ask = |method: &str, path: &str, body: &str| {
+        http::request(node.http, method, path, &headers, body.as_bytes()).expect("the gateway answers")
+    };
+    let answer = wait::until("the gateway has the route", 20, || {
+        let answer = ask("POST", "/v1/runs", &code("python", "print(6 * 7)").to_string());
+        (answer.status == 200).then_some(answer)
+    });
+    let answer: Value = serde_json::from_slice(&answer.body).expect("an answer");
+    assert_eq!(answer["stdout"], "42\n");
+    let run = node.json(&["runs", "show", answer["id"].as_str().expect("an id")]);
+    assert_eq!((run["trace"].as_str(), run["times"]["place_usec"].as_u64().is_some()), (Some(trace), true), "{run}");
+    let echo = code("python", "print('hello', input())");
+    let mut stream = Stream::at_host("runs.test", node.http, &node.token()).expect("a stream through the gateway");
+    assert!(stream.ask(&echo));
+    stream.feed(b"ann\n");
+    assert_eq!(stream.to_the_end().verdict, RunVerdict::Finished);
+    assert_eq!(stream.text(Channel::Stdout), "hello ann\n");
+    // Whoever leaves there has left.
+    let mut stream = Stream::at_host("runs.test", node.http, &node.token()).expect("a stream through the gateway");
+    assert!(stream.ask(&code("python", "print('here', flush=True)\nwhile True: pass")));
+    stream.until(Channel::Stdout, "here\n");
+    let id = stream.id.clone();
+    stream.leave();
+    wait::until("it is killed", 10, || {
+        let run = node.json(&["runs", "show", &id]);
+        run["verdict"].is_string().then_some(())
+    });
+    assert_eq!(ask("GET", "/v1/stacks", "").status, 404, "nothing else of the API is there");
+    let nobody = http::request(node.http, "GET", "/v1/runs", &[("Host", "runs.test")], b"").expect("an answer");
+    assert_eq!(nobody.status, 401);
 }

@@ -1,15 +1,17 @@
 //! `GET /v1/runs/stream`: a run over a WebSocket. Words are text, blocks are binary; see docs/runs.md.
 
-use super::WHO;
+use super::asker;
 use crate::api::App;
 use crate::api::problem::Refusal;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
+use runs::front::Asker;
 use runs::link::{self, Frame, Reader, Writer, payloads};
 use runs::order::Said;
 use runs::session::{RefusedRun, Session};
@@ -37,8 +39,10 @@ type Source = SplitStream<WebSocket>;
 
 pub(crate) async fn stream(
     State(app): State<App>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
+    let asker = asker(&headers);
     let upgrade = upgrade.map_err(|rejection| {
         Refusal::new(400, "B0202", rejection.body_text())
             .hint("this is a WebSocket, see docs/runs.md; POST /v1/runs takes a run and answers when it has ended")
@@ -48,21 +52,21 @@ pub(crate) async fn stream(
     Ok(upgrade.on_upgrade(move |socket| async move {
         let closed = app.closed();
         tokio::select! {
-            () = serve(&app, socket) => {}
+            () = serve(&app, asker, socket) => {}
             // The client finds whoever serves next, and comes back to its run there.
             () = closed => {}
         }
     }))
 }
 
-async fn serve(app: &App, socket: WebSocket) {
+async fn serve(app: &App, asker: Asker, socket: WebSocket) {
     let (mut sink, mut source) = socket.split();
     let first = tokio::time::timeout(FIRST_DEADLINE, first(&mut source)).await;
     let begun = match first {
         Ok(Some(Ok(Asked::Run(wanted)))) if !wanted.inputs.is_empty() => {
             Err(wrong("`inputs` are for POST /v1/runs; a stream has one input, which it sends"))
         }
-        Ok(Some(Ok(Asked::Run(wanted)))) => begin(app, *wanted, &mut sink, &mut source).await,
+        Ok(Some(Ok(Asked::Run(wanted)))) => begin(app, (*wanted, asker), &mut sink, &mut source).await,
         Ok(Some(Ok(Asked::Attach(attach)))) => attach_to(app, attach).await,
         Ok(Some(Ok(Asked::Ack(_) | Asked::Signal(_) | Asked::Resize(_)))) | Err(_) => {
             Err(wrong("the first message says what to run, or which run to attach to"))
@@ -113,9 +117,9 @@ fn asked(text: &str) -> Result<Asked, Problem> {
 type Begun = Result<Option<(Session, Vec<Message>)>, Problem>;
 
 /// Waits for a worker, and listens to the client meanwhile: one that leaves waits no more.
-async fn begin(app: &App, wanted: RunWanted, sink: &mut Sink, source: &mut Source) -> Begun {
+async fn begin(app: &App, (wanted, asker): (RunWanted, Asker), sink: &mut Sink, source: &mut Source) -> Begun {
     let (told, mut tells) = mpsc::channel(TOLD_MAX);
-    let mut beginning = std::pin::pin!(app.runs.begin(wanted, WHO, &told));
+    let mut beginning = std::pin::pin!(app.runs.begin(wanted, asker, &told));
     let (mut early, mut early_bytes) = (Vec::new(), 0);
     loop {
         tokio::select! {

@@ -1,13 +1,15 @@
 //! `POST /v1/runs`: a run, or the same code with many inputs, answered when all have ended.
 
-use super::{WHO, refused};
+use super::{asker, refused};
 use crate::api::App;
 use crate::api::problem::{Body, Refusal};
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use futures::{StreamExt, TryStreamExt, stream};
+use runs::front::Asker;
 use runs::link::{Frame, payloads};
 use runs::order::Said;
 use runs::session::{RefusedRun, Session};
@@ -24,7 +26,12 @@ const INPUTS_MAX: usize = 1_000;
 const OUTPUT_OF_ALL_BYTES_MAX: u64 = 256 << 20;
 const TOLD_MAX: usize = 16;
 
-pub(crate) async fn run(State(app): State<App>, Body(mut wanted): Body<RunWanted>) -> Result<Response, Refusal> {
+pub(crate) async fn run(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Body(mut wanted): Body<RunWanted>,
+) -> Result<Response, Refusal> {
+    let asker = asker(&headers);
     let wrong = |message: String| refused(RefusedRun::Wrong(message));
     let output = *wanted.limits.output_bytes.get_or_insert(OUTPUT_BYTES);
     if output > OUTPUT_BYTES_MAX {
@@ -38,7 +45,7 @@ pub(crate) async fn run(State(app): State<App>, Body(mut wanted): Body<RunWanted
     let inputs = std::mem::take(&mut wanted.inputs);
     if inputs.is_empty() {
         wanted.stdin.get_or_insert_default();
-        return Ok(Json(one(&app, wanted).await?).into_response());
+        return Ok(Json(one(&app, wanted, &asker).await?).into_response());
     }
     if wanted.stdin.is_some() {
         return Err(wrong("`stdin` and `inputs` exclude each other".to_owned()));
@@ -50,25 +57,25 @@ pub(crate) async fn run(State(app): State<App>, Body(mut wanted): Body<RunWanted
         );
         return Err(wrong(what));
     }
-    Ok(Json(RunAnswers { runs: many(&app, &wanted, inputs).await? }).into_response())
+    Ok(Json(RunAnswers { runs: many(&app, &wanted, inputs, &asker).await? }).into_response())
 }
 
 /// The first compiles; the others find it compiled, each core's next one on its way while it runs one.
-async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>) -> Result<Vec<RunAnswer>, Refusal> {
+async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>, asker: &Asker) -> Result<Vec<RunAnswer>, Refusal> {
     let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut inputs = inputs.into_iter().map(|input| RunWanted { stdin: Some(input), ..wanted.clone() });
     let mut answers = Vec::new();
     if let Some(first) = inputs.next() {
-        answers.push(one(app, first).await?);
+        answers.push(one(app, first, asker).await?);
     }
-    let others = stream::iter(inputs.map(|wanted| one(app, wanted))).buffered(at_once);
+    let others = stream::iter(inputs.map(|wanted| one(app, wanted, asker))).buffered(at_once);
     answers.extend(others.try_collect::<Vec<_>>().await?);
     Ok(answers)
 }
 
-async fn one(app: &App, wanted: RunWanted) -> Result<RunAnswer, Refusal> {
+async fn one(app: &App, wanted: RunWanted, asker: &Asker) -> Result<RunAnswer, Refusal> {
     let (told, _unheard) = mpsc::channel(TOLD_MAX);
-    let session = app.runs.begin(wanted, WHO, &told).await.map_err(refused)?;
+    let session = app.runs.begin(wanted, asker.clone(), &told).await.map_err(refused)?;
     let (left, leaves) = oneshot::channel::<()>();
     let (answer, answered) = oneshot::channel();
     let watch = async move {

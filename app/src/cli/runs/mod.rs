@@ -70,6 +70,7 @@ async fn show(remote: &Remote, id: &str) -> Result<(), Failure> {
     println!("language  {}", run.language);
     println!("code      sha256:{}", run.code_sha256);
     println!("by        {}", run.who);
+    println!("trace     {}", run.trace);
     println!("worker    {} of machine {}", run.worker, run.node);
     println!("began     {} ago", shown::age(run.began_ms));
     println!("verdict   {}", run.verdict.map_or("it runs", |verdict| verdict.as_str()));
@@ -82,9 +83,15 @@ async fn show(remote: &Remote, id: &str) -> Result<(), Failure> {
     println!("processor {}", millis(run.cpu_usec));
     println!("memory    {}", shown::size(run.memory_peak_bytes));
     println!("output    {}", shown::size(run.output_bytes));
-    let Times { queue_usec, box_usec, compile_usec, run_usec } = run.times;
+    let Times { queue_usec, place_usec, box_usec, compile_usec, run_usec } = run.times;
     println!();
-    let spans = [("waited", queue_usec), ("box", box_usec), ("compiled", compile_usec), ("ran", run_usec)];
+    let spans = [
+        ("waited", queue_usec),
+        ("placed", place_usec),
+        ("box", box_usec),
+        ("compiled", compile_usec),
+        ("ran", run_usec),
+    ];
     shown::table(&["SPAN", "TIME"], spans.map(|(name, usec)| vec![name.to_owned(), millis(usec)]).to_vec());
     Ok(())
 }

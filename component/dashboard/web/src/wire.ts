@@ -427,7 +427,7 @@ export interface Ended {
   cpu_usec: number;
   memory_peak_bytes: number;
   output_bytes: number;
-  times: { queue_usec: number; box_usec: number; compile_usec: number; run_usec: number };
+  times: { queue_usec: number; place_usec?: number; box_usec: number; compile_usec: number; run_usec: number };
 }
 
 /** What whoever watches a run is told, besides blocks: one of these at a time. */

@@ -129,7 +129,7 @@ impl Runner {
             }
         };
         ended.output_bytes = self.run.out().written_bytes();
-        ended.times.queue_usec = order.queue_usec;
+        (ended.times.queue_usec, ended.times.place_usec) = (order.queue_usec, order.place_usec);
         let ended = self.run.end(ended);
         self.shared.records.add(self.record(Some(&ended)));
     }
@@ -139,6 +139,7 @@ impl Runner {
         let begun = RunRecord {
             id: order.id.clone(),
             who: order.who.clone(),
+            trace: order.trace.clone(),
             language: order.language.clone(),
             code_sha256: order.code_sha256.clone(),
             node: self.shared.node.clone(),
