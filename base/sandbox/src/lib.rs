@@ -29,7 +29,8 @@ mod sys;
 
 pub use capabilities::{Capabilities, capabilities};
 pub use client::{
-    Channel, ConnectError, Found, Parked, RequestError, RunError, Running, Shim, SpawnerClient, StartError, forget,
+    Channel, ConnectError, Found, Parked, RequestError, RunError, Running, Shim, SpawnerClient, StartError, Then,
+    forget,
 };
 pub use protocol::{
     Collect, Collected, ExecResult, ExitRecord, NetworkReport, Outcome, Placed, RunLimits, SocketKind, Usage, Verdict,

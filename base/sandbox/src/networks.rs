@@ -66,7 +66,7 @@ impl Networks {
     /// Its box is dead. It is for the next one if nothing is left of the last.
     pub(crate) fn give_back(&mut self, network: OwnedFd) {
         if self.free.len() < FREE_MAX && go(&network).is_ok() {
-            let is_clean = is_clean();
+            let is_clean = Counters::open().is_ok_and(|counters| counters.are_quiet());
             if self.leave().is_ok() && is_clean {
                 self.free.push(network);
             }
@@ -96,19 +96,45 @@ fn become_own_master() -> Result<(), Errno> {
     write("gid_map", format!("{gid} {gid} 1"))
 }
 
-/// Whether no connection of this network lives, lingers or listens. What cannot be read is not.
-fn is_clean() -> bool {
-    let (four, six) = (read("/proc/self/net/sockstat"), read("/proc/self/net/sockstat6"));
-    four.is_some_and(|text| is_quiet(&text)) && six.is_none_or(|text| is_quiet(&text))
+/// What tells of all that programs can have of one network.
+pub(crate) struct Counters {
+    /// Of the internet's families, those too whose connections only linger.
+    counted: Vec<OwnedFd>,
+    /// Of local sockets, those too that nobody has and the kernel has not found yet.
+    local: OwnedFd,
 }
 
-fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok()
+impl Counters {
+    /// Of the network this process is in now, wherever it goes then.
+    pub(crate) fn open() -> Result<Counters, Errno> {
+        let open = |name: &str| {
+            rustix::fs::open(format!("/proc/self/net/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        };
+        let six = match open("sockstat6") {
+            Ok(counted) => Some(counted),
+            // A machine without IPv6.
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        Ok(Counters { counted: [open("sockstat")?].into_iter().chain(six).collect(), local: open("unix")? })
+    }
+
+    /// Whether there is nothing. What cannot be read is not quiet.
+    pub(crate) fn are_quiet(&self) -> bool {
+        let has = |file: &OwnedFd, is_quiet: fn(&str) -> bool| {
+            // A few short lines, where it is.
+            let mut text = [0; 1024];
+            let length = rustix::io::pread(file, &mut text, 0).unwrap_or(0);
+            str::from_utf8(&text[..length]).is_ok_and(|text| !text.is_empty() && is_quiet(text))
+        };
+        // The first line says what the others would be.
+        has(&self.local, |text| text.lines().count() == 1) && self.counted.iter().all(|counted| has(counted, is_quiet))
+    }
 }
 
 /// Of all that is counted there, these are this network's own; memory and orphans are the machine's.
-fn is_quiet(sockstat: &str) -> bool {
-    sockstat.lines().skip(1).all(|line| {
+fn is_quiet(counted: &str) -> bool {
+    counted.lines().all(|line| {
         let words: Vec<&str> = line.split(' ').collect();
         words.windows(2).all(|pair| match pair {
             ["inuse" | "tw", count] => *count == "0",
@@ -123,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_lingers_is_seen() {
-        let quiet = "sockets: used 1\nTCP: inuse 0 orphan 7 tw 0 alloc 9 mem 1\nUDP: inuse 0 mem 3\nRAW: inuse 0\n";
+        let quiet = "sockets: used 0\nTCP: inuse 0 orphan 7 tw 0 alloc 9 mem 1\nUDP: inuse 0 mem 3\nRAW: inuse 0\n";
         assert!(is_quiet(quiet));
         assert!(!is_quiet(&quiet.replace("tw 0", "tw 1")));
         assert!(!is_quiet(&quiet.replace("UDP: inuse 0", "UDP: inuse 2")));

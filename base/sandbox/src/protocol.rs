@@ -24,9 +24,12 @@ pub(crate) enum Order {
         limits: RunLimits,
         #[serde(default)]
         collect: Option<Collect>,
+        /// Whether the box is to wait for another program then, if it can be as new. Its [`Outcome`] tells.
+        #[serde(default)]
+        again: bool,
     },
-    /// Files for the program, before it is launched. Their content comes with them, as descriptors in this order. Only a
-    /// failure is answered.
+    /// Files for the program, before it is launched. The content of those without text comes with them, as descriptors in
+    /// this order. Only a failure is answered.
     Place(Vec<Placed>),
     /// Serves door requests on the channel that comes with it.
     Serve,
@@ -54,7 +57,7 @@ pub(crate) enum Report {
     /// What the program left in the folder that was to be collected, some files at a time; their descriptors come with
     /// them. Nothing of the box runs any more by then.
     Collected(Vec<Collected>),
-    /// The program ended; init ends next, and everything in the box with it.
+    /// The program ended. So does init next, and everything in the box with it, unless it is as new.
     Ended(Outcome),
 }
 
@@ -88,6 +91,9 @@ pub struct Placed {
     /// Absolute, inside the box; folders are made when missing.
     pub target: String,
     pub mode: u32,
+    /// What is in it, where that is short enough to be said. Otherwise a descriptor comes with it.
+    #[serde(default)]
+    pub text: Option<String>,
 }
 
 /// What is wanted of what a program leaves.
@@ -131,6 +137,9 @@ pub struct Outcome {
     pub cpu_usec: u64,
     /// The largest process's peak.
     pub memory_peak_bytes: u64,
+    /// Nothing is left of it: the box waits for another program.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// Agent to shim: one request per connection.

@@ -62,8 +62,13 @@ pub struct House {
     /// One copy of a language is made at a time.
     copying: tokio::sync::Mutex<()>,
     versions: Mutex<BTreeMap<String, String>>,
-    /// What can be run here and whether it has been copied, and when that was looked up.
-    able: Mutex<Option<(std::time::Instant, BTreeMap<String, bool>)>>,
+    able: Mutex<Option<Able>>,
+}
+
+/// What can be run here, with the copy of each language that has been copied, and when that was looked up.
+struct Able {
+    at: std::time::Instant,
+    roots: BTreeMap<String, Option<PathBuf>>,
 }
 
 /// What became of wishes.
@@ -286,25 +291,24 @@ impl House {
         Running {
             running,
             cores: self.parts.workers.count(),
-            languages: self.able(),
+            languages: self
+                .able(|roots| roots.iter().map(|(language, root)| (language.clone(), root.is_some())).collect()),
             refuses: (self.parts.refuses)().unwrap_or_default(),
             ..Running::default()
         }
     }
 
-    fn able(&self) -> BTreeMap<String, bool> {
+    /// Each language that can be run here, as `look` wants to know of its copy.
+    fn able<T>(&self, look: impl FnOnce(&BTreeMap<String, Option<PathBuf>>) -> T) -> T {
         let mut able = self.able.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = world::clock::monotonic();
-        if let Some((at, known)) = &*able
-            && now.saturating_duration_since(*at) < ABLE_AGE_MAX
-        {
-            return known.clone();
-        }
-        let here = self.languages.all().iter().filter(|language| roots::lack(language).is_none());
-        let is_copied = |language: &Language| roots::found(&self.parts.images, language).is_some();
-        let found: BTreeMap<String, bool> = here.map(|language| (language.name.clone(), is_copied(language))).collect();
-        *able = Some((now, found.clone()));
-        found
+        let at = world::clock::monotonic();
+        let known = able.take().filter(|able| at.saturating_duration_since(able.at) < ABLE_AGE_MAX);
+        let known = known.unwrap_or_else(|| {
+            let here = self.languages.all().iter().filter(|language| roots::lack(language).is_none());
+            let with_copy = |language: &Language| (language.name.clone(), roots::found(&self.parts.images, language));
+            Able { at, roots: here.map(with_copy).collect() }
+        });
+        look(&able.insert(known).roots)
     }
 
     async fn order(&self, wish: &Wish, told: &mpsc::Sender<Told>) -> Result<Order, RefusedRun> {
@@ -346,6 +350,11 @@ impl House {
     /// The root file system of a language, copied from this machine if need be.
     async fn root(&self, language: &Language, told: &mpsc::Sender<Told>) -> Result<PathBuf, RefusedRun> {
         let refused = |source| RefusedRun::Language { language: language.title.clone(), source: Box::new(source) };
+        // Somebody may have removed it since.
+        let known = self.able(|roots| roots.get(&language.name).cloned().flatten());
+        if let Some(known) = known.filter(|root| root.is_dir()) {
+            return Ok(known);
+        }
         if let Some(found) = roots::found(&self.parts.images, language)
             && roots::lack(language).is_none()
         {

@@ -13,8 +13,10 @@ use tokio::sync::mpsc;
 /// Words of a run with all its files, in JSON and base 64.
 pub const FRAME_BYTES_MAX: usize = 48 << 20;
 const WORD: u8 = 0;
-/// What one read takes: some forty blocks.
-const READ_BYTES: usize = 64 << 10;
+/// What one read takes at most: some forty blocks.
+const READ_BYTES_MAX: usize = 64 << 10;
+/// What it takes for words: thousands of lines have a buffer each.
+const READ_BYTES_MIN: usize = 4 << 10;
 /// Under way between two ends of one process.
 const FRAMES_MAX: usize = 8;
 
@@ -73,8 +75,25 @@ pub fn block(block: &[u8]) -> Bytes {
 pub struct Reader(From);
 
 enum From {
-    Bytes { source: Box<dyn AsyncRead + Send + Unpin>, buffer: BytesMut },
+    Bytes(Source),
     Frames(mpsc::Receiver<Frame>),
+}
+
+struct Source {
+    from: Box<dyn AsyncRead + Send + Unpin>,
+    buffer: BytesMut,
+    /// What the next read takes: more where the last one brought much.
+    next_bytes: usize,
+}
+
+impl Source {
+    /// Reads more behind what is there; false at the end.
+    async fn more(&mut self) -> io::Result<bool> {
+        self.buffer.reserve(self.next_bytes);
+        let read = self.from.read_buf(&mut self.buffer).await?;
+        self.next_bytes = (read * 4).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        Ok(read > 0)
+    }
 }
 
 impl Reader {
@@ -84,22 +103,21 @@ impl Reader {
 
     /// Reads what has come already, and then the rest.
     pub fn after(come: BytesMut, source: impl AsyncRead + Send + Unpin + 'static) -> Reader {
-        Reader(From::Bytes { source: Box::new(source), buffer: come })
+        Reader(From::Bytes(Source { from: Box::new(source), buffer: come, next_bytes: READ_BYTES_MIN }))
     }
 
     /// The next frame, or several of blocks; `None` at the end. May be dropped while it waits: nothing is lost.
     pub async fn next(&mut self) -> io::Result<Option<Frame>> {
-        let (source, buffer) = match &mut self.0 {
-            From::Bytes { source, buffer } => (source, buffer),
+        let source = match &mut self.0 {
+            From::Bytes(source) => source,
             From::Frames(frames) => return Ok(frames.recv().await),
         };
         loop {
-            if let Some(frame) = take(buffer)? {
+            if let Some(frame) = take(&mut source.buffer)? {
                 return Ok(Some(frame));
             }
-            buffer.reserve(READ_BYTES);
-            if source.read_buf(buffer).await? == 0 {
-                return if buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            if !source.more().await? {
+                return if source.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
         }
     }
@@ -107,12 +125,11 @@ impl Reader {
     /// The next bytes, whatever frames they are of; empty at the end.
     async fn bytes(&mut self) -> io::Result<Bytes> {
         match &mut self.0 {
-            From::Bytes { source, buffer } => {
-                if buffer.is_empty() {
-                    buffer.reserve(READ_BYTES);
-                    source.read_buf(buffer).await?;
+            From::Bytes(source) => {
+                if source.buffer.is_empty() {
+                    source.more().await?;
                 }
-                Ok(buffer.split().freeze())
+                Ok(source.buffer.split().freeze())
             }
             From::Frames(frames) => match frames.recv().await {
                 Some(Frame::Blocks(frames)) => Ok(frames),

@@ -3,11 +3,17 @@
 //! Threads that could run now say at once how busy the processors are; how long somebody waited for memory or the disk says so
 //! over ten seconds (PSI). A machine without PSI goes by the first alone.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 /// Threads of the machine that can run now, for each of its processors, above which no more programs are begun.
 const RUNNABLE_PER_CORE_MAX: usize = 4;
 /// Share of ten seconds, in percent, in which something waited for it: more, and no more programs are begun.
 /// Who has much to do, or a slow disk, is not refused work for that; who swaps is.
 const MEMORY_PERCENT_MAX: f64 = 30.0;
+/// A hundred programs that do nothing are begun and have ended within this, and a person does not notice it.
+const AGE_MAX: Duration = Duration::from_millis(20);
+
 /// The bounds of a machine, of what its kernel says about ten seconds (PSI), in percent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
@@ -49,12 +55,34 @@ impl Bounds {
     }
 }
 
-/// Why no more programs are begun now, if so.
-pub fn refuses(bounds: &Bounds) -> Option<String> {
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/pressure/{name}")).unwrap_or_default();
-    let loadavg = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    decide(bounds, &loadavg, cores, read)
+/// This machine, looked at as often as it can change.
+pub struct Pressure {
+    bounds: Bounds,
+    cores: usize,
+    last: Mutex<Option<(Instant, Option<String>)>>,
+}
+
+impl Pressure {
+    pub fn new(bounds: Bounds) -> Pressure {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Pressure { bounds, cores, last: Mutex::new(None) }
+    }
+
+    /// Why no more programs are begun now, if so.
+    pub fn refuses(&self) -> Option<String> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = world::clock::monotonic();
+        match &*last {
+            Some((at, told)) if now.saturating_duration_since(*at) < AGE_MAX => told.clone(),
+            _ => {
+                let read = |name: &str| std::fs::read_to_string(format!("/proc/pressure/{name}")).unwrap_or_default();
+                let loadavg = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+                let told = decide(&self.bounds, &loadavg, self.cores, read);
+                *last = Some((now, told.clone()));
+                told
+            }
+        }
+    }
 }
 
 fn decide(bounds: &Bounds, loadavg: &str, cores: usize, read: impl Fn(&str) -> String) -> Option<String> {

@@ -72,13 +72,22 @@ pub(crate) fn enter(spec: &BoxSpec, sources: Sources) -> Result<(), Failure> {
     attach_fresh(fresh)?;
     attach_mounts(spec, sources.binds)?;
     attach_files(&spec.files)?;
+    if spec.trust == Trust::Untrusted {
+        // Its devices can be used all the same, and nothing can be left there.
+        make_read_only("/dev")?;
+    }
     if spec.read_only || matches!(spec.root, Root::Host) {
-        let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .during(Step::Root, || "/".to_owned())?;
-        mount_setattr(root, MountChange { read_only: true, ..MountChange::default() })
-            .during(Step::Root, || "making it read-only".to_owned())?;
+        make_read_only("/")?;
     }
     Ok(())
+}
+
+/// One mount, and none of those below it.
+fn make_read_only(place: &str) -> Result<(), Failure> {
+    let mount = rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    mount
+        .and_then(|mount| mount_setattr(mount, MountChange { read_only: true, ..MountChange::default() }))
+        .during(Step::Root, || format!("making {place} read-only"))
 }
 
 /// Nothing mounted here shows outside or the other way round; `pivot_root` insists on it, too.

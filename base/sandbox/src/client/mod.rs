@@ -10,7 +10,7 @@ mod shim;
 
 pub use channel::Channel;
 pub use error::{ConnectError, RequestError, RunError, StartError};
-pub use parked::{Parked, Running};
+pub use parked::{Parked, Running, Then};
 pub use shim::{Found, Shim};
 
 use crate::channel::pair;

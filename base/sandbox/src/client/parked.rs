@@ -1,4 +1,4 @@
-//! A box built ahead, waiting for its one program.
+//! A box built ahead, waiting for a program.
 
 use super::channel::Channel;
 use super::error::{RunError, StartError};
@@ -8,6 +8,15 @@ use rustix::fs::{FileType, Gid, Uid, fchown, fstat};
 use rustix::process::geteuid;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What is wanted when a program has ended.
+#[derive(Debug, Default)]
+pub struct Then {
+    /// Of what it leaves ([`Running::collected`]).
+    pub collect: Option<Collect>,
+    /// That the box stays for another one, where it can be as new ([`Running::again`]).
+    pub again: bool,
+}
 
 /// Dropped, it is taken down.
 #[derive(Debug)]
@@ -45,30 +54,31 @@ impl Parked {
         }
     }
 
-    /// Puts files where the program expects them. Their content is read from where each descriptor stands.
+    /// Puts files where the program expects them. The content of those without text is read from where the next descriptor
+    /// stands.
     pub async fn place(&self, files: &[Placed], contents: &[BorrowedFd<'_>]) -> Result<(), RunError> {
-        for (files, contents) in files.chunks(Channel::FDS_MAX).zip(contents.chunks(Channel::FDS_MAX)) {
+        let mut contents = contents;
+        for files in files.chunks(Channel::FDS_MAX) {
+            let described = files.iter().filter(|file| file.text.is_none()).count();
+            let (these, rest) =
+                contents.split_at_checked(described).ok_or(io::ErrorKind::InvalidInput).map_err(gone)?;
+            contents = rest;
             let order = Order::Place(files.to_vec());
-            self.channel.send(&order, contents).await.map_err(|source| RunError::Gone { source })?;
+            self.channel.send(&order, these).await.map_err(gone)?;
         }
         Ok(())
     }
 
     /// Starts the program with these streams. Nothing is waited for: why it could not be started is what its end is.
-    pub async fn launch(
-        self,
-        command: Command,
-        stdio: [OwnedFd; 3],
-        limits: RunLimits,
-        collect: Option<Collect>,
-    ) -> Running {
+    pub async fn launch(self, command: Command, stdio: [OwnedFd; 3], limits: RunLimits, then: Then) -> Running {
         let [stdin, stdout, stderr] = &stdio;
         [stdout, stderr].into_iter().for_each(|stream| self.give(stream, &command));
-        let order = Order::Launch { command, limits, collect };
+        let Then { collect, again } = then;
+        let order = Order::Launch { command, limits, collect, again };
         let refused = self.channel.send(&order, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).await.err();
         // The box has its own now; whoever reads the other ends waits for their closing.
         drop(stdio);
-        Running { channel: self.channel, refused, collected: Vec::new() }
+        Running { parked: self, refused, collected: Vec::new(), again: false }
     }
 
     /// Starts the program on a terminal of its own; returns the end of the terminal that a person sits at.
@@ -78,19 +88,19 @@ impl Parked {
         limits: RunLimits,
         collect: Option<Collect>,
     ) -> Result<(Running, OwnedFd), RunError> {
-        let order = Order::Launch { command: Command { tty: true, ..command }, limits, collect };
+        let order = Order::Launch { command: Command { tty: true, ..command }, limits, collect, again: false };
         let refused = self.channel.send(&order, &[]).await.err();
-        let mut running = Running { channel: self.channel, refused, collected: Vec::new() };
+        let mut running = Running { parked: self, refused, collected: Vec::new(), again: false };
         loop {
             match running.report().await? {
                 (Report::Launched, mut fds) => {
-                    let terminal = fds.pop().ok_or_else(|| gone(io::ErrorKind::InvalidData.into()))?;
+                    let terminal = fds.pop().ok_or_else(|| gone(io::ErrorKind::InvalidData))?;
                     return Ok((running, terminal));
                 }
                 (Report::Built { .. }, _) => {}
                 (Report::Failed(failure), _) => return Err(StartError::from_failure(failure).into()),
                 (Report::Ended(_) | Report::Started { .. } | Report::Collected(_), _) => {
-                    return Err(gone(io::ErrorKind::InvalidData.into()));
+                    return Err(gone(io::ErrorKind::InvalidData));
                 }
             }
         }
@@ -98,27 +108,28 @@ impl Parked {
 
     /// Runs the program to its end. Dropped while it waits, the box is killed.
     pub async fn run(self, command: Command, stdio: [OwnedFd; 3], limits: RunLimits) -> Result<Outcome, RunError> {
-        self.launch(command, stdio, limits, None).await.ended().await
+        self.launch(command, stdio, limits, Then::default()).await.ended().await
     }
 }
 
-fn gone(source: io::Error) -> RunError {
-    RunError::Gone { source }
+fn gone(source: impl Into<io::Error>) -> RunError {
+    RunError::Gone { source: source.into() }
 }
 
 /// A program in its box. Dropped, the box is killed.
 #[derive(Debug)]
 pub struct Running {
-    channel: Channel,
+    parked: Parked,
     /// Why the order to start was not taken; what was said before it explains more.
     refused: Option<io::Error>,
     collected: Vec<(Collected, OwnedFd)>,
+    again: bool,
 }
 
 impl Running {
     /// Sends a signal to the program and the processes of its group.
     pub async fn signal(&self, number: i32) -> io::Result<()> {
-        self.channel.send(&Order::SignalGroup(number), &[]).await
+        self.parked.channel.send(&Order::SignalGroup(number), &[]).await
     }
 
     /// Waits for the program's end. May be dropped and asked again.
@@ -128,9 +139,12 @@ impl Running {
                 // The first when the order was sent ahead.
                 (Report::Built { .. } | Report::Launched, _) => {}
                 (Report::Collected(files), fds) => self.collected.extend(files.into_iter().zip(fds)),
-                (Report::Ended(outcome), _) => return Ok(outcome),
+                (Report::Ended(outcome), _) => {
+                    self.again = outcome.again;
+                    return Ok(outcome);
+                }
                 (Report::Failed(failure), _) => return Err(StartError::from_failure(failure).into()),
-                (Report::Started { .. }, _) => return Err(gone(io::ErrorKind::InvalidData.into())),
+                (Report::Started { .. }, _) => return Err(gone(io::ErrorKind::InvalidData)),
             }
         }
     }
@@ -140,9 +154,14 @@ impl Running {
         std::mem::take(&mut self.collected)
     }
 
+    /// The box for another program, once this one has ended and when nothing is left of it.
+    pub fn again(self) -> Option<Parked> {
+        self.again.then_some(self.parked)
+    }
+
     async fn report(&mut self) -> Result<(Report, Vec<OwnedFd>), RunError> {
         loop {
-            match self.channel.receive().await {
+            match self.parked.channel.receive().await {
                 Ok(Some(report)) => return Ok(report),
                 // The order was not read any more. What was said before comes behind this.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset && self.refused.is_none() => {

@@ -8,8 +8,10 @@ use crate::protocol::{DoorAnswer, ExecResult};
 use crate::spec::Command;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitStatus};
+use rustix::process::{Pid, Signal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 /// How much of the output is kept: what fits a message for a person.
 const OUTPUT_BYTES_MAX: usize = 4 << 10;
@@ -94,10 +96,10 @@ impl Execution {
     }
 
     /// Answers with how it ended and gives the channel back.
-    pub(super) fn finish(mut self, status: WaitStatus) -> OwnedFd {
+    pub(super) fn finish(mut self, status: ExitStatus) -> OwnedFd {
         self.read();
-        let signal = status.terminating_signal().map(|signal| 128 + signal);
-        let code = status.exit_status().or(signal).unwrap_or(255);
+        let signal = status.signal().map(|signal| 128 + signal);
+        let code = status.code().or(signal).unwrap_or(255);
         let result = ExecResult { code, output: self.tail, timed_out: self.timed_out };
         // An asker that is gone needs no answer.
         let _ = channel::send(&self.channel, &DoorAnswer::Executed(result), &[]);

@@ -8,6 +8,7 @@ use crate::protocol::{Collect, Collected, Placed};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -20,10 +21,8 @@ const BATCH: usize = FDS_MAX - 1;
 
 /// Copies what was given to where the program expects it.
 pub(super) fn place(placed: &[Placed], contents: Vec<OwnedFd>) -> Result<(), Failure> {
-    if placed.len() != contents.len() {
-        return Err(Failure::plain(Step::Invalid, "files without content"));
-    }
-    for (file, content) in placed.iter().zip(contents) {
+    let mut contents = contents.into_iter();
+    for file in placed {
         let at = || file.target.clone();
         let target = Path::new(&file.target);
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
@@ -33,7 +32,13 @@ pub(super) fn place(placed: &[Placed], contents: Vec<OwnedFd>) -> Result<(), Fai
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(file.mode & 0o777));
         let mut written = File::from(made.during(Step::File, at)?);
-        let copied = std::io::copy(&mut File::from(content), &mut written);
+        let copied = match &file.text {
+            Some(text) => written.write_all(text.as_bytes()),
+            None => match contents.next() {
+                Some(content) => std::io::copy(&mut File::from(content), &mut written).map(drop),
+                None => Err(std::io::ErrorKind::InvalidData.into()),
+            },
+        };
         copied.map_err(|error| Failure::io(Step::File, at(), &error))?;
     }
     Ok(())

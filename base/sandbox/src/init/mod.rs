@@ -3,6 +3,7 @@
 //! Promises: it ends when its owner does, and the kernel ends everything in the box with it. Holds no capability
 //! beyond what it needs to start programs, and cannot be looked into from the box (`PR_SET_DUMPABLE`).
 
+mod again;
 mod door;
 mod execution;
 mod files;
@@ -21,6 +22,7 @@ use crate::failure::{During, Failure, Step};
 use crate::protocol::Report;
 use crate::spec::{BoxSpec, Ids, User};
 use crate::sys;
+use again::Again;
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::{Gid, Uid};
 use shortage::Shortage;
@@ -77,6 +79,7 @@ struct Built {
     /// For each program, where no control group bounds the box's processes. The kernel counts per user namespace.
     processes_max: Option<u64>,
     shortage: Option<Shortage>,
+    again: Option<Again>,
 }
 
 fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
@@ -110,7 +113,7 @@ fn build(setup: &Setup<'_>, go: OwnedFd) -> Result<Built, Failure> {
     };
     confine::confine(spec)?;
     let processes_max = spec.limits.pids.filter(|_pids| go.processes_unbounded);
-    Ok(Built { sockets, memory_events, processes_max, shortage })
+    Ok(Built { sockets, memory_events, processes_max, shortage, again: Again::new(spec) })
 }
 
 /// Changes from the parent's user to the one mapped inside. Capabilities stay: they are of the user namespace.

@@ -1,5 +1,6 @@
 //! The loop of process 1: orders of the owner, ends of children, requests at the door.
 
+use super::again::Again;
 use super::execution::Execution;
 use super::pump::Pumps;
 use super::shortage::Shortage;
@@ -12,10 +13,12 @@ use crate::clock;
 use crate::failure::{Failure, Step};
 use crate::protocol::{Collect, DoorAnswer, DoorRequest, Order, Outcome, Report, RunLimits, Verdict};
 use crate::spec::{BoxSpec, Command};
-use crate::sys;
+use crate::sys::{self, Dead, Used};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
+use rustix::process::{Pid, Signal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 /// Askers at the door at the same time: the agent's few connections, and those of an agent that just died.
 const CHANNELS_MAX: usize = 32;
@@ -32,7 +35,12 @@ struct Init<'a> {
     channels: Vec<OwnedFd>,
     executions: Vec<Execution>,
     program: Option<Program>,
+    /// Nobody else is left in the box since the last of them ended.
+    alone: bool,
+    /// What all that ended since the program began used.
+    used: Used,
     pumps: Pumps,
+    again: Option<Again>,
 }
 
 /// The program the box is for.
@@ -46,7 +54,9 @@ struct Program {
     seen: watch::Seen,
     verdict: Verdict,
     /// Set once it is dead; its output may still be on its way.
-    status: Option<WaitStatus>,
+    status: Option<ExitStatus>,
+    /// Whether the box may be used again.
+    again: bool,
 }
 
 /// What is readable after a wait.
@@ -70,7 +80,10 @@ pub(super) fn run(spec: &BoxSpec, owner: OwnedFd, children: &OwnedFd, built: Bui
         channels: Vec::new(),
         executions: Vec::new(),
         program: None,
+        alone: false,
+        used: Used::default(),
         pumps: Pumps::default(),
+        again: built.again,
     };
     loop {
         let ready = match init.wait(children) {
@@ -144,7 +157,11 @@ impl Init<'_> {
             // Where the kernel took one of many processes, the others would go on without it.
             let short =
                 program.limits.memory_bytes.is_some() && self.memory_events.as_ref().is_some_and(killed_for_memory);
-            let over = if short { Some(Verdict::Memory) } else { watch::over(&program.limits, &mut program.seen) };
+            let over = if short {
+                Some(Verdict::Memory)
+            } else {
+                watch::over(&program.limits, self.used.cpu_usec, &mut program.seen)
+            };
             if let Some(verdict) = over {
                 self.end_program(verdict);
             }
@@ -177,11 +194,16 @@ impl Init<'_> {
     /// Takes the ends of children.
     fn reap(&mut self) {
         loop {
-            let (pid, status) = match wait(WaitOptions::NOHANG) {
-                Ok(Some(ended)) => ended,
+            let Dead { pid, status, used } = match sys::take_any_end(false) {
+                Ok(Some(dead)) => dead,
                 Err(rustix::io::Errno::INTR) => continue,
-                Ok(None) | Err(_) => return,
+                Ok(None) => return,
+                Err(_none) => {
+                    self.alone = true;
+                    return;
+                }
             };
+            self.used.add(used);
             if let Some(program) = self.program.as_mut().filter(|program| program.pid == pid) {
                 program.status = Some(status);
                 program.look_ms = u64::MAX;
@@ -192,9 +214,11 @@ impl Init<'_> {
         }
     }
 
-    /// Whether the program is dead and its output out; then the owner has been told.
+    /// Whether the program is dead, its output out, and the box with it at its end; then the owner has been told.
     fn finished(&mut self) -> bool {
-        let Some((program, status)) = self.program.as_ref().and_then(|program| Some((program, program.status?))) else {
+        let Some((status, verdict, again)) =
+            self.program.as_ref().and_then(|program| Some((program.status?, program.verdict, program.again)))
+        else {
             return false;
         };
         if self.pumps.len() > 0 {
@@ -202,23 +226,52 @@ impl Init<'_> {
             kill_all();
             return false;
         }
-        if let Some(collect) = &program.collect {
-            kill_all();
-            // Killed, they end; nobody can change what is collected after the last.
-            while !matches!(wait(WaitOptions::empty()), Err(rustix::io::Errno::CHILD)) {}
-            files::collect(collect, |files, fds| {
+        let collect = self.program.as_mut().and_then(|program| program.collect.take());
+        if again || collect.is_some() {
+            self.end_all();
+        }
+        if let Some(collect) = collect {
+            files::collect(&collect, |files, fds| {
                 let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
                 channel::send(&self.owner, &Report::Collected(files), &fds).is_ok()
             });
         }
+        let outcome = self.outcome(verdict, status);
+        let again = again && self.is_as_new(&outcome);
         // If the owner is gone there is nobody to tell.
-        let _ = channel::send(&self.owner, &Report::Ended(self.outcome(program.verdict, status)), &[]);
-        true
+        let _ = channel::send(&self.owner, &Report::Ended(Outcome { again, ..outcome }), &[]);
+        !again
     }
 
-    fn outcome(&self, verdict: Verdict, status: WaitStatus) -> Outcome {
-        let used = sys::used_by_children();
-        let signal = status.terminating_signal();
+    /// Has this process alone in the box: nobody can change anything then.
+    fn end_all(&mut self) {
+        if !self.alone {
+            kill_all();
+        }
+        while !self.alone {
+            match sys::take_any_end(true) {
+                Ok(dead) => dead.iter().for_each(|dead| self.used.add(dead.used)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_none) => self.alone = true,
+            }
+        }
+    }
+
+    /// Whether another program finds this box as if there had been none, and then it may come.
+    fn is_as_new(&mut self, outcome: &Outcome) -> bool {
+        let by_itself = matches!(outcome.verdict, Verdict::Exited | Verdict::Signalled);
+        let unasked = self.channels.is_empty() && self.executions.is_empty();
+        let short = self.memory_events.as_ref().is_some_and(killed_for_memory);
+        let is = by_itself && unasked && !short && self.again.as_mut().is_some_and(Again::make);
+        if is {
+            (self.program, self.used, self.pumps) = (None, Used::default(), Pumps::default());
+        }
+        is
+    }
+
+    fn outcome(&self, verdict: Verdict, status: ExitStatus) -> Outcome {
+        let used = self.used;
+        let signal = status.signal();
         let for_memory = || self.memory_events.as_ref().is_some_and(killed_for_memory);
         let verdict = match (verdict, signal) {
             (Verdict::Exited, Some(_)) if for_memory() => Verdict::Memory,
@@ -226,15 +279,15 @@ impl Init<'_> {
             (verdict, _) => verdict,
         };
         let (cpu_usec, memory_peak_bytes) = (used.cpu_usec, used.peak_bytes);
-        Outcome { verdict, code: status.exit_status(), signal, cpu_usec, memory_peak_bytes }
+        Outcome { verdict, code: status.code(), signal, cpu_usec, memory_peak_bytes, again: false }
     }
 
     /// One order; false when the owner is gone.
     fn serve_owner(&mut self) -> bool {
         let Ok(Some((order, fds))) = channel::receive::<Order>(&self.owner) else { return false };
         match order {
-            Order::Launch { command, limits, collect } => {
-                let sent = match self.launch(&command, &limits, collect, fds) {
+            Order::Launch { command, limits, collect, again } => {
+                let sent = match self.launch(&command, limits, collect, again, fds) {
                     // Whoever gave the streams waits for the end; waking it now would only cost time.
                     Ok(outside) if outside.is_empty() => Ok(()),
                     Ok(outside) => {
@@ -285,8 +338,9 @@ impl Init<'_> {
     fn launch(
         &mut self,
         command: &Command,
-        limits: &RunLimits,
+        limits: RunLimits,
         collect: Option<Collect>,
+        again: bool,
         fds: Vec<OwnedFd>,
     ) -> Result<Vec<OwnedFd>, Failure> {
         if self.program.is_some() {
@@ -296,19 +350,21 @@ impl Init<'_> {
         if let Some(limit) = limits.output_bytes {
             (streams, self.pumps) = Pumps::between(streams, limit)?;
         }
+        self.alone = false;
         let pid = launch::launch(self.confines(), command, streams.inside())?;
         let now = clock::monotonic_ms();
         let looked_at = limits.cpu_ms.is_some() || limits.memory_bytes.is_some();
         let seen = watch::Seen::default();
         self.program = Some(Program {
             pid,
-            limits: limits.clone(),
             collect,
             wall_deadline_ms: limits.wall_ms.map_or(u64::MAX, |wall| now.saturating_add(wall)),
             look_ms: if looked_at { now + seen.pause_ms() } else { u64::MAX },
             seen,
             verdict: Verdict::Exited,
             status: None,
+            again,
+            limits,
         });
         Ok(streams.outside)
     }
@@ -343,6 +399,7 @@ impl Init<'_> {
 
     fn execute(&mut self, index: usize, command: &Command, timeout_ms: u64) {
         let channel = self.channels.remove(index);
+        self.alone = false;
         let started = if self.executions.len() < EXECUTIONS_MAX {
             Execution::start(self.confines(), command, timeout_ms, channel)
         } else {

@@ -35,8 +35,9 @@ impl Seen {
     }
 }
 
-/// The limit a box is over, if one. Process 1, which is ours, does not count.
-pub(super) fn over(limits: &RunLimits, seen: &mut Seen) -> Option<Verdict> {
+/// The limit a box is over, if one; `ended_usec` is what its processes used that ended. Process 1, which is ours, does not
+/// count.
+pub(super) fn over(limits: &RunLimits, ended_usec: u64, seen: &mut Seen) -> Option<Verdict> {
     // What is born after its parent's clock was read moves that clock; what is born before is in the second list.
     let before = others();
     let clocks = before.iter().map(|pid| Some((*pid, sys::processor_time_nanoseconds(*pid)?)));
@@ -45,7 +46,7 @@ pub(super) fn over(limits: &RunLimits, seen: &mut Seen) -> Option<Verdict> {
     if pids != before {
         seen.clocks.clear();
     }
-    let mut cpu_usec = sys::used_by_children().cpu_usec;
+    let mut cpu_usec = ended_usec;
     let (mut resident_bytes, mut mapped_bytes_max) = (0, 0);
     for glance in pids.iter().filter_map(|pid| proc::glance(*pid)) {
         cpu_usec += glance.cpu_usec;

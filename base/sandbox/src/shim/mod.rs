@@ -114,7 +114,8 @@ fn launch(
         }
     };
     folder.write_state(begun, &network)?;
-    let order = Order::Launch { command: start.command.clone(), limits: RunLimits::default(), collect: None };
+    let order =
+        Order::Launch { command: start.command.clone(), limits: RunLimits::default(), collect: None, again: false };
     channel::send(init, &order, &[]).during(Step::Program, || "init".to_owned())?;
     let (report, streams) = answer(init)?;
     match report {

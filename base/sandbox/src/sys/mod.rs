@@ -5,16 +5,18 @@
 
 mod mount;
 mod process;
+mod standing;
 mod timer;
 mod title;
 mod watch;
 
 pub(crate) use mount::{MountChange, mount_setattr};
 pub(crate) use process::{
-    Strings, borrow_to_child, close_on_exec_from, drain_signals, exec, fork, fork_into, install_filter, keep_only,
-    kill_everybody, landlock_abi, processor_time_nanoseconds, reset_broken_pipe, reset_signals, signal_fd_of_children,
-    step_back, unblock_signals, unshare, used_by_children,
+    Dead, Strings, Used, borrow_to_child, close_on_exec_from, drain_signals, exec, fork, fork_into, install_filter,
+    keep_only, kill_everybody, landlock_abi, processor_time_nanoseconds, reset_broken_pipe, reset_signals,
+    signal_fd_of_children, step_back, take_any_end, unblock_signals, unshare,
 };
+pub(crate) use standing::{Standing, standing};
 pub(crate) use timer::SelfKill;
 pub(crate) use title::set_title;
 pub use watch::watch;

@@ -5,7 +5,9 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitStatus;
 
 /// What a child of ours exits with when it panicked.
 const EXIT_PANICKED: i32 = 101;
@@ -201,25 +203,48 @@ pub(crate) fn install_filter(filter: &[libc::sock_filter]) -> Result<(), Errno> 
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// What ended and waited-for children used.
+/// What ended processes used.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Used {
     pub(crate) cpu_usec: u64,
+    /// The largest one's.
     pub(crate) peak_bytes: u64,
 }
 
-pub(crate) fn used_by_children() -> Used {
-    // SAFETY: all zeroes is a valid rusage, and the kernel fills in the one given.
-    let usage = unsafe {
+impl Used {
+    pub(crate) fn add(&mut self, other: Used) {
+        self.cpu_usec += other.cpu_usec;
+        self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
+    }
+}
+
+/// A child that ended.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    pub(crate) pid: Pid,
+    pub(crate) status: ExitStatus,
+    /// With all that it waited for itself.
+    pub(crate) used: Used,
+}
+
+/// Takes the end of any child; `None` when all there are live on, which only happens when it shall not wait.
+pub(crate) fn take_any_end(waits: bool) -> Result<Option<Dead>, Errno> {
+    let mut status = 0;
+    let options = if waits { 0 } else { libc::WNOHANG };
+    // SAFETY: all zeroes is a valid rusage; the kernel fills in the one given, and the status.
+    let (pid, usage) = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        usage
+        (libc::wait4(-1, &raw mut status, options, &raw mut usage), usage)
     };
+    if pid == -1 {
+        return Err(last_errno());
+    }
     let usec = |time: libc::timeval| u64::try_from(time.tv_sec * 1_000_000 + time.tv_usec).unwrap_or(0);
-    Used {
+    let used = Used {
         cpu_usec: usec(usage.ru_utime) + usec(usage.ru_stime),
         peak_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
-    }
+    };
+    Ok(Pid::from_raw(pid).map(|pid| Dead { pid, status: ExitStatus::from_raw(status), used }))
 }
 
 /// Marks every descriptor from `first` on to be closed by exec.

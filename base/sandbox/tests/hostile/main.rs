@@ -5,6 +5,7 @@
 //! programs are in `programs/*.c`, compiled by gcc when the first test runs.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod again;
 mod compare;
 mod ends;
 mod files;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// In the binary, so that a copy of it elsewhere still has them.
-const SOURCES: [(&str, &str); 7] = [
+const SOURCES: [(&str, &str); 8] = [
     ("hostile.h", include_str!("programs/hostile.h")),
     ("main.c", include_str!("programs/main.c")),
     ("processes.c", include_str!("programs/processes.c")),
@@ -14,6 +14,7 @@ const SOURCES: [(&str, &str); 7] = [
     ("files.c", include_str!("programs/files.c")),
     ("kernel.c", include_str!("programs/kernel.c")),
     ("streams.c", include_str!("programs/streams.c")),
+    ("again.c", include_str!("programs/again.c")),
 ];
 /// Its name in its folder.
 pub(crate) const PROGRAM: &str = "hostile";

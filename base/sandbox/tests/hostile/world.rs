@@ -3,8 +3,8 @@
 use crate::left::{self, Before, Suspect};
 use crate::programs;
 use sandbox::{
-    BoxSpec, Command, Mount, MountSource, Outcome, Parked, Root, RunError, RunLimits, Spawner, SpawnerClient, Trust,
-    Verdict,
+    BoxSpec, Command, Mount, MountSource, Outcome, Parked, Root, RunError, RunLimits, Spawner, SpawnerClient, Then,
+    Trust, Verdict,
 };
 use std::any::type_name;
 use std::cell::RefCell;
@@ -131,9 +131,29 @@ impl World {
         self.run_in(&self.spec(), program(arguments), limits).await.unwrap_or_else(|error| panic!("{error:?}"))
     }
 
-    /// Runs any command in any box, reading all it writes.
+    /// Runs any command in any box, reading all it writes. A box that can be used again is as one that never was.
     pub(crate) async fn run_in(&self, spec: &BoxSpec, command: Command, limits: RunLimits) -> Result<Ended, RunError> {
-        let parked = self.park(spec).await;
+        let (ended, box_again) = self.run_once(self.park(spec).await, command, limits).await?;
+        if let Some(box_again) = box_again {
+            let used = self.look(box_again).await;
+            same(&used, &self.look(self.park(spec).await).await);
+        }
+        Ok(ended)
+    }
+
+    /// All that a program finds in a box.
+    pub(crate) async fn look(&self, parked: Parked) -> String {
+        let (ended, _again) = self.run_once(parked, program(&["look"]), usual()).await.unwrap();
+        ended.exits_with(0).text()
+    }
+
+    /// Runs a command in a box; with it comes the box, if it can be used again.
+    pub(crate) async fn run_once(
+        &self,
+        parked: Parked,
+        command: Command,
+        limits: RunLimits,
+    ) -> Result<(Ended, Option<Parked>), RunError> {
         let (mut reading, inside) = std::io::pipe().unwrap();
         // Reading ends when the last holder of the other end is gone, so that too is a sign that nobody lives on.
         let reader = std::thread::spawn(move || {
@@ -141,9 +161,12 @@ impl World {
             reading.read_to_end(&mut output).map(|_count| output)
         });
         let stdio = [null(), OwnedFd::from(inside.try_clone().unwrap()), OwnedFd::from(inside)];
-        let outcome = parked.run(command, stdio, limits).await;
+        let mut running = parked.launch(command, stdio, limits, Then { collect: None, again: true }).await;
+        let outcome = running.ended().await;
+        let again = running.again();
+        // Whoever gave the box up waits for its end as for the output's.
         let output = reader.join().unwrap().unwrap();
-        Ok(Ended { outcome: outcome?, output })
+        Ok((Ended { outcome: outcome?, output }, again))
     }
 
     fn suspect<'a>(&'a self, namespaces: &'a BTreeSet<String>) -> Suspect<'a> {
@@ -185,6 +208,20 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut argv = vec![format!("/programs/{}", programs::PROGRAM)];
     argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     Command { argv, ..Command::default() }
+}
+
+/// A box that was used says what one says that was not.
+pub(crate) fn same(used: &str, fresh: &str) {
+    let lines = |one: &str, other: &str| -> Vec<String> {
+        let others: BTreeSet<&str> = other.lines().collect();
+        one.lines().filter(|line| !others.contains(line)).map(str::to_owned).collect()
+    };
+    assert!(
+        used == fresh,
+        "only in a used box: {:#?}, only in a fresh one: {:#?}",
+        lines(used, fresh),
+        lines(fresh, used)
+    );
 }
 
 pub(crate) fn null() -> OwnedFd {

@@ -1,5 +1,5 @@
 use crate::world::{World, shell, with_world};
-use sandbox::{BoxSpec, Collect, Command, Mount, MountSource, Outcome, Placed, Root, RunLimits, Trust, Verdict};
+use sandbox::{BoxSpec, Collect, Command, Mount, MountSource, Outcome, Placed, Root, RunLimits, Then, Trust, Verdict};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -279,12 +279,13 @@ fn files_are_placed_and_what_is_left_is_collected_from_inside() {
         let path = world.path("a.txt");
         std::fs::write(&path, "from outside\n").unwrap();
         let content = std::fs::File::open(&path).unwrap();
-        let placed = [Placed { target: "/mnt/in/a.txt".to_owned(), mode: 0o644 }];
+        let placed = [Placed { target: "/mnt/in/a.txt".to_owned(), mode: 0o644, text: None }];
         parked.place(&placed, &[content.as_fd()]).await.unwrap();
         let (mut output, stdio) = pipes();
         let command = Command { cwd: "/mnt".to_owned(), ..shell(line) };
         let collect = Collect { folder: "/mnt".to_owned(), files_max: 10, bytes_max: 1 << 20 };
-        let mut running = parked.launch(command, stdio, RunLimits::default(), Some(collect)).await;
+        let mut running =
+            parked.launch(command, stdio, RunLimits::default(), Then { collect: Some(collect), again: false }).await;
         let outcome = running.ended().await.unwrap();
         let mut text = String::new();
         output.read_to_string(&mut text).unwrap();
@@ -306,9 +307,12 @@ fn a_file_that_cannot_be_placed_is_told_and_nothing_runs() {
     with_world(|world| async move {
         let parked = world.spawner.park(&with_folder("no-place")).await.unwrap();
         let content = std::fs::File::open("/dev/null").unwrap();
-        parked.place(&[Placed { target: "/etc/x".to_owned(), mode: 0o644 }], &[content.as_fd()]).await.unwrap();
+        parked
+            .place(&[Placed { target: "/etc/x".to_owned(), mode: 0o644, text: None }], &[content.as_fd()])
+            .await
+            .unwrap();
         let (mut output, stdio) = pipes();
-        let mut running = parked.launch(shell("echo ran"), stdio, RunLimits::default(), None).await;
+        let mut running = parked.launch(shell("echo ran"), stdio, RunLimits::default(), Then::default()).await;
         let error = running.ended().await.unwrap_err();
         assert!(error.to_string().contains("/etc/x"), "{error}");
         let mut text = String::new();
@@ -324,7 +328,7 @@ fn a_signal_reaches_the_whole_group() {
         let (mut output, stdio) = pipes();
         let line = "trap 'echo parent; exit 7' INT; sh -c 'trap \"echo child; exit\" INT; echo ready; while :; do sleep 0.01; done'; \
                     while :; do sleep 0.01; done";
-        let mut running = parked.launch(shell(line), stdio, RunLimits::default(), None).await;
+        let mut running = parked.launch(shell(line), stdio, RunLimits::default(), Then::default()).await;
         let mut ready = [0; 6];
         output.read_exact(&mut ready).unwrap();
         running.signal(2).await.unwrap();
@@ -339,20 +343,26 @@ fn a_signal_reaches_the_whole_group() {
 fn a_program_has_a_terminal_of_its_own() {
     with_world(|world| async move {
         let parked = world.spawner.park(&untrusted("terminal")).await.unwrap();
-        let line = "read line; tty; echo got $line; stty size; cat >/dev/null";
+        let line = "read line; tty; echo got $line; stty size; exec cat";
         let (mut running, terminal) = parked.launch_on_terminal(shell(line), RunLimits::default(), None).await.unwrap();
         let size = rustix::termios::Winsize { ws_row: 33, ws_col: 101, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&terminal, size).unwrap();
         let mut terminal = std::fs::File::from(terminal);
         terminal.write_all(b"hello\n").unwrap();
-        let mut text = Vec::new();
-        while !text.ends_with(b"33 101\r\n") {
-            let mut bytes = [0; 256];
-            let count = terminal.read(&mut bytes).unwrap();
-            text.extend_from_slice(&bytes[..count]);
-        }
-        let told = String::from_utf8_lossy(&text);
+        let mut text = String::new();
+        let mut until = |terminal: &mut std::fs::File, end: &str| {
+            while !text.ends_with(end) {
+                let mut bytes = [0; 256];
+                let count = terminal.read(&mut bytes).unwrap();
+                text.push_str(str::from_utf8(&bytes[..count]).unwrap());
+            }
+            text.clone()
+        };
+        let told = until(&mut terminal, "33 101\r\n");
         assert!(told.contains("/dev/pts/0") && told.contains("got hello"), "{told}");
+        // The terminal's own echo, then the program's. A shell between two programs takes an interruption for itself.
+        terminal.write_all(b"more\n").unwrap();
+        until(&mut terminal, "more\r\nmore\r\n");
         // As a person presses Ctrl-C.
         terminal.write_all(b"\x03").unwrap();
         let outcome = running.ended().await.unwrap();

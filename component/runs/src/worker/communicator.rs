@@ -4,7 +4,7 @@ use super::run::{Control, Run};
 use super::{Shared, tick};
 use crate::link::{Frame, Reader, Writer, payloads};
 use crate::order::{Numbered, Opening, Order, Said, ToWorker};
-use crate::pressure::{self, Bounds};
+use crate::pressure::Pressure;
 use crate::talk::Watching;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -36,7 +36,7 @@ pub(super) struct Communicator {
     pub(super) shared: Arc<Shared>,
     pub(super) begin: mpsc::Sender<Arc<Run>>,
     pub(super) beats: SyncSender<StdUnixStream>,
-    pub(super) bounds: Bounds,
+    pub(super) pressure: Pressure,
 }
 
 impl Communicator {
@@ -109,7 +109,7 @@ impl Communicator {
         if self.shared.retires.load(Ordering::Relaxed) {
             return Err(no_room("this worker is being replaced"));
         }
-        if let Some(why) = pressure::refuses(&self.bounds) {
+        if let Some(why) = self.pressure.refuses() {
             return Err(no_room(&why));
         }
         let run = Arc::new(Run::new(order));

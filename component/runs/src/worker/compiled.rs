@@ -3,17 +3,23 @@
 //! A folder for each, named after everything that its content follows from. It is whole or not there: made under another
 //! name and renamed. Read by descriptor and never run by anybody outside a box.
 
+use super::given::Files;
 use sandbox::{Collected, Placed};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 /// All of it together; what was used longest ago goes first.
 const KEPT_BYTES_MAX: u64 = 1 << 30;
 const KEPT_MAX: usize = 2_000;
+/// Known without a look at the disk, each a few hundred bytes unless its compiler said much.
+const KNOWN_MAX: usize = 200;
+const NOTE_EVERY: Duration = Duration::from_secs(60);
 const INDEX: &str = "index.json";
 /// What the compiler said.
 const SAID: &str = "said";
@@ -26,27 +32,63 @@ struct Kept {
 
 /// What is kept of one compilation.
 pub(super) struct Found {
-    /// Files with where they go.
-    pub(super) placed: Vec<Placed>,
-    pub(super) contents: Vec<OwnedFd>,
+    pub(super) files: Files,
     /// Warnings.
     pub(super) said: Vec<u8>,
 }
 
-/// What was compiled, to be placed below `folder`.
-pub(super) fn find(kept: &Path, name: &str, folder: &str) -> Option<Found> {
-    let at = kept.join(name);
-    let index: Vec<Kept> = serde_json::from_slice(&fs::read(at.join(INDEX)).ok()?).ok()?;
-    let mut placed = Vec::new();
-    let mut contents = Vec::new();
-    for (number, file) in index.into_iter().enumerate() {
-        contents.push(OwnedFd::from(File::open(at.join(number.to_string())).ok()?));
-        placed.push(Placed { target: format!("{folder}/{}", file.name), mode: file.mode });
+/// What was compiled, with what this process knows of it without a look at the disk.
+#[derive(Default)]
+pub(super) struct Compiled {
+    known: Mutex<HashMap<PathBuf, Arc<Known>>>,
+}
+
+struct Known {
+    files: Vec<Kept>,
+    said: Vec<u8>,
+    /// When it was last noted on the disk that it is used.
+    noted: Instant,
+}
+
+impl Compiled {
+    /// What was compiled, to be placed below `folder`.
+    pub(super) fn find(&self, kept: &Path, name: &str, folder: &str) -> Option<Found> {
+        let at = kept.join(name);
+        let known = self.look_up(&at)?;
+        let mut files = Files::default();
+        for (number, file) in known.files.iter().enumerate() {
+            let Ok(content) = File::open(at.join(number.to_string())) else {
+                // Another worker has made room.
+                self.known().remove(&at);
+                return None;
+            };
+            files.contents.push(OwnedFd::from(content));
+            files.placed.push(Placed { target: format!("{folder}/{}", file.name), mode: file.mode, text: None });
+        }
+        Some(Found { files, said: known.said.clone() })
     }
-    // So that what is used stays. If it cannot be noted, it goes a little early.
-    let _ = File::open(at.join(INDEX)).and_then(|index| index.set_modified(now()));
-    let said = fs::read(at.join(SAID)).ok()?;
-    Some(Found { placed, contents, said })
+
+    fn look_up(&self, at: &Path) -> Option<Arc<Known>> {
+        let noted = world::clock::monotonic();
+        let known = self.known().get(at).map(Arc::clone);
+        if let Some(known) = known.filter(|known| noted.saturating_duration_since(known.noted) < NOTE_EVERY) {
+            return Some(known);
+        }
+        let files = serde_json::from_slice(&fs::read(at.join(INDEX)).ok()?).ok()?;
+        // So that what is used stays. If it cannot be noted, it goes a little early.
+        let _ = File::open(at.join(INDEX)).and_then(|index| index.set_modified(now()));
+        let found = Arc::new(Known { files, said: fs::read(at.join(SAID)).ok()?, noted });
+        let mut known = self.known();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(at.to_owned(), Arc::clone(&found));
+        Some(found)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<PathBuf, Arc<Known>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Keeps files. Whoever keeps the same meanwhile has kept the same.

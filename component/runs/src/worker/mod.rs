@@ -9,6 +9,7 @@
 
 pub(crate) mod communicator;
 mod compiled;
+mod given;
 mod heartbeat;
 mod pool;
 mod records;
@@ -17,7 +18,7 @@ mod runner;
 mod streams;
 mod verdict;
 
-use crate::pressure::Bounds;
+use crate::pressure::{Bounds, Pressure};
 use communicator::Communicator;
 pub(crate) use communicator::{NO_ROOM, no_room, no_run};
 use records::Records;
@@ -116,7 +117,7 @@ pub fn run(number: u32, node: String, version: String, bounds: Bounds) -> io::Re
     let runtime = runtime()?;
     runtime.block_on(async {
         let listener = tokio::net::UnixListener::from_std(listener)?;
-        Communicator { shared, begin, beats, bounds }.serve(listener).await
+        Communicator { shared, begin, beats, pressure: Pressure::new(bounds) }.serve(listener).await
     })
 }
 

@@ -1,14 +1,19 @@
-//! Boxes that wait for a program: building one takes longer than many a program does. Each is used once.
+//! Boxes that wait for a program: building one takes longer than many a program does. One that is as new after a program
+//! waits for the next.
 
 use sandbox::{BoxSpec, Parked, SpawnerClient, StartError};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Kinds of boxes that are kept ready: the languages of a lesson, with the limits of its exercises.
 const KINDS_MAX: usize = 4;
 /// Of each kind. One takes 0.75 MB, and another is built while it is used.
-pub(super) const READY: usize = 2;
+const READY: usize = 2;
+/// Of each kind that wait when many have come back, and for how long.
+pub(super) const READY_MAX: usize = 8;
+const CALM: Duration = Duration::from_secs(10);
 
 pub(super) struct Pool {
     spawner: SpawnerClient,
@@ -18,7 +23,8 @@ pub(super) struct Pool {
 
 struct Kind {
     spec: BoxSpec,
-    ready: Vec<Parked>,
+    /// With when each came; the newest, which is used next, comes last.
+    ready: Vec<(Instant, Parked)>,
     building: usize,
 }
 
@@ -31,7 +37,7 @@ impl Pool {
     pub(super) async fn take(&self, spec: &BoxSpec) -> Result<Parked, StartError> {
         let waiting = self.kind(spec).back_mut().and_then(|kind| kind.ready.pop());
         match waiting {
-            Some(parked) => Ok(parked),
+            Some((_, parked)) => Ok(parked),
             None => self.spawner.park(spec).await,
         }
     }
@@ -53,7 +59,7 @@ impl Pool {
             if let Some(kind) = kinds.iter_mut().find(|kind| kind.spec == spec) {
                 kind.building -= 1;
                 match built {
-                    Ok(parked) => kind.ready.push(parked),
+                    Ok(parked) => kind.ready.push((world::clock::monotonic(), parked)),
                     // Whoever needs one next is told the reason.
                     Err(error) => tracing::debug!(%error, "cannot build a box ahead"),
                 }
@@ -62,6 +68,31 @@ impl Pool {
         };
         // Ends when the box is built.
         world::task::spawn("a box ahead", build).detach();
+    }
+
+    /// A box that is as new.
+    pub(super) fn give_back(&self, spec: &BoxSpec, parked: Parked, shared: &super::Shared) {
+        let mut kinds = self.kinds();
+        if let Some(kind) = kinds.iter_mut().find(|kind| kind.spec == *spec)
+            && kind.ready.len() < READY_MAX
+        {
+            kind.ready.push((world::clock::monotonic(), parked));
+        }
+        count(&kinds, &shared.parked);
+    }
+
+    /// Lets go of boxes that a busy time left, for as long as the process lives.
+    pub(super) async fn trim(self: Arc<Self>, shared: Arc<super::Shared>) {
+        loop {
+            tokio::time::sleep(CALM).await;
+            let mut kinds = self.kinds();
+            let now = world::clock::monotonic();
+            for kind in kinds.iter_mut() {
+                let old = kind.ready.iter().take_while(|(since, _)| now.duration_since(*since) > CALM).count();
+                kind.ready.drain(..old.min(kind.ready.len().saturating_sub(READY)));
+            }
+            count(&kinds, &shared.parked);
+        }
     }
 
     fn kinds(&self) -> MutexGuard<'_, VecDeque<Kind>> {

@@ -1,21 +1,22 @@
 //! Running: a box, its program, its end.
 
-use super::pool::{Pool, READY};
+use super::compiled::Compiled;
+use super::given::Files;
+use super::pool::{Pool, READY_MAX};
 use super::run::{Control, Run};
 use super::streams::{self, Drained, Pipes, Stream};
 use super::verdict::{self, Stopped};
-use super::{Shared, compiled, tick};
+use super::{Shared, compiled, given, tick};
 use crate::language::{FOLDER, is_like};
 use crate::order::Order;
 use base64::Engine;
-use rustix::fs::MemfdFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 use sandbox::{
     BoxSpec, Collect, Collected, Command, Limits as BoxLimits, Mount, MountSource, Outcome, Parked, Placed, Root,
-    RunError, RunLimits, Running, Spawner, StartError, Trust,
+    RunError, RunLimits, Running, Spawner, StartError, Then, Trust,
 };
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,10 +48,13 @@ const SIGNAL_KILL: i32 = 9;
 pub(super) async fn run(shared: Arc<Shared>, spawner: Spawner, mut begun: mpsc::Receiver<Arc<Run>>) -> io::Result<()> {
     let _ticks = world::task::spawn("ticks of the runner", tick(Arc::clone(&shared), |it| &it.ran));
     let pool = Arc::new(Pool::new(spawner.client()?));
+    let compiled = Arc::new(Compiled::default());
+    let _trimming = world::task::spawn("boxes too many", Arc::clone(&pool).trim(Arc::clone(&shared)));
     while let Some(run) = begun.recv().await {
-        let (shared, pool) = (Arc::clone(&shared), Arc::clone(&pool));
+        let runner =
+            Runner { shared: Arc::clone(&shared), pool: Arc::clone(&pool), compiled: Arc::clone(&compiled), run };
         // Ends with its program, or when it is killed.
-        world::task::spawn("run", async move { Runner { shared, pool, run }.go().await }).detach();
+        world::task::spawn("run", runner.go()).detach();
     }
     Ok(())
 }
@@ -58,6 +62,7 @@ pub(super) async fn run(shared: Arc<Shared>, spawner: Spawner, mut begun: mpsc::
 struct Runner {
     shared: Arc<Shared>,
     pool: Arc<Pool>,
+    compiled: Arc<Compiled>,
     run: Arc<Run>,
 }
 
@@ -93,8 +98,7 @@ struct Done {
 /// What one box is to do.
 struct Job {
     spec: BoxSpec,
-    placed: Vec<Placed>,
-    contents: Vec<OwnedFd>,
+    files: Files,
     command: Command,
     limits: RunLimits,
     collect: Option<Collect>,
@@ -166,16 +170,17 @@ impl Runner {
     async fn compiled_and_run(&self) -> Result<Ended, Trouble> {
         let order = &self.run.order;
         let mut times = wire::run::Times::default();
-        let (mut placed, mut contents) = sources(order)?;
-        if !order.compile.is_empty() {
-            let found = compiled::find(&order.compiled, &order.compiled_as, FOLDER);
-            let made = match found {
+        let made = if order.compile.is_empty() {
+            None
+        } else {
+            let found = self.compiled.find(&order.compiled, &order.compiled_as, FOLDER);
+            Some(match found {
                 Some(found) => {
                     self.run.push(Channel::Compiler, &found.said);
-                    (found.placed, found.contents)
+                    found.files
                 }
                 None => {
-                    let done = self.compile(placed, contents).await?;
+                    let done = self.compile(given::sources(order)?).await?;
                     times.compile_usec = micros(done.time);
                     times.box_usec = micros(done.box_time);
                     match self.keep(&done)? {
@@ -183,13 +188,12 @@ impl Runner {
                         None => return Ok(not_compiled(&done, times)),
                     }
                 }
-            };
-            // Code that was compiled needs its sources no more; what else came with it, it may read.
-            (placed, contents) = sources(order)?;
-            let is_made = |placed: &Placed| made.0.iter().any(|made| made.target == placed.target);
-            (placed, contents) = placed.into_iter().zip(contents).filter(|(placed, _)| !is_made(placed)).unzip();
-            placed.extend(made.0);
-            contents.extend(made.1);
+            })
+        };
+        let mut files = given::sources(order)?;
+        if let Some(made) = made {
+            // What came with the code, it may read.
+            files.add(made);
         }
         self.run.enter(Phase::Running);
         let collect = order.wanted.collect.then(|| Collect {
@@ -197,13 +201,12 @@ impl Runner {
             files_max: LEFT_FILES_MAX,
             bytes_max: LEFT_BYTES_MAX,
         });
-        let given: Vec<String> = placed.iter().map(|placed| placed.target.clone()).collect();
+        let given: Vec<String> = files.placed.iter().map(|placed| placed.target.clone()).collect();
         let limits = &order.limits;
         let done = self
             .program(Job {
                 spec: spec(order, limits.memory_bytes, limits.processes, limits.file_bytes),
-                placed,
-                contents,
+                files,
                 command: command(order, &order.run, order.wanted.terminal.is_some()),
                 limits: RunLimits {
                     wall_ms: Some(limits.wall_ms),
@@ -226,14 +229,13 @@ impl Runner {
         Ok(ended)
     }
 
-    async fn compile(&self, placed: Vec<Placed>, contents: Vec<OwnedFd>) -> Result<Done, Trouble> {
+    async fn compile(&self, files: Files) -> Result<Done, Trouble> {
         let order = &self.run.order;
         self.run.enter(Phase::Compiling);
         let bytes_max = COMPILE_FILE_BYTES;
         self.program(Job {
             spec: spec(order, COMPILE_MEMORY_BYTES, COMPILE_PROCESSES, COMPILE_FILE_BYTES),
-            placed,
-            contents,
+            files,
             command: command(order, &order.compile, false),
             limits: RunLimits {
                 wall_ms: Some(COMPILE_WALL_MS),
@@ -251,7 +253,7 @@ impl Runner {
     }
 
     /// Keeps what the compiler left, and gives it back as files for a box. `None` when it did not compile.
-    fn keep(&self, done: &Done) -> io::Result<Option<(Vec<Placed>, Vec<OwnedFd>)>> {
+    fn keep(&self, done: &Done) -> io::Result<Option<Files>> {
         let order = &self.run.order;
         if done.outcome.code != Some(0) || done.outcome.verdict != sandbox::Verdict::Exited {
             return Ok(None);
@@ -269,12 +271,12 @@ impl Runner {
             // It is compiled again next time.
             tracing::warn!(%error, "what was compiled cannot be kept");
         }
-        let mut files = (Vec::new(), Vec::new());
+        let mut files = Files::default();
         for (file, content) in made {
             // Copying read it to its end.
             File::from(content.try_clone()?).rewind()?;
-            files.0.push(Placed { target: format!("{FOLDER}/{}", file.name), mode: file.mode });
-            files.1.push(content);
+            files.placed.push(Placed { target: format!("{FOLDER}/{}", file.name), mode: file.mode, text: None });
+            files.contents.push(content);
         }
         Ok(Some(files))
     }
@@ -298,18 +300,18 @@ impl Runner {
             return Err(Trouble::Killed);
         }
         let asked = world::clock::monotonic();
-        let contents: Vec<_> = job.contents.iter().map(AsFd::as_fd).collect();
-        let mut tries = READY;
+        let contents: Vec<_> = job.files.contents.iter().map(AsFd::as_fd).collect();
+        let mut tries = READY_MAX;
         let parked = loop {
             let parked = self.park(&job.spec).await?;
-            match parked.place(&job.placed, &contents).await {
+            match parked.place(&job.files.placed, &contents).await {
                 Ok(()) => break parked,
                 // All that have waited may have been killed meanwhile, for memory or by hand.
                 Err(error) if tries > 0 => tracing::debug!(%error, "a box that waited is gone"),
                 Err(error) => return Err(error.into()),
             }
             tries -= 1;
-            for content in &job.contents {
+            for content in &job.files.contents {
                 File::from(content.try_clone()?).rewind()?;
             }
         };
@@ -318,7 +320,8 @@ impl Runner {
         let (mut running, io) = match job.terminal {
             None => {
                 let (pipes, stdio) = streams::pipes()?;
-                let running = parked.launch(job.command, stdio, job.limits, job.collect).await;
+                let then = Then { collect: job.collect, again: true };
+                let running = parked.launch(job.command, stdio, job.limits, then).await;
                 (running, Io::Pipes(pipes))
             }
             Some(size) => {
@@ -345,7 +348,11 @@ impl Runner {
             }
         };
         let time = started.elapsed();
-        Ok(Done { outcome, stopped, left: running.collected(), box_time, time })
+        let left = running.collected();
+        if let Some(parked) = running.again() {
+            self.pool.give_back(&job.spec, parked, &self.shared);
+        }
+        Ok(Done { outcome, stopped, left, box_time, time })
     }
 }
 
@@ -461,22 +468,6 @@ async fn life(
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// The files of a run, each in memory, and where they go.
-fn sources(order: &Order) -> Result<(Vec<Placed>, Vec<OwnedFd>), Trouble> {
-    let mut placed = Vec::new();
-    let mut contents = Vec::new();
-    for file in &order.wanted.files {
-        let bytes = crate::files::content(file).map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
-        let memory = rustix::fs::memfd_create("source", MemfdFlags::CLOEXEC).map_err(io::Error::from)?;
-        let mut memory = File::from(memory);
-        memory.write_all(&bytes)?;
-        memory.rewind()?;
-        placed.push(Placed { target: format!("{FOLDER}/{}", file.name), mode: 0o644 });
-        contents.push(OwnedFd::from(memory));
-    }
-    Ok((placed, contents))
 }
 
 fn spec(order: &Order, memory_bytes: u64, processes: u64, file_bytes: u64) -> BoxSpec {

@@ -13,7 +13,7 @@ struct program {
     int (*run)(int argc, char **argv);
 };
 
-extern const struct program processes[], memory[], files[], kernel[], streams[];
+extern const struct program processes[], memory[], files[], kernel[], streams[], again[];
 
 /* Notes an attempt that gave `result` (negative: refused, with errno): it should have failed, with one of the errno
  * values of the list, which ends with 0. An empty list takes any. */

@@ -36,7 +36,7 @@ int verdict(void) {
 }
 
 int main(int argc, char **argv) {
-    const struct program *lists[] = {processes, memory, files, kernel, streams};
+    const struct program *lists[] = {processes, memory, files, kernel, streams, again};
     if (argc < 2) return 100;
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         for (const struct program *program = lists[i]; program->name; program++)
