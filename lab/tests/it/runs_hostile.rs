@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use wire::run::RunVerdict::{self, Finished, Killed, OutOfMemory, OutOfTime, TooMuchOutput, WrongExit};
 use wire::run::{Channel, Ended};
 
-const SOURCES: [(&str, &str); 7] = [
+const SOURCES: [(&str, &str); 8] = [
     ("main.c", include_str!("../../../base/sandbox/tests/hostile/programs/main.c")),
     ("hostile.h", include_str!("../../../base/sandbox/tests/hostile/programs/hostile.h")),
     ("processes.c", include_str!("../../../base/sandbox/tests/hostile/programs/processes.c")),
@@ -17,6 +17,7 @@ const SOURCES: [(&str, &str); 7] = [
     ("files.c", include_str!("../../../base/sandbox/tests/hostile/programs/files.c")),
     ("kernel.c", include_str!("../../../base/sandbox/tests/hostile/programs/kernel.c")),
     ("streams.c", include_str!("../../../base/sandbox/tests/hostile/programs/streams.c")),
+    ("again.c", include_str!("../../../base/sandbox/tests/hostile/programs/again.c")),
 ];
 
 /// An ordinary user, whatever its name.
@@ -51,10 +52,38 @@ fn nothing_is_left(node: &Node, of: &str) {
     assert!(left.is_empty(), "{of} left {left:?}");
 }
 
+fn sources() -> Vec<Value> {
+    SOURCES.iter().map(|(name, text)| json!({ "name": name, "content": text })).collect()
+}
+
+/// Boxes are used again: each program prints all that it finds, and that is the same after whatever was left.
+#[test]
+fn what_one_leaves_the_next_does_not_find() {
+    let node = Node::start();
+    let files = sources();
+    let run = |arguments: &[&str]| {
+        let (ended, said) = watched(&node, json!({ "language": "c", "files": files, "args": arguments }));
+        assert_eq!(ended.verdict, Finished, "{arguments:?}: {ended:?} {said}");
+        said
+    };
+    let fresh = run(&["look"]);
+    for what in
+        ["nothing", "files", "names", "deep", "closed", "mark", "limit", "nice", "idle", "lingers", "ring", "daemon"]
+    {
+        run(&["leave", what]);
+        // More than there are workers, so that the box that was left is among them, if it is used again.
+        for _look in 0..4 {
+            let found = run(&["look"]);
+            let new: Vec<&str> = found.lines().filter(|line| !fresh.lines().any(|known| known == *line)).collect();
+            assert!(found == fresh, "after {what}: {new:#?}");
+        }
+    }
+}
+
 #[test]
 fn the_thirty_each_with_its_verdict() {
     let node = Node::start();
-    let files: Vec<Value> = SOURCES.iter().map(|(name, text)| json!({ "name": name, "content": text })).collect();
+    let files = sources();
     let usual = json!({ "wall_ms": 20_000, "cpu_ms": 10_000, "memory_bytes": 512 << 20, "output_bytes": 1 << 20 });
     let check = |arguments: &[&str], limits: Value, verdict: RunVerdict, signal: Option<i32>| {
         let limits = with(usual.clone(), limits);

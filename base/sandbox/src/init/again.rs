@@ -8,7 +8,7 @@
 use crate::networks::Counters;
 use crate::spec::{BoxSpec, MountSource, Network, Root, Trust};
 use crate::sys::{self, Standing};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags, Stat, ioctl_getflags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -34,6 +34,8 @@ struct Room {
     owner: (u32, u32),
     /// What the machine marks all files with.
     marks: Vec<u8>,
+    /// As `chattr` sets them; not every kernel has them for memory.
+    flags: Option<IFlags>,
 }
 
 /// What may still be taken away.
@@ -76,8 +78,8 @@ impl Room {
     fn new(place: &str) -> Result<Room, Errno> {
         let folder = open(CWD, place)?;
         let stat = rustix::fs::fstat(&folder)?;
-        let marks = marks(&folder)?;
-        Ok(Room { mode: stat.st_mode, owner: (stat.st_uid, stat.st_gid), folder, marks })
+        let (marks, flags) = (marks(&folder)?, ioctl_getflags(&folder).ok());
+        Ok(Room { mode: stat.st_mode, owner: (stat.st_uid, stat.st_gid), folder, marks, flags })
     }
 
     fn clear(&self, left: &mut Left) -> Result<(), Errno> {
@@ -91,6 +93,7 @@ impl Room {
         let same = |stat: &Stat| stat.st_mode == self.mode && (stat.st_uid, stat.st_gid) == self.owner;
         rustix::fs::fstat(&self.folder).is_ok_and(|stat| same(&stat))
             && marks(&self.folder).is_ok_and(|marks| marks == self.marks)
+            && ioctl_getflags(&self.folder).ok() == self.flags
     }
 }
 

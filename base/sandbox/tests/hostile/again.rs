@@ -21,7 +21,7 @@ fn what_is_left_is_not_found() {
         let fresh = world.look(world.park(&spec).await).await;
         let kept = ["nothing", "files", "daemon", "lock", "memory"];
         let gone = ["names", "bytes", "deep", "mode", "limit", "nice", "idle", "disk", "lingers"];
-        let either = ["closed", "mark", "processor", "connection", "ring"];
+        let either = ["closed", "mark", "flag", "processor", "connection", "ring"];
         for what in kept.into_iter().chain(gone).chain(either) {
             let again = after(world, &spec, what).await;
             assert!(again.is_some() || !kept.contains(&what), "a box is given up for {what}");

@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/fs.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,14 +22,16 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static const char *const rooms[] = {"/tmp", "/run", "/dev/shm"};
+static const char *const rooms[] = {"/tmp", "/run", "/dev/shm", "/box"};
 #define ROOMS (sizeof rooms / sizeof *rooms)
 
 static int entry(const char *path, const struct stat *stat, int kind, struct FTW *place) {
     char names[4096];
     ssize_t length = listxattr(path, names, sizeof names);
-    printf("%s mode %o owner %d:%d size %ld marks %zd\n", path, stat->st_mode, stat->st_uid, stat->st_gid,
-           S_ISDIR(stat->st_mode) ? 0 : (long)stat->st_size, length);
+    int flags = 0, fd = S_ISDIR(stat->st_mode) ? open(path, O_RDONLY) : -1;
+    if (fd >= 0) ioctl(fd, FS_IOC_GETFLAGS, &flags), close(fd);
+    printf("%s mode %o owner %d:%d size %ld marks %zd flags %x\n", path, stat->st_mode, stat->st_uid, stat->st_gid,
+           S_ISDIR(stat->st_mode) ? 0 : (long)stat->st_size, length, flags);
     return 0;
 }
 
@@ -199,6 +203,10 @@ static int leave(int argc, char **argv) {
         return chmod("/tmp", 0700);
     } else if (!strcmp(what, "mark")) {
         return setxattr("/tmp", "user.kept", "x", 1, 0) < 0 && errno != ENOTSUP;
+    } else if (!strcmp(what, "flag")) {
+        int fd = open("/tmp", O_RDONLY), flags = FS_NODUMP_FL;
+        /* Kernels before 6.6 have none in memory. */
+        ioctl(fd, FS_IOC_SETFLAGS, &flags);
     } else if (!strcmp(what, "limit")) {
         return prlimit(1, RLIMIT_NOFILE, &limit, NULL);
     } else if (!strcmp(what, "nice")) {
