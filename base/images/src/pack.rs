@@ -1,4 +1,5 @@
-//! Images made of files of this machine: packed as a root file system, then taken like any other.
+//! Images made of files of this machine, or of all that another image shows: packed as a root file system, then taken like
+//! any other.
 //!
 //! Who owns a file here, when it was made and which bits beside "executable" it has is nobody's business in a box: those are
 //! left behind.
@@ -6,11 +7,15 @@
 use crate::Image;
 use crate::error::{ImportError, PullError};
 use crate::import::Workspace;
+use crate::merged::{self, Folder, Step};
 use crate::reference::Reference;
 use crate::store::{Store, blocking};
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// When all of it was made. Not 1970: some programs take a file without a time for one that is not there.
@@ -32,12 +37,34 @@ pub enum Packed {
     Text(&'static str),
 }
 
+/// Each level holds a descriptor per layer, and a process has at least 1,024 of them.
+const DEPTH_MAX: usize = 64;
+
 impl Store {
     /// Makes an image of files of this machine, by their paths in the image.
     pub async fn import_files(
         &self,
         entries: BTreeMap<PathBuf, Packed>,
         name: &Reference,
+    ) -> Result<Image, ImportError> {
+        self.import_packed(name, move |to| pack(&entries, to)).await
+    }
+
+    /// Makes an image of one layer that has all a box of `from` would see, with `added` in the place of what is there.
+    pub async fn import_merged(
+        &self,
+        from: &Image,
+        added: BTreeMap<PathBuf, Packed>,
+        name: &Reference,
+    ) -> Result<Image, ImportError> {
+        let layers = from.layers.clone();
+        self.import_packed(name, move |to| pack_merged(&layers, added, to)).await
+    }
+
+    async fn import_packed(
+        &self,
+        name: &Reference,
+        pack: impl FnOnce(&Path) -> Result<(), ImportError> + Send + 'static,
     ) -> Result<Image, ImportError> {
         let stored = |source| {
             let path = PathBuf::from(&name.repository);
@@ -46,12 +73,77 @@ impl Store {
         let workspace = Workspace(self.inner.layers.workspace().map_err(stored)?);
         let archive = workspace.0.join("root.tar");
         let to = archive.clone();
-        let packed = blocking(move || Ok(pack(&entries, &to))).await.map_err(stored)?;
+        let packed = blocking(move || Ok(pack(&to))).await.map_err(stored)?;
         packed?;
         let image = self.import_tarball(&archive, name).await;
         // Removing blocks.
         let _ = tokio::task::spawn_blocking(move || drop(workspace)).await;
         image
+    }
+}
+
+fn pack_merged(layers: &[PathBuf], added: BTreeMap<PathBuf, Packed>, to: &Path) -> Result<(), ImportError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ImportError::Read { path, source }
+    };
+    let file = File::create(to).map_err(failed(to))?;
+    let mut merging = Merging { archive: tar::Builder::new(BufWriter::new(file)), added };
+    merging.archive.follow_symlinks(false);
+    if let Some(root) = merged::open_folder(layers, b"/").map_err(failed(to))? {
+        merging.folder(&root, Path::new("/"), 0)?;
+    }
+    let Merging { mut archive, added } = merging;
+    for (path, entry) in &added {
+        add(&mut archive, path.strip_prefix("/").unwrap_or(path), entry).map_err(failed(path))?;
+    }
+    let file = archive.into_inner().map_err(failed(to))?;
+    file.into_inner().map(drop).map_err(|error| failed(to)(error.into_error()))
+}
+
+/// All that an image shows, on its way into an archive.
+struct Merging<W: Write> {
+    archive: tar::Builder<W>,
+    /// What has not come to its place yet.
+    added: BTreeMap<PathBuf, Packed>,
+}
+
+impl<W: Write> Merging<W> {
+    fn folder(&mut self, here: &Folder, at: &Path, depth: usize) -> Result<(), ImportError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ImportError::Read { path, source }
+        };
+        if depth > DEPTH_MAX {
+            return Err(failed(at)(rustix::io::Errno::NAMETOOLONG.into()));
+        }
+        for name in merged::listing(here).map_err(failed(at))? {
+            let path = at.join(OsStr::from_bytes(&name));
+            let inside = path.strip_prefix("/").unwrap_or(&path);
+            let found = merged::step(here, &name).map_err(failed(&path))?;
+            match (self.added.remove(&path), found) {
+                (Some(folder @ Packed::Folder { .. }), Step::Into(below)) => {
+                    add(&mut self.archive, inside, &folder).map_err(failed(&path))?;
+                    self.folder(&below, &path, depth + 1)?;
+                }
+                (Some(instead), _there) => add(&mut self.archive, inside, &instead).map_err(failed(&path))?,
+                (None, Step::Into(below)) => {
+                    let folder = Packed::Folder { mode: 0o755 };
+                    add(&mut self.archive, inside, &folder).map_err(failed(&path))?;
+                    self.folder(&below, &path, depth + 1)?;
+                }
+                (None, Step::Link(target)) => {
+                    let link = Packed::Link(PathBuf::from(OsString::from_vec(target)));
+                    add(&mut self.archive, inside, &link).map_err(failed(&path))?;
+                }
+                (None, Step::File(file)) => {
+                    let executable = file.metadata().map_err(failed(&path))?.permissions().mode() & 0o111 != 0;
+                    add_file(&mut self.archive, inside, file, executable).map_err(failed(&path))?;
+                }
+                (None, Step::Absent) => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -80,18 +172,19 @@ fn add(archive: &mut tar::Builder<impl Write>, name: &Path, entry: &Packed) -> i
             archive.append_data(&mut header(tar::EntryType::Directory, *mode, 0), name, io::empty())
         }
         Packed::Link(target) => archive.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), name, target),
-        Packed::Copy { from, executable } => {
-            let mut file = File::open(from)?;
-            // One that grows meanwhile is copied as long as it was.
-            let size = file.metadata()?.len();
-            let mut header = header(tar::EntryType::Regular, if *executable { 0o755 } else { 0o644 }, size);
-            archive.append_data(&mut header, name, (&mut file).take(size))
-        }
+        Packed::Copy { from, executable } => add_file(archive, name, File::open(from)?, *executable),
         Packed::Text(text) => {
             let mut header = header(tar::EntryType::Regular, 0o644, text.len() as u64);
             archive.append_data(&mut header, name, text.as_bytes())
         }
     }
+}
+
+fn add_file(archive: &mut tar::Builder<impl Write>, name: &Path, mut file: File, executable: bool) -> io::Result<()> {
+    // One that grows meanwhile is copied as long as it was.
+    let size = file.metadata()?.len();
+    let mut header = header(tar::EntryType::Regular, if executable { 0o755 } else { 0o644 }, size);
+    archive.append_data(&mut header, name, (&mut file).take(size))
 }
 
 fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {

@@ -364,11 +364,13 @@ impl House {
             return Err(refused(RootError::Lack(lack)));
         }
         // Whoever does not listen is not told.
-        let _ = told.try_send(Told::Preparing(format!("copying {} from this machine, once", language.title)));
+        let tell = |what: String| drop(told.try_send(Told::Preparing(what)));
+        let from = if language.root.image.is_empty() { "this machine" } else { &language.root.image };
+        tell(format!("copying {} from {from}, once", language.title));
         let copying = self.copying.lock().await;
         let began = world::clock::monotonic();
-        let root = roots::ensure(&self.parts.images, language).await.map_err(refused)?;
-        tracing::info!(language = language.name, seconds = began.elapsed().as_secs_f64(), "copied from this machine");
+        let root = roots::ensure(&self.parts.images, language, tell).await.map_err(refused)?;
+        tracing::info!(language = language.name, from, seconds = began.elapsed().as_secs_f64(), "copied");
         drop(copying);
         *self.able.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.parts.workers.changed.notify_waiters();

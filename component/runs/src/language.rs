@@ -3,6 +3,7 @@
 //! A language is a small file and no code. Those that come with Bramble are in `languages/`; a file of the same name in the
 //! data folder's `languages/` takes the place of one, and others add to them.
 
+use images::Reference;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -71,6 +72,8 @@ pub struct Language {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Root {
+    /// The reference of an image whose files they are, in place of the machine's own.
+    pub image: String,
     /// Absolute; without one of them the machine has not got the language.
     pub needs: Vec<String>,
     /// Absolute, `*` stands for anything but `/`; whatever of it there is.
@@ -93,8 +96,21 @@ impl Language {
         if language.run.is_empty() {
             return Err(wrong("`run` says how it is run, and is missing".to_owned()));
         }
-        if language.root.needs.is_empty() {
-            return Err(wrong("`needs` of `[root]` names its programs, and is missing".to_owned()));
+        let root = &language.root;
+        let of_machine = [&root.needs, &root.takes, &root.leaves].into_iter().any(|paths| !paths.is_empty());
+        match (root.image.is_empty(), of_machine) {
+            (true, _) if root.needs.is_empty() => {
+                return Err(wrong("`[root]` says what it takes: `needs` of the machine, or an `image`".to_owned()));
+            }
+            (false, true) => {
+                return Err(wrong(
+                    "`image` of `[root]` excludes `needs`, `takes` and `leaves` of the machine".to_owned(),
+                ));
+            }
+            (false, false) => {
+                root.image.parse::<Reference>().map_err(|error| wrong(format!("`image` of `[root]`: {error}")))?;
+            }
+            (true, _) => {}
         }
         if !language.root.needs.iter().chain(&language.root.takes).all(|path| path.starts_with('/')) {
             return Err(wrong("paths of `[root]` begin with `/`".to_owned()));

@@ -1,13 +1,14 @@
-//! Root file systems for runs: copies of what a language needs of this machine, kept in the image store.
+//! Root file systems for runs: copies of what a language needs of this machine, or of an image, kept in the image store.
 //!
 //! Code of strangers never sees the machine's own files, not even their pages in the kernel's cache: what it could do to one
 //! by a fault of the kernel, it does to a copy. What programs and libraries need besides what the language names is found
 //! out by asking the machine's own loader (`ldd`), for the machine's own files only.
 //!
-//! A copy is named after what it was made of, so that an upgrade of the machine's programs has a new one made.
+//! A copy is named after what it was made of, so that an upgrade of the machine's programs has a new one made. Of an image,
+//! that is its reference: it is fetched once, and all its layers become one.
 
 use crate::language::{Language, is_like};
-use images::{Packed, Reference, Store};
+use images::{Image, Packed, Progress, Pull, Reference, Store};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -15,6 +16,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// Links followed one after the other, as the kernel does.
 const LINKS_MAX: u32 = 40;
@@ -22,6 +25,8 @@ const LINKS_MAX: u32 = 40;
 const COPY_BYTES_MAX: u64 = 4 << 30;
 /// Files whose libraries are asked for in one go.
 const ASKED_AT_ONCE: usize = 200;
+/// Who waits for an image is told how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// What every box has: a shell, for languages that call one.
 const BASE: [&str; 2] = ["/bin/sh", "/usr/bin/env"];
 const BASE_TAKES: [&str; 2] = ["/usr/lib/locale/C.utf8", "/etc/ssl/openssl.cnf"];
@@ -53,15 +58,26 @@ pub enum RootError {
     Layers(usize),
     #[error("what copied it ended")]
     Ended,
+    #[error("fetch the image {image}")]
+    Fetch {
+        image: String,
+        #[source]
+        source: images::PullError,
+    },
+    #[error("{image:?} is no image: {source}")]
+    Image { image: String, source: images::ReferenceError },
 }
 
-/// The first program that a language needs and this machine has not got.
+/// The first program that a language needs and this machine has not got. One of an image needs none.
 pub fn lack(language: &Language) -> Option<String> {
     language.root.needs.iter().find(|path| !Path::new(path).exists()).cloned()
 }
 
-/// Which version of a language the machine has, as its own program says.
+/// Which version of a language the machine has, as its own program says; of an image, its name.
 pub fn version(language: &Language) -> String {
+    if !language.root.image.is_empty() {
+        return language.root.image.clone();
+    }
     let Some((program, arguments)) = language.version.split_first() else { return String::new() };
     let output = Command::new(program).args(arguments).env_clear().stdin(Stdio::null()).output();
     let Ok(output) = output else { return String::new() };
@@ -96,22 +112,63 @@ pub fn digest(store: &Store, language: &Language) -> Option<String> {
     store.find(&name(language)).map(|image| image.digest)
 }
 
-/// The copy, made if there is none, which takes seconds.
-pub async fn ensure(store: &Store, language: &Language) -> Result<PathBuf, RootError> {
+/// The copy, made if there is none, which takes seconds, or as long as an image takes to come. Of that is told how far it is.
+pub async fn ensure(store: &Store, language: &Language, tell: impl Fn(String)) -> Result<PathBuf, RootError> {
     if let Some(lack) = lack(language) {
         return Err(RootError::Lack(lack));
     }
     if let Some(found) = found(store, language) {
         return Ok(found);
     }
+    if !language.root.image.is_empty() {
+        return of_image(store, language, tell).await;
+    }
     let wanted = language.clone();
     let tree = tokio::task::spawn_blocking(move || tree(&wanted)).await.map_err(|_| RootError::Ended)??;
-    let image = store.import_files(tree, &name(language)).await;
-    let mut layers = image?.layers;
-    match (layers.pop(), layers.len()) {
+    only_layer(store.import_files(tree, &name(language)).await?)
+}
+
+fn only_layer(mut image: Image) -> Result<PathBuf, RootError> {
+    match (image.layers.pop(), image.layers.len()) {
         (Some(root), 0) => Ok(root),
         (_, more) => Err(RootError::Layers(more + 1)),
     }
+}
+
+/// A copy of all that an image shows, whose own layers are for others again.
+async fn of_image(store: &Store, language: &Language, tell: impl Fn(String)) -> Result<PathBuf, RootError> {
+    let image = &language.root.image;
+    let reference: Reference = image.parse().map_err(|source| RootError::Image { image: image.clone(), source })?;
+    let was_here = store.find(&reference).is_some();
+    let (progress, mut seen) = watch::channel(Progress::default());
+    let mut pulling = std::pin::pin!(store.pull(&reference, Pull::Missing, progress));
+    let pulled = loop {
+        tokio::select! {
+            pulled = &mut pulling => break pulled,
+            () = tokio::time::sleep(TELL_EVERY) => {
+                let Progress { bytes_done, bytes_total, .. } = *seen.borrow_and_update();
+                tell(format!("fetching {image}: {} of {} MB", bytes_done >> 20, bytes_total >> 20));
+            }
+        }
+    };
+    let pulled = pulled.map_err(|source| RootError::Fetch { image: image.clone(), source })?;
+    if pulled.size_bytes > COPY_BYTES_MAX {
+        return Err(RootError::TooLarge(language.name.clone()));
+    }
+    tell(format!("copying {image}, once"));
+    let made = store.import_merged(&pulled, usual_entries(), &name(language)).await?;
+    if !was_here && let Err(error) = store.remove(&reference).await {
+        // Its layers stay until somebody removes it, and nothing else.
+        tracing::warn!(image, %error, "an image that was copied cannot be let go of");
+    }
+    only_layer(made)
+}
+
+/// What every box has, whatever its language.
+fn usual_entries() -> BTreeMap<PathBuf, Packed> {
+    let folder = |path: &str| (path.into(), Packed::Folder { mode: if path == "/tmp" { 0o1777 } else { 0o755 } });
+    let text = |(path, text): (&str, &'static str)| (path.into(), Packed::Text(text));
+    FOLDERS.into_iter().map(folder).chain(TEXTS.into_iter().map(text)).collect()
 }
 
 /// What the language needs, by its paths.
@@ -130,13 +187,7 @@ fn tree(language: &Language) -> Result<BTreeMap<PathBuf, Packed>, RootError> {
         return Err(RootError::TooLarge(language.name.clone()));
     }
     let mut entries = tree.entries;
-    for folder in FOLDERS {
-        let mode = if folder == "/tmp" { 0o1777 } else { 0o755 };
-        entries.insert(folder.into(), Packed::Folder { mode });
-    }
-    for (path, text) in TEXTS {
-        entries.insert(path.into(), Packed::Text(text));
-    }
+    entries.extend(usual_entries());
     Ok(entries)
 }
 

@@ -1,8 +1,9 @@
 //! Code that people hand in: what it writes, how it ends, and what happens when those who watch it or have it are gone.
 
 use lab::node::{Node, Settings};
+use lab::registry::Registry;
 use lab::run::{Event, Stream, code, with};
-use lab::{http, process, wait};
+use lab::{http, image, process, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use wire::run::{Channel, RunVerdict};
@@ -137,6 +138,50 @@ fn what_is_wrong_is_told_before_anything_runs() {
     let upside =
         listed.as_array().and_then(|all| all.iter().find(|one| one["name"] == "upside")).expect("it is listed");
     assert_eq!(upside["machines"][0]["lack"], "/usr/bin/nosuch is not there");
+}
+
+/// A language whose files are an image's: fetched once, and then here for good.
+#[test]
+fn a_language_comes_from_an_image() {
+    let registry = Registry::start();
+    let reference = registry.add("upside", "1", &image::with_shell(json!({})));
+    let text = format!(
+        "title = 'Upside'\nextensions = ['up']\nmain = 'main.up'\nrun = ['/bin/sh', '{{main}}']\n[root]\nimage = '{reference}'"
+    );
+    let node = Node::with(Settings { data: Some(with_language(&text)), ..Settings::default() });
+    let program = "echo hello; cat /etc/passwd; ls -d /usr/bin/gcc /box /data 2>&1; id -u";
+    let mut stream = Stream::run(&node, &code("upside", program));
+    stream.end_input();
+    assert_eq!(stream.to_the_end().verdict, RunVerdict::Finished);
+    let said = stream.text(Channel::Stdout);
+    assert!(
+        said.starts_with("hello\nrunner:x:0:0") && said.contains("/box\n/data\n") && said.ends_with("0\n"),
+        "{said}"
+    );
+    assert!(said.contains("gcc: No such file") || said.contains("'/usr/bin/gcc': No such file"), "{said}");
+    // Nothing is asked of the registry any more, and what was copied is in use.
+    drop(registry);
+    let images = node.json(&["image", "ls"]).to_string();
+    assert!(images.contains("bramble/languages/upside") && !images.contains(&reference), "{images}");
+    assert_eq!(node.json(&["image", "prune"])["images"], 1, "what was fetched, and not its copy");
+    assert_eq!(post(&node, &code("upside", "exit 3"))["exit_code"], 3);
+    let listed = node.json(&["language", "ls"]);
+    let upside =
+        listed.as_array().and_then(|all| all.iter().find(|one| one["name"] == "upside")).expect("it is listed");
+    assert_eq!(
+        (&upside["machines"][0]["version"], &upside["machines"][0]["copied"]),
+        (&json!(reference), &json!(true))
+    );
+
+    // What cannot be had is told with its reason.
+    let nowhere = text.replace(&reference, "127.0.0.1:9/upside:1");
+    let node = Node::with(Settings { data: Some(with_language(&nowhere)), ..Settings::default() });
+    let answer = node.call("POST", "/v1/runs", &code("upside", "x").to_string());
+    assert!(
+        answer.status == 422 && answer.text().contains("fetch the image 127.0.0.1:9/upside:1"),
+        "{}",
+        answer.text()
+    );
 }
 
 fn with_language(text: &str) -> std::path::PathBuf {

@@ -3,8 +3,9 @@
 use crate::build::{GZIP, Layer, MANIFEST, PLAIN, Tar, arch, configuration, descriptor, gzip, layer, manifest};
 use crate::registry::digest;
 use crate::{open, read};
-use images::{Image, ImportError, Reference};
-use std::path::Path;
+use images::{Image, ImportError, Packed, Reference};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use tar::EntryType;
 
 const CONFIG: &str = r#"{"User":"app","Cmd":["run"]}"#;
@@ -100,4 +101,59 @@ async fn what_is_no_image_is_refused() {
     let saved = r#"[{"Config":"c.json","Layers":[]}]"#;
     check(Tar::default().file("manifest.json", saved).file("c.json", &foreign).done(), "does not exist for linux/")
         .await;
+}
+
+/// Layers become one that shows the same, with what is added in its place; nothing else of their files is kept.
+#[tokio::test]
+async fn an_image_is_copied_as_a_box_would_see_it() {
+    let lower = Tar::default()
+        .folder("usr")
+        .folder("usr/bin")
+        .entry(EntryType::Regular, "usr/bin/run", "", 0o755, b"program")
+        .file("usr/both", "lower")
+        .file("usr/gone", "gone")
+        .folder("old")
+        .file("old/hidden", "hidden")
+        .symlink("bin", "usr/bin")
+        .symlink("tmp", "/var/tmp")
+        .symlink("away", "/etc/shadow")
+        .file("etc/passwd", "root:x:0:0")
+        .entry(EntryType::Fifo, "pipe", "", 0o644, b"");
+    let upper = Tar::default()
+        .file("usr/both", "upper")
+        .file("usr/.wh.gone", "")
+        .folder("old")
+        .file("old/.wh..wh..opq", "")
+        .file("old/new", "new");
+    let layers = [layer(GZIP, lower), layer(PLAIN, upper)];
+    let configuration = configuration(arch(), CONFIG, &layers);
+    let saved = r#"[{"Config":"c.json","RepoTags":["app:1"],"Layers":["lower.tar","upper.tar"]}]"#;
+    let mut tar = Tar::default().file("manifest.json", saved).file("c.json", &configuration);
+    for (name, layer) in ["lower.tar", "upper.tar"].iter().zip(&layers) {
+        tar = bytes(tar, name, &layer.blob);
+    }
+    let root = tempfile::tempdir().unwrap();
+    let image = import(root.path(), tar.done()).await.unwrap();
+    let added = [
+        (PathBuf::from("/etc/passwd"), Packed::Text("runner:x:0:0")),
+        (PathBuf::from("/tmp"), Packed::Folder { mode: 0o1777 }),
+        (PathBuf::from("/usr"), Packed::Folder { mode: 0o711 }),
+        (PathBuf::from("/box"), Packed::Folder { mode: 0o755 }),
+    ];
+    let store = open(root.path()).await;
+    let name: Reference = "localhost/copies/app:1".parse().unwrap();
+    let copy = store.import_merged(&image, added.into(), &name).await.unwrap();
+    let [files] = copy.layers.as_slice() else { panic!("{:?}", copy.layers) };
+    let text = |path: &str| std::fs::read_to_string(files.join(path)).ok();
+    let mode = |path: &str| std::fs::symlink_metadata(files.join(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((text("usr/both").as_deref(), text("usr/gone"), text("usr/.wh.gone")), (Some("upper"), None, None));
+    assert_eq!((text("old/new").as_deref(), text("old/hidden")), (Some("new"), None));
+    assert_eq!(
+        (text("etc/passwd").as_deref(), text("usr/bin/run").as_deref()),
+        (Some("runner:x:0:0"), Some("program"))
+    );
+    assert_eq!((mode("usr/bin/run"), mode("usr/both"), mode("tmp"), mode("usr")), (0o755, 0o644, 0o1777, 0o711));
+    assert_eq!(std::fs::read_link(files.join("bin")).unwrap().to_str(), Some("usr/bin"));
+    assert_eq!(std::fs::read_link(files.join("away")).unwrap().to_str(), Some("/etc/shadow"));
+    assert!(files.join("tmp").is_dir() && files.join("box").is_dir() && !files.join("pipe").exists());
 }

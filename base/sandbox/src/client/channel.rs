@@ -5,6 +5,7 @@ use crate::sys;
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Messages with file descriptors to and from another process of ours.
@@ -32,7 +33,7 @@ impl Channel {
     /// `socket` as a channel; it has to be one of packets (`SOCK_SEQPACKET`).
     pub fn new(socket: OwnedFd) -> io::Result<Channel> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Channel { socket: sys::watch(socket)? })
+        Ok(Channel { socket: sys::watch(socket, Interest::READABLE | Interest::WRITABLE)? })
     }
 
     /// Sends one message. Dropped while it waits, nothing is sent.

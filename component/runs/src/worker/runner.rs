@@ -319,7 +319,7 @@ impl Runner {
         let started = world::clock::monotonic();
         let (mut running, io) = match job.terminal {
             None => {
-                let (pipes, stdio) = streams::pipes()?;
+                let (pipes, stdio) = streams::pipes(job.feeds.then_some(run))?;
                 let then = Then { collect: job.collect, again: true };
                 let running = parked.launch(job.command, stdio, job.limits, then).await;
                 (running, Io::Pipes(pipes))
@@ -327,7 +327,7 @@ impl Runner {
             Some(size) => {
                 let (running, terminal) = parked.launch_on_terminal(job.command, job.limits, job.collect).await?;
                 resize(&terminal, size);
-                (running, Io::Terminal(Stream::new(terminal)?))
+                (running, Io::Terminal(Stream::terminal(terminal)?))
             }
         };
         self.pool.refill(&job.spec, &self.shared);
@@ -381,7 +381,7 @@ impl Watched<'_> {
         let Watched { run, running, io, controls, out, err, feeds } = self;
         let over = Notify::new();
         let (stdin, io) = match io {
-            Io::Pipes(pipes) => (feeds.then_some(pipes.stdin), Out::Pipes(pipes.stdout, pipes.stderr)),
+            Io::Pipes(pipes) => (pipes.stdin, Out::Pipes(pipes.stdout, pipes.stderr)),
             Io::Terminal(terminal) => (None, Out::Terminal(terminal)),
         };
         let drained = async {

@@ -6,6 +6,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use wire::run::Channel;
 
@@ -23,9 +24,14 @@ thread_local! {
 pub(super) struct Stream(AsyncFd<OwnedFd>);
 
 impl Stream {
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Stream> {
+    /// A terminal's end.
+    pub(super) fn terminal(fd: OwnedFd) -> io::Result<Stream> {
+        Stream::new(fd, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn new(fd: OwnedFd, interest: Interest) -> io::Result<Stream> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Stream(sandbox::watch(fd)?))
+        Ok(Stream(sandbox::watch(fd, interest)?))
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
@@ -33,18 +39,43 @@ impl Stream {
     }
 }
 
-/// Both ends of three pipes: ours, and the program's in the order of its descriptors.
+/// Our ends of three pipes.
 pub(super) struct Pipes {
-    pub(super) stdin: Stream,
+    /// `None` once the program has all of its input.
+    pub(super) stdin: Option<Stream>,
     pub(super) stdout: Stream,
     pub(super) stderr: Stream,
 }
 
-pub(super) fn pipes() -> io::Result<(Pipes, [OwnedFd; 3])> {
+/// Both ends: ours, and the program's in the order of its descriptors. What there is of `input` goes in at once.
+pub(super) fn pipes(input: Option<&Run>) -> io::Result<(Pipes, [OwnedFd; 3])> {
     let pipe = || pipe_with(PipeFlags::CLOEXEC);
     let ((stdin, ours_in), (ours_out, stdout), (ours_err, stderr)) = (pipe()?, pipe()?, pipe()?);
-    let ours = Pipes { stdin: Stream::new(ours_in)?, stdout: Stream::new(ours_out)?, stderr: Stream::new(ours_err)? };
+    let ours = Pipes {
+        stdin: input.map_or(Ok(None), |run| fill(run, ours_in))?,
+        stdout: Stream::new(ours_out, Interest::READABLE)?,
+        stderr: Stream::new(ours_err, Interest::READABLE)?,
+    };
     Ok((ours, [stdin, stdout, stderr]))
+}
+
+/// Writes what there is; the rest is for the stream that is left, if there is any. Most inputs fit a pipe as a whole.
+fn fill(run: &Run, pipe: OwnedFd) -> io::Result<Option<Stream>> {
+    rustix::io::ioctl_fionbio(&pipe, true)?;
+    let over = {
+        let mut input = run.input();
+        while let Some(bytes) = input.next() {
+            match rustix::io::write(&pipe, bytes) {
+                Ok(count) => input.wrote(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        input.is_over()
+    };
+    run.wrote.notify_one();
+    if over { Ok(None) } else { Stream::new(pipe, Interest::WRITABLE).map(Some) }
 }
 
 /// How reading came to its end.
