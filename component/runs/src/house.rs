@@ -200,7 +200,13 @@ impl House {
                 let id = beginning.id.take();
                 match connect(&path, &Opening::Run(Box::new(order.clone()))).await {
                     Ok(session) => {
-                        self.parts.workers.gave(&path);
+                        let (node, worker) = (&self.parts.node, session.accepted.worker);
+                        self.parts.ledger.begun(order.record(node, worker, world::clock::unix_ms()));
+                        if !self.parts.workers.gave(&path) {
+                            // What it had was given up, maybe a moment before this was known of.
+                            let lost = self.parts.ledger.lose(|record| record.id == order.id).await;
+                            lost.iter().for_each(|record| self.parts.meters.ended(record));
+                        }
                         return Ok(session);
                     }
                     Err(RefusedRun::Told(problem)) => {

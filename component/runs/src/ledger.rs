@@ -33,10 +33,16 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct Known {
-    running: BTreeMap<String, RunRecord>,
+    running: BTreeMap<String, Begun>,
     /// Ids in the order of their ends, the newest first, and what they are of.
     recent: VecDeque<String>,
     ended: HashMap<String, RunRecord>,
+}
+
+struct Begun {
+    record: RunRecord,
+    /// Its worker has told of it, too: it goes to the disk.
+    told: bool,
 }
 
 impl Known {
@@ -46,7 +52,8 @@ impl Known {
             return false;
         }
         if record.verdict.is_none() {
-            return self.running.insert(record.id.clone(), record.clone()).is_none();
+            let begun = Begun { record: record.clone(), told: true };
+            return self.running.insert(record.id.clone(), begun).is_none_or(|before| !before.told);
         }
         self.running.remove(&record.id);
         self.recent.push_front(record.id.clone());
@@ -88,6 +95,14 @@ impl Ledger {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// It has begun, as this node knows: its worker will say so too, unless it is gone before.
+    pub fn begun(&self, record: RunRecord) {
+        let mut known = self.known();
+        if !known.ended.contains_key(&record.id) {
+            known.running.entry(record.id.clone()).or_insert(Begun { record, told: false });
+        }
+    }
+
     /// Adds a record; returns once it is on the disk. True when it was news.
     pub async fn add(&self, record: RunRecord) -> bool {
         let (news, written) = self.enter(record).await;
@@ -111,13 +126,13 @@ impl Ledger {
 
     pub fn find(&self, id: &str) -> Option<RunRecord> {
         let known = self.known();
-        known.running.get(id).cloned().or_else(|| known.ended.get(id).cloned())
+        known.running.get(id).map(|begun| &begun.record).or_else(|| known.ended.get(id)).cloned()
     }
 
     /// Those that run, then the last ones that ended, newest first.
     pub fn list(&self, most: usize) -> Vec<RunRecord> {
         let known = self.known();
-        let mut running: Vec<RunRecord> = known.running.values().cloned().collect();
+        let mut running: Vec<RunRecord> = known.running.values().map(|begun| begun.record.clone()).collect();
         running.sort_by_key(|record| std::cmp::Reverse(record.began_ms));
         running.extend(known.recent.iter().filter_map(|id| known.ended.get(id)).take(most).cloned());
         running.truncate(most);
@@ -125,7 +140,7 @@ impl Ledger {
     }
 
     pub fn running(&self) -> Vec<RunRecord> {
-        self.known().running.values().cloned().collect()
+        self.known().running.values().map(|begun| begun.record.clone()).collect()
     }
 
     /// What becomes of runs whose worker is gone.
@@ -219,6 +234,15 @@ mod tests {
                 assert!(ledger.add(record("a", None)).await);
                 assert!(ledger.add(record("b", None)).await);
                 assert!(ledger.add(record("a", Some(RunVerdict::Finished))).await);
+                // Known before its worker says so, and no more once it has ended.
+                ledger.begun(record("c", None));
+                assert_eq!(ledger.find("c"), Some(record("c", None)));
+                assert!(ledger.add(record("c", None)).await, "it is not on the disk yet");
+                assert!(ledger.add(record("c", Some(RunVerdict::Killed))).await);
+                ledger.begun(record("c", None));
+                assert_eq!(ledger.running(), [record("b", None)]);
+                ledger.begun(record("d", None));
+                assert_eq!(ledger.lose(|record| record.id == "d").await.len(), 1);
                 // Said again, as after a break.
                 assert!(!ledger.add(record("a", None)).await);
                 assert!(!ledger.add(record("a", Some(RunVerdict::Finished))).await);
@@ -243,7 +267,7 @@ mod tests {
             }
             assert_eq!(
                 ledger.list(10).iter().map(|record| record.verdict).collect::<Vec<_>>(),
-                [Some(RunVerdict::Lost), Some(RunVerdict::Finished)]
+                [RunVerdict::Lost, RunVerdict::Lost, RunVerdict::Killed, RunVerdict::Finished].map(Some)
             );
         });
     }

@@ -115,6 +115,25 @@ pub struct Order {
     pub idle: bool,
 }
 
+impl Order {
+    /// What is to be known of it once it has begun.
+    pub fn record(&self, node: &str, worker: u32, began_ms: u64) -> RunRecord {
+        RunRecord {
+            id: self.id.clone(),
+            who: self.who.clone(),
+            trace: self.trace.clone(),
+            language: self.language.clone(),
+            code_sha256: self.code_sha256.clone(),
+            node: node.to_owned(),
+            worker,
+            limits: self.limits.told(),
+            detached: self.wanted.detach,
+            began_ms,
+            ..RunRecord::default()
+        }
+    }
+}
+
 /// To a worker, first of all on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

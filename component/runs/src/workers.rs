@@ -213,8 +213,16 @@ impl Workers {
                         beat = beats.next() => return beat,
                         (number, done) = written => {
                             writing.pop_front();
+                            let mut kept = done.is_ok().then_some(number);
+                            // Written together, they are told of together.
+                            while let Some((number, written)) = writing.front_mut()
+                                && let Ok(()) = written.try_recv()
+                            {
+                                kept = kept.map(|_| *number);
+                                writing.pop_front();
+                            }
                             // What could not be written is said again by its worker, to the next process of this node.
-                            if done.is_ok() {
+                            if let Some(number) = kept {
                                 to_worker.word(&ToWorker::Kept(number)).await?;
                             }
                         }
@@ -267,11 +275,13 @@ impl Workers {
         entries.map(|entry| entry.path()).collect()
     }
 
-    /// It was given a run, which it has not told of yet.
-    pub fn gave(&self, path: &Path) {
-        if let Some(worker) = self.known().get_mut(path) {
-            worker.given += 1;
-        }
+    /// It was given a run, which it has not told of yet. False when it is gone already.
+    pub fn gave(&self, path: &Path) -> bool {
+        let mut known = self.known();
+        let worker = known.get_mut(path);
+        let is_known = worker.is_some();
+        worker.into_iter().for_each(|worker| worker.given += 1);
+        is_known
     }
 
     /// How many live, how many should, how many runs they have and how many boxes that wait.

@@ -228,7 +228,14 @@ impl Communicator {
                 writer.word(&Numbered { number, record }).await?;
                 told = number;
             }
+            let due = async {
+                match self.shared.records.due() {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = due => {}
                 frame = reader.next() => match frame? {
                     Some(Frame::Word(word)) => match Frame::word::<ToWorker>(&word)? {
                         ToWorker::Kept(number) => self.shared.records.kept(number),

@@ -112,7 +112,7 @@ impl Runner {
     async fn go(self) {
         let order = &self.run.order;
         self.run.began();
-        self.shared.records.add(self.record(None));
+        self.shared.records.begun(self.record(None));
         let mut ended = match self.compiled_and_run().await {
             Ok(ended) => ended,
             Err(Trouble::Killed) => {
@@ -135,24 +135,11 @@ impl Runner {
         ended.output_bytes = self.run.out().written_bytes();
         (ended.times.queue_usec, ended.times.place_usec) = (order.queue_usec, order.place_usec);
         let ended = self.run.end(ended);
-        self.shared.records.add(self.record(Some(&ended)));
+        self.shared.records.ended(self.record(Some(&ended)));
     }
 
     fn record(&self, ended: Option<&Ended>) -> RunRecord {
-        let order = &self.run.order;
-        let begun = RunRecord {
-            id: order.id.clone(),
-            who: order.who.clone(),
-            trace: order.trace.clone(),
-            language: order.language.clone(),
-            code_sha256: order.code_sha256.clone(),
-            node: self.shared.node.clone(),
-            worker: self.shared.number,
-            limits: order.limits.told(),
-            detached: order.wanted.detach,
-            began_ms: self.run.began_ms(),
-            ..RunRecord::default()
-        };
+        let begun = self.run.order.record(&self.shared.node, self.shared.number, self.run.began_ms());
         let Some(ended) = ended else { return begun };
         RunRecord {
             ended_ms: Some(world::clock::unix_ms()),

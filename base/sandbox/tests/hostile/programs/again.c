@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -83,11 +84,12 @@ static void standing(pid_t pid) {
 /* All that can be seen of a box. Two that were never used say the same. */
 static int look(int argc, char **argv) {
     for (size_t i = 0; i < ROOMS; i++) {
-        struct statvfs room;
+        struct statfs room;
         nftw(rooms[i], entry, 16, FTW_PHYS);
-        if (statvfs(rooms[i], &room) == 0)
-            printf("%s: %lu of %lu blocks, %lu of %lu files\n", rooms[i], room.f_bfree, room.f_blocks, room.f_ffree,
-                   room.f_files);
+        /* What is not in memory is the machine's disk, which changes. */
+        if (statfs(rooms[i], &room) == 0 && room.f_type == TMPFS_MAGIC)
+            printf("%s: %lu of %lu blocks, %lu of %lu files\n", rooms[i], (unsigned long)room.f_bfree,
+                   (unsigned long)room.f_blocks, (unsigned long)room.f_ffree, (unsigned long)room.f_files);
     }
     nftw("/dev", entry, 16, FTW_PHYS);
     const char *const told[] = {
