@@ -50,15 +50,25 @@ impl Store {
         self.import_packed(name, move |to| pack(&entries, to)).await
     }
 
-    /// Makes an image of one layer that has all a box of `from` would see, with `added` in the place of what is there.
+    /// Makes an image of one layer that has all a box of `from` would see, with `added` in the place of what is there. Files
+    /// that this user may not read stay behind.
     pub async fn import_merged(
         &self,
         from: &Image,
         added: BTreeMap<PathBuf, Packed>,
+        bytes_max: u64,
         name: &Reference,
     ) -> Result<Image, ImportError> {
         let layers = from.layers.clone();
-        self.import_packed(name, move |to| pack_merged(&layers, added, to)).await
+        self.import_packed(name, move |to| {
+            pack_merged(&layers, added, bytes_max, to)?;
+            // Pruned meanwhile, files were missing: layers are renamed before anything in them is removed.
+            match layers.iter().find(|layer| !layer.exists()) {
+                Some(layer) => Err(ImportError::Read { path: layer.clone(), source: io::ErrorKind::NotFound.into() }),
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     async fn import_packed(
@@ -82,18 +92,23 @@ impl Store {
     }
 }
 
-fn pack_merged(layers: &[PathBuf], added: BTreeMap<PathBuf, Packed>, to: &Path) -> Result<(), ImportError> {
+fn pack_merged(
+    layers: &[PathBuf],
+    added: BTreeMap<PathBuf, Packed>,
+    bytes_max: u64,
+    to: &Path,
+) -> Result<(), ImportError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| ImportError::Read { path, source }
     };
     let file = File::create(to).map_err(failed(to))?;
-    let mut merging = Merging { archive: tar::Builder::new(BufWriter::new(file)), added };
+    let mut merging = Merging { archive: tar::Builder::new(BufWriter::new(file)), added, left_bytes: bytes_max };
     merging.archive.follow_symlinks(false);
     if let Some(root) = merged::open_folder(layers, b"/").map_err(failed(to))? {
         merging.folder(&root, Path::new("/"), 0)?;
     }
-    let Merging { mut archive, added } = merging;
+    let Merging { mut archive, added, .. } = merging;
     for (path, entry) in &added {
         add(&mut archive, path.strip_prefix("/").unwrap_or(path), entry).map_err(failed(path))?;
     }
@@ -106,6 +121,8 @@ struct Merging<W: Write> {
     archive: tar::Builder<W>,
     /// What has not come to its place yet.
     added: BTreeMap<PathBuf, Packed>,
+    /// A file with several names counts once for each.
+    left_bytes: u64,
 }
 
 impl<W: Write> Merging<W> {
@@ -120,7 +137,10 @@ impl<W: Write> Merging<W> {
         for name in merged::listing(here).map_err(failed(at))? {
             let path = at.join(OsStr::from_bytes(&name));
             let inside = path.strip_prefix("/").unwrap_or(&path);
-            let found = merged::step(here, &name).map_err(failed(&path))?;
+            let found = match merged::step(here, &name) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+                found => found.map_err(failed(&path))?,
+            };
             match (self.added.remove(&path), found) {
                 (Some(folder @ Packed::Folder { .. }), Step::Into(below)) => {
                     add(&mut self.archive, inside, &folder).map_err(failed(&path))?;
@@ -137,7 +157,10 @@ impl<W: Write> Merging<W> {
                     add(&mut self.archive, inside, &link).map_err(failed(&path))?;
                 }
                 (None, Step::File(file)) => {
-                    let executable = file.metadata().map_err(failed(&path))?.permissions().mode() & 0o111 != 0;
+                    let metadata = file.metadata().map_err(failed(&path))?;
+                    let executable = metadata.permissions().mode() & 0o111 != 0;
+                    let left = self.left_bytes.checked_sub(metadata.len());
+                    self.left_bytes = left.ok_or_else(|| failed(&path)(io::ErrorKind::FileTooLarge.into()))?;
                     add_file(&mut self.archive, inside, file, executable).map_err(failed(&path))?;
                 }
                 (None, Step::Absent) => {}

@@ -21,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use wire::run::{LanguageDetail, LanguageOn, RunRecord, RunWanted, Running, Told};
 
 /// How long a worker may take to accept or refuse.
@@ -60,7 +60,7 @@ pub struct House {
     languages: Languages,
     seen: Mutex<Seen>,
     /// One copy of a language is made at a time.
-    copying: tokio::sync::Mutex<()>,
+    copying: Arc<tokio::sync::Mutex<()>>,
     versions: Mutex<BTreeMap<String, String>>,
     able: Mutex<Option<Able>>,
 }
@@ -121,7 +121,7 @@ impl House {
             parts,
             languages,
             seen: Mutex::default(),
-            copying: tokio::sync::Mutex::new(()),
+            copying: Arc::default(),
             versions: Mutex::new(BTreeMap::new()),
             able: Mutex::new(None),
         })
@@ -370,14 +370,26 @@ impl House {
             return Err(refused(RootError::Lack(lack)));
         }
         // Whoever does not listen is not told.
-        let tell = |what: String| drop(told.try_send(Told::Preparing(what)));
+        let told = told.clone();
+        let tell = move |what: String| drop(told.try_send(Told::Preparing(what)));
         let from = if language.root.image.is_empty() { "this machine" } else { &language.root.image };
         tell(format!("copying {} from {from}, once", language.title));
-        let copying = self.copying.lock().await;
-        let began = world::clock::monotonic();
-        let root = roots::ensure(&self.parts.images, language, tell).await.map_err(refused)?;
-        tracing::info!(language = language.name, from, seconds = began.elapsed().as_secs_f64(), "copied");
-        drop(copying);
+        let copying = Arc::clone(&self.copying).lock_owned().await;
+        let (images, wanted) = (self.parts.images.clone(), language.clone());
+        let (made, making) = oneshot::channel();
+        let make = async move {
+            let began = world::clock::monotonic();
+            let root = roots::ensure(&images, &wanted, tell).await;
+            if root.is_ok() {
+                tracing::info!(language = wanted.name, seconds = began.elapsed().as_secs_f64(), "copied");
+            }
+            drop(copying);
+            // Whoever asked may be gone: the next one finds it.
+            let _ = made.send(root);
+        };
+        // Ends when it is copied.
+        world::task::spawn("a copy of a language", make).detach();
+        let root = making.await.unwrap_or(Err(RootError::Ended)).map_err(refused)?;
         *self.able.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.parts.workers.changed.notify_waiters();
         Ok(root)

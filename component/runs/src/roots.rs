@@ -156,7 +156,7 @@ async fn of_image(store: &Store, language: &Language, tell: impl Fn(String)) -> 
         return Err(RootError::TooLarge(language.name.clone()));
     }
     tell(format!("copying {image}, once"));
-    let made = store.import_merged(&pulled, usual_entries(), &name(language)).await?;
+    let made = store.import_merged(&pulled, usual_entries(), COPY_BYTES_MAX, &name(language)).await?;
     if !was_here && let Err(error) = store.remove(&reference).await {
         // Its layers stay until somebody removes it, and nothing else.
         tracing::warn!(image, %error, "an image that was copied cannot be let go of");

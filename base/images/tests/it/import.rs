@@ -4,6 +4,7 @@ use crate::build::{GZIP, Layer, MANIFEST, PLAIN, Tar, arch, configuration, descr
 use crate::registry::digest;
 use crate::{open, read};
 use images::{Image, ImportError, Packed, Reference};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tar::EntryType;
@@ -142,7 +143,7 @@ async fn an_image_is_copied_as_a_box_would_see_it() {
     ];
     let store = open(root.path()).await;
     let name: Reference = "localhost/copies/app:1".parse().unwrap();
-    let copy = store.import_merged(&image, added.into(), &name).await.unwrap();
+    let copy = store.import_merged(&image, added.into(), 1 << 20, &name).await.unwrap();
     let [files] = copy.layers.as_slice() else { panic!("{:?}", copy.layers) };
     let text = |path: &str| std::fs::read_to_string(files.join(path)).ok();
     let mode = |path: &str| std::fs::symlink_metadata(files.join(path)).unwrap().permissions().mode() & 0o7777;
@@ -155,5 +156,10 @@ async fn an_image_is_copied_as_a_box_would_see_it() {
     assert_eq!((mode("usr/bin/run"), mode("usr/both"), mode("tmp"), mode("usr")), (0o755, 0o644, 0o1777, 0o711));
     assert_eq!(std::fs::read_link(files.join("bin")).unwrap().to_str(), Some("usr/bin"));
     assert_eq!(std::fs::read_link(files.join("away")).unwrap().to_str(), Some("/etc/shadow"));
+    let error = store.import_merged(&image, BTreeMap::new(), 10, &name).await.unwrap_err();
+    assert!(
+        matches!(&error, ImportError::Read { source, .. } if source.kind() == std::io::ErrorKind::FileTooLarge),
+        "{error}"
+    );
     assert!(files.join("tmp").is_dir() && files.join("box").is_dir() && !files.join("pipe").exists());
 }

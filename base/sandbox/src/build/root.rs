@@ -73,8 +73,9 @@ pub(crate) fn enter(spec: &BoxSpec, sources: Sources) -> Result<(), Failure> {
     attach_mounts(spec, sources.binds)?;
     attach_files(&spec.files)?;
     if spec.trust == Trust::Untrusted {
-        // Its devices can be used all the same, and nothing can be left there.
+        // Devices and terminals can be used all the same, and nothing can be left there.
         make_read_only("/dev")?;
+        make_read_only("/dev/pts")?;
     }
     if spec.read_only || matches!(spec.root, Root::Host) {
         make_read_only("/")?;
@@ -111,7 +112,8 @@ fn fresh(spec: &BoxSpec) -> Result<Fresh, Failure> {
     let pts: &[(&str, &str)] = &[("mode", "620"), ("ptmxmode", "666")];
     let read_only = quiet | MountAttrFlags::MOUNT_ATTR_RDONLY;
     Ok(Fresh {
-        proc: file_system("proc", proc_options, quiet)?,
+        // A session's niceness could be left there.
+        proc: file_system("proc", proc_options, if strict { read_only } else { quiet })?,
         sys: if strict { None } else { Some(file_system("sysfs", &[], read_only)?) },
         cgroup: if strict { None } else { file_system("cgroup2", &[], read_only).ok() },
         dev: tmpfs(DEV_SIZE_BYTES, "755", MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,

@@ -78,7 +78,7 @@ impl Parked {
         let refused = self.channel.send(&order, &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).await.err();
         // The box has its own now; whoever reads the other ends waits for their closing.
         drop(stdio);
-        Running { parked: self, refused, collected: Vec::new(), again: false }
+        Running { parked: self, refused, collected: Vec::new(), outcome: None }
     }
 
     /// Starts the program on a terminal of its own; returns the end of the terminal that a person sits at.
@@ -90,7 +90,7 @@ impl Parked {
     ) -> Result<(Running, OwnedFd), RunError> {
         let order = Order::Launch { command: Command { tty: true, ..command }, limits, collect, again: false };
         let refused = self.channel.send(&order, &[]).await.err();
-        let mut running = Running { parked: self, refused, collected: Vec::new(), again: false };
+        let mut running = Running { parked: self, refused, collected: Vec::new(), outcome: None };
         loop {
             match running.report().await? {
                 (Report::Launched, mut fds) => {
@@ -123,7 +123,8 @@ pub struct Running {
     /// Why the order to start was not taken; what was said before it explains more.
     refused: Option<io::Error>,
     collected: Vec<(Collected, OwnedFd)>,
-    again: bool,
+    /// Its end, which is told once.
+    outcome: Option<Outcome>,
 }
 
 impl Running {
@@ -134,13 +135,16 @@ impl Running {
 
     /// Waits for the program's end. May be dropped and asked again.
     pub async fn ended(&mut self) -> Result<Outcome, RunError> {
+        if let Some(outcome) = &self.outcome {
+            return Ok(outcome.clone());
+        }
         loop {
             match self.report().await? {
                 // The first when the order was sent ahead.
                 (Report::Built { .. } | Report::Launched, _) => {}
                 (Report::Collected(files), fds) => self.collected.extend(files.into_iter().zip(fds)),
                 (Report::Ended(outcome), _) => {
-                    self.again = outcome.again;
+                    self.outcome = Some(outcome.clone());
                     return Ok(outcome);
                 }
                 (Report::Failed(failure), _) => return Err(StartError::from_failure(failure).into()),
@@ -156,7 +160,7 @@ impl Running {
 
     /// The box for another program, once this one has ended and when nothing is left of it.
     pub fn again(self) -> Option<Parked> {
-        self.again.then_some(self.parked)
+        self.outcome.is_some_and(|outcome| outcome.again).then_some(self.parked)
     }
 
     async fn report(&mut self) -> Result<(Report, Vec<OwnedFd>), RunError> {

@@ -55,7 +55,7 @@ impl Again {
         let fits = spec.trust == Trust::Untrusted && spec.network == Network::Isolated;
         let writable = || spec.mounts.iter().filter(|mount| !mount.read_only);
         let in_memory = writable().all(|mount| matches!(mount.source, MountSource::Tmpfs { .. }));
-        if !fits || !in_memory {
+        if !fits || !in_memory || !spec.files.is_empty() {
             return None;
         }
         let places = writable().filter_map(|mount| mount.target.to_str()).chain(scratch.iter().copied());

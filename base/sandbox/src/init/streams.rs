@@ -83,7 +83,7 @@ fn terminal(command: &Command) -> Result<Streams, Errno> {
 fn own(stream: &OwnedFd, command: &Command) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(command.user.uid), Gid::from_raw(command.user.gid));
     match rustix::fs::fchown(stream, Some(uid), Some(gid)) {
-        Ok(()) | Err(Errno::PERM | Errno::INVAL) => Ok(()),
+        Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::ROFS) => Ok(()),
         Err(errno) => Err(errno),
     }
 }

@@ -39,10 +39,10 @@ impl Seen {
 /// count.
 pub(super) fn over(limits: &RunLimits, ended_usec: u64, seen: &mut Seen) -> Option<Verdict> {
     // What is born after its parent's clock was read moves that clock; what is born before is in the second list.
-    let before = others();
+    let Some(before) = others() else { return Some(unseen(limits)) };
     let clocks = before.iter().map(|pid| Some((*pid, sys::processor_time_nanoseconds(*pid)?)));
     seen.clocks = clocks.collect::<Option<_>>().unwrap_or_default();
-    let pids = others();
+    let Some(pids) = others() else { return Some(unseen(limits)) };
     if pids != before {
         seen.clocks.clear();
     }
@@ -62,8 +62,14 @@ pub(super) fn over(limits: &RunLimits, ended_usec: u64, seen: &mut Seen) -> Opti
     (suspicious && proc::memory_bytes(&pids) > limit).then_some(Verdict::Memory)
 }
 
-fn others() -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+/// What cannot be looked at has no limit, and may not go on.
+fn unseen(limits: &RunLimits) -> Verdict {
+    if limits.memory_bytes.is_some() { Verdict::Memory } else { Verdict::Cpu }
+}
+
+/// All processes but process 1; `None` where they cannot be seen.
+fn others() -> Option<Vec<u32>> {
+    let entries = fs::read_dir("/proc").ok()?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != 1).collect()
+    Some(pids.filter(|pid| *pid != 1).collect())
 }

@@ -52,6 +52,12 @@ fn strict() -> BTreeMap<u32, Rule> {
     let allowed = ALLOWED_TO_STRANGERS.iter().flat_map(|calls| numbers(calls));
     let mut rules: BTreeMap<u32, Rule> = allowed.map(|number| (number, Rule::Allow)).collect();
     rules.extend(checked(&FAMILIES_FOR_STRANGERS));
+    // Process 1 is of the same user: who may change it could keep it from seeing what is used.
+    let spares_process_1 =
+        Rule::Check(Check { argument: 0, mask: u32::MAX, values: vec![1], allowed_when_equal: false });
+    let of_others =
+        [libc::SYS_prlimit64, libc::SYS_sched_setscheduler, libc::SYS_sched_setparam, libc::SYS_sched_setattr];
+    rules.extend(numbers(&of_others).map(|number| (number, spares_process_1.clone())));
     let pipes_only = |argument| {
         Rule::Check(Check { argument, mask: libc::S_IFMT, values: vec![libc::S_IFIFO], allowed_when_equal: true })
     };

@@ -19,9 +19,9 @@ fn what_is_left_is_not_found() {
     with_world(async |world| {
         let spec = world.spec();
         let fresh = world.look(world.park(&spec).await).await;
-        let kept = ["nothing", "files", "daemon", "lock", "memory"];
-        let gone = ["names", "bytes", "deep", "mode", "limit", "nice", "idle", "disk", "lingers"];
-        let either = ["closed", "mark", "flag", "processor", "connection", "ring"];
+        let kept = ["nothing", "files", "daemon", "lock", "memory", "limit", "idle", "autogroup", "terminals"];
+        let gone = ["names", "bytes", "deep", "mode", "nice", "disk", "lingers"];
+        let either = ["closed", "mark", "flag", "processor", "connection", "ring", "label"];
         for what in kept.into_iter().chain(gone).chain(either) {
             let again = after(world, &spec, what).await;
             assert!(again.is_some() || !kept.contains(&what), "a box is given up for {what}");

@@ -58,8 +58,9 @@ impl Compiled {
         let mut files = Files::default();
         for (number, file) in known.files.iter().enumerate() {
             let Ok(content) = File::open(at.join(number.to_string())) else {
-                // Another worker has made room.
+                // Another worker has made room, or died while it did: what is left of it is of no use.
                 self.known().remove(&at);
+                let _ = fs::remove_dir_all(&at);
                 return None;
             };
             files.contents.push(OwnedFd::from(content));
@@ -108,7 +109,10 @@ pub(super) fn keep(kept: &Path, name: &str, files: &[(Collected, OwnedFd)], said
 
 fn make(at: &Path, files: &[(Collected, OwnedFd)], said: &[u8]) -> io::Result<()> {
     let mut index = Vec::new();
-    for (number, (file, content)) in files.iter().enumerate() {
+    // Whoever makes the same has it in the same order: others may know the one and read the other.
+    let mut files: Vec<_> = files.iter().collect();
+    files.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    for (number, (file, content)) in files.into_iter().enumerate() {
         let mut from = File::from(content.try_clone()?);
         io::copy(&mut from, &mut File::create(at.join(number.to_string()))?)?;
         index.push(Kept { name: file.name.clone(), mode: file.mode });

@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
 
-/// What is longer goes by a descriptor.
-const TEXT_BYTES_MAX: usize = 16 << 10;
+/// Of all texts together. What is longer goes by a descriptor: process 1 of a box reads it all, and what it ever used is
+/// taken for a program's peak.
+const TEXT_BYTES_MAX: usize = 32 << 10;
 
 /// Files with where they go, and the contents of those that have no text.
 #[derive(Default)]
@@ -36,10 +37,12 @@ impl Files {
 /// The files of a run, and where they go.
 pub(super) fn sources(order: &Order) -> io::Result<Files> {
     let mut files = Files::default();
+    let mut left = TEXT_BYTES_MAX;
     for file in &order.wanted.files {
         let target = format!("{FOLDER}/{}", file.name);
         let text = file.content.as_deref().unwrap_or_default();
-        if file.content_base64.is_none() && text.len() <= TEXT_BYTES_MAX {
+        if file.content_base64.is_none() && text.len() <= left {
+            left -= text.len();
             files.placed.push(Placed { target, mode: 0o644, text: Some(text.to_owned()) });
             continue;
         }

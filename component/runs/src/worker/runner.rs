@@ -281,7 +281,7 @@ impl Runner {
     }
 
     /// Runs one program in one box, with its streams.
-    async fn program(&self, job: Job) -> Result<Done, Trouble> {
+    async fn program(&self, mut job: Job) -> Result<Done, Trouble> {
         let run = &self.run;
         if run.is_killed() {
             return Err(Trouble::Killed);
@@ -302,6 +302,8 @@ impl Runner {
                 File::from(content.try_clone()?).rewind()?;
             }
         };
+        // What a compiler left lies in its box, which is somebody else's by now.
+        job.files = Files::default();
         let box_time = asked.elapsed();
         let started = world::clock::monotonic();
         let (mut running, io) = match job.terminal {

@@ -46,6 +46,8 @@ static void file(const char *path) {
             char *memory = strstr(line, " alloc");
             memory = memory ? memory : strstr(line, " mem");
             if (memory) strcpy(memory, "\n");
+            char *orphans = strstr(line, " orphan "), *after = strstr(line, " tw ");
+            if (orphans && after) memmove(orphans, after, strlen(after) + 1);
         }
         if (strstr(path, "status") && !(strstr(line, "id:") || strstr(line, "Groups") || strstr(line, "Cap") ||
                                          strstr(line, "Sig") || strstr(line, "Shd") || strstr(line, "Priv") ||
@@ -62,6 +64,8 @@ static void file(const char *path) {
             /* Numbers of mounts and of file systems are the machine's. */
             for (int field = 0; field < 3 && (rest = strchr(rest, ' ')); field++) rest++;
         }
+        /* So is that of a session's group. */
+        if (strstr(path, "autogroup")) rest = strstr(line, "nice");
         printf("  %s", rest ? rest : line);
     }
     if (file) fclose(file);
@@ -94,7 +98,7 @@ static int look(int argc, char **argv) {
     nftw("/dev", entry, 16, FTW_PHYS);
     const char *const told[] = {
         "/proc/self/status", "/proc/self/mountinfo", "/proc/self/net/unix", "/proc/self/net/tcp", "/proc/self/net/udp",
-        "/proc/self/net/tcp6", "/proc/self/net/sockstat", "/proc/self/net/sockstat6", "/proc/self/oom_score_adj",
+        "/proc/self/net/tcp6", "/proc/self/net/sockstat", "/proc/self/net/sockstat6", "/proc/self/net/ip6_flowlabel", "/proc/self/autogroup", "/proc/self/oom_score_adj",
         "/proc/self/cgroup", "/proc/self/limits", "/proc/locks",
     };
     for (size_t i = 0; i < sizeof told / sizeof *told; i++) file(told[i]);
@@ -143,6 +147,17 @@ static int connection(int lingers) {
     /* Who closes first has the connection linger. */
     if (lingers) close(client), close(server);
     return 0;
+}
+
+/* What the kernel remembers of IPv6 for minutes. */
+static int label(void) {
+    /* struct in6_flowlabel_req, whose header does not go with others. */
+    struct { struct in6_addr to; unsigned label; unsigned char action, share; unsigned short flags, expires, linger; unsigned pad; } wanted = {
+        IN6ADDR_LOOPBACK_INIT, htonl(0x12345), 0, 255, 1, 60, 60, 0};
+    int fd = socket(AF_INET6, SOCK_DGRAM, 0);
+    if (fd < 0) return 0;
+    setsockopt(fd, IPPROTO_IPV6, 32, &wanted, sizeof wanted);
+    return close(fd);
 }
 
 /* A name that lives on in a ring of sockets which only the kernel's own cleaning finds. */
@@ -210,16 +225,27 @@ static int leave(int argc, char **argv) {
         /* Kernels before 6.6 have none in memory. */
         ioctl(fd, FS_IOC_SETFLAGS, &flags);
     } else if (!strcmp(what, "limit")) {
-        return prlimit(1, RLIMIT_NOFILE, &limit, NULL);
+        REFUSED("limits of process 1", prlimit(1, RLIMIT_NOFILE, &limit, NULL), EPERM);
+        return verdict();
     } else if (!strcmp(what, "nice")) {
         return setpriority(PRIO_PROCESS, 1, 19);
     } else if (!strcmp(what, "idle")) {
-        return sched_setscheduler(1, SCHED_IDLE, &none);
+        REFUSED("the scheduling of process 1", sched_setscheduler(1, SCHED_IDLE, &none), EPERM);
+        return verdict();
     } else if (!strcmp(what, "processor")) {
         /* Refused as yet. */
         sched_setaffinity(1, sizeof one, &one);
     } else if (!strcmp(what, "disk")) {
         return (int)syscall(SYS_ioprio_set, 1, 1, 3 << 13);
+    } else if (!strcmp(what, "autogroup")) {
+        int fd = open("/proc/self/autogroup", O_WRONLY);
+        if (fd >= 0) REFUSED("the niceness of the session", write(fd, "19", 2), EACCES, EPERM, EROFS);
+        return verdict();
+    } else if (!strcmp(what, "terminals")) {
+        REFUSED("the mode of ptmx", chmod("/dev/pts/ptmx", 0), EACCES, EPERM, EROFS);
+        return verdict();
+    } else if (!strcmp(what, "label")) {
+        return label();
     } else if (!strcmp(what, "connection")) {
         return connection(0);
     } else if (!strcmp(what, "lingers")) {
