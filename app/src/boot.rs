@@ -243,15 +243,23 @@ enum Start {
     Over(Inherited),
 }
 
+/// How long a process that was killed may take to let go of its files: a loaded machine needs a moment for that.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// One bramble per data folder, for as long as the file is open.
 fn lock(data: &Path, path: &str) -> Result<File, BootError> {
     let failed = |source| BootError::Data { path: path.to_owned(), source };
     let file =
         std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(data.join("lock")).map_err(failed)?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(BootError::Locked { path: path.to_owned() }),
-        Err(error) => Err(failed(error.into())),
+    let until = world::clock::monotonic() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if world::clock::monotonic() < until => std::thread::sleep(LOCK_PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(BootError::Locked { path: path.to_owned() }),
+            Err(error) => return Err(failed(error.into())),
+        }
     }
 }
 

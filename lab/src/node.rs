@@ -136,10 +136,20 @@ impl Node {
         &self.data
     }
 
-    /// Starts the binary and waits until its API answers.
+    /// Starts the binary and waits until its API answers. One that ends instead is no use to wait for.
     pub fn launch(&mut self) {
         self.launch_unready();
-        wait::until("the API answers", 30, || self.answers().then_some(()));
+        wait::until("the API answers, or the process has ended", 30, || {
+            (self.answers() || self.ended().is_some()).then_some(())
+        });
+        assert!(self.answers(), "the API does not answer; the end of the log:\n{}", self.end_of_log());
+    }
+
+    fn end_of_log(&self) -> String {
+        const LINES: usize = 30;
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
 
     /// It has another address, and ports as before.
