@@ -47,7 +47,7 @@ impl Store {
         entries: BTreeMap<PathBuf, Packed>,
         name: &Reference,
     ) -> Result<Image, ImportError> {
-        self.import_packed(name, move |to| pack(&entries, to)).await
+        self.import_packed(name, move |to| pack(&[], entries, u64::MAX, to)).await
     }
 
     /// Makes an image of one layer that has all a box of `from` would see, with `added` in the place of what is there. Files
@@ -61,7 +61,7 @@ impl Store {
     ) -> Result<Image, ImportError> {
         let layers = from.layers.clone();
         self.import_packed(name, move |to| {
-            pack_merged(&layers, added, bytes_max, to)?;
+            pack(&layers, added, bytes_max, to)?;
             // Pruned meanwhile, files were missing: layers are renamed before anything in them is removed.
             match layers.iter().find(|layer| !layer.exists()) {
                 Some(layer) => Err(ImportError::Read { path: layer.clone(), source: io::ErrorKind::NotFound.into() }),
@@ -92,16 +92,8 @@ impl Store {
     }
 }
 
-fn pack_merged(
-    layers: &[PathBuf],
-    added: BTreeMap<PathBuf, Packed>,
-    bytes_max: u64,
-    to: &Path,
-) -> Result<(), ImportError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ImportError::Read { path, source }
-    };
+/// All that the layers show and what is added to it; without layers that alone.
+fn pack(layers: &[PathBuf], added: BTreeMap<PathBuf, Packed>, bytes_max: u64, to: &Path) -> Result<(), ImportError> {
     let file = File::create(to).map_err(failed(to))?;
     let mut merging = Merging { archive: tar::Builder::new(BufWriter::new(file)), added, left_bytes: bytes_max };
     merging.archive.follow_symlinks(false);
@@ -110,10 +102,19 @@ fn pack_merged(
     }
     let Merging { mut archive, added, .. } = merging;
     for (path, entry) in &added {
-        add(&mut archive, path.strip_prefix("/").unwrap_or(path), entry).map_err(failed(path))?;
+        let from = match entry {
+            Packed::Copy { from, .. } => from,
+            Packed::Folder { .. } | Packed::Link(_) | Packed::Text(_) => path,
+        };
+        add(&mut archive, path.strip_prefix("/").unwrap_or(path), entry).map_err(failed(from))?;
     }
     let file = archive.into_inner().map_err(failed(to))?;
     file.into_inner().map(drop).map_err(|error| failed(to)(error.into_error()))
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> ImportError {
+    let path = path.to_owned();
+    move |source| ImportError::Read { path, source }
 }
 
 /// All that an image shows, on its way into an archive.
@@ -127,10 +128,6 @@ struct Merging<W: Write> {
 
 impl<W: Write> Merging<W> {
     fn folder(&mut self, here: &Folder, at: &Path, depth: usize) -> Result<(), ImportError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| ImportError::Read { path, source }
-        };
         if depth > DEPTH_MAX {
             return Err(failed(at)(rustix::io::Errno::NAMETOOLONG.into()));
         }
@@ -168,25 +165,6 @@ impl<W: Write> Merging<W> {
         }
         Ok(())
     }
-}
-
-fn pack(entries: &BTreeMap<PathBuf, Packed>, to: &Path) -> Result<(), ImportError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ImportError::Read { path, source }
-    };
-    let file = File::create(to).map_err(failed(to))?;
-    let mut archive = tar::Builder::new(BufWriter::new(file));
-    archive.follow_symlinks(false);
-    for (path, entry) in entries {
-        let from = match entry {
-            Packed::Copy { from, .. } => from,
-            Packed::Folder { .. } | Packed::Link(_) | Packed::Text(_) => path,
-        };
-        add(&mut archive, path.strip_prefix("/").unwrap_or(path), entry).map_err(failed(from))?;
-    }
-    let file = archive.into_inner().map_err(failed(to))?;
-    file.into_inner().map(drop).map_err(|error| failed(to)(error.into_error()))
 }
 
 fn add(archive: &mut tar::Builder<impl Write>, name: &Path, entry: &Packed) -> io::Result<()> {

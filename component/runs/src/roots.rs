@@ -140,13 +140,13 @@ async fn of_image(store: &Store, language: &Language, tell: impl Fn(String)) -> 
     let image = &language.root.image;
     let reference: Reference = image.parse().map_err(|source| RootError::Image { image: image.clone(), source })?;
     let was_here = store.find(&reference).is_some();
-    let (progress, mut seen) = watch::channel(Progress::default());
+    let (progress, seen) = watch::channel(Progress::default());
     let mut pulling = std::pin::pin!(store.pull(&reference, Pull::Missing, progress));
     let pulled = loop {
         tokio::select! {
             pulled = &mut pulling => break pulled,
             () = tokio::time::sleep(TELL_EVERY) => {
-                let Progress { bytes_done, bytes_total, .. } = *seen.borrow_and_update();
+                let Progress { bytes_done, bytes_total, .. } = *seen.borrow();
                 tell(format!("fetching {image}: {} of {} MB", bytes_done >> 20, bytes_total >> 20));
             }
         }

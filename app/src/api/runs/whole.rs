@@ -60,9 +60,9 @@ pub(crate) async fn run(
     Ok(Json(RunAnswers { runs: many(&app, &wanted, inputs, &asker).await? }).into_response())
 }
 
-/// The first compiles; the others find it compiled, each core's next ones on their way while it runs one.
+/// The first compiles; the others find it compiled, each core's next one on its way while it runs one.
 async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>, asker: &Asker) -> Result<Vec<RunAnswer>, Refusal> {
-    let at_once = 3 * std::thread::available_parallelism().map_or(1, usize::from);
+    let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut inputs = inputs.into_iter().map(|input| RunWanted { stdin: Some(input), ..wanted.clone() });
     let mut answers = Vec::new();
     if let Some(first) = inputs.next() {

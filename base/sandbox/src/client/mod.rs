@@ -46,7 +46,7 @@ impl SpawnerClient {
         }
     }
 
-    /// Builds a box ahead, to be used once. It dies with this process.
+    /// Builds a box ahead. It dies with this process.
     pub async fn park(&self, spec: &BoxSpec) -> Result<Parked, StartError> {
         let (answer, reply) = self.ask(&SpawnRequest::Park(Box::new(spec.clone()))).await?;
         match answer {

@@ -10,6 +10,7 @@ use crate::spec::{BoxSpec, MountSource, Network, Root, Trust};
 use crate::sys::{self, Standing};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags, Stat, ioctl_getflags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the kernel counts to a box for good is little each time, and not nothing.
@@ -108,7 +109,7 @@ fn marks(folder: &OwnedFd) -> Result<Vec<u8>, Errno> {
     Ok(names)
 }
 
-fn open(at: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+fn open(at: BorrowedFd<'_>, name: impl Arg) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(at, name, flags, Mode::empty())
 }
@@ -126,8 +127,7 @@ fn clear(folder: &OwnedFd, left: &mut Left, depth: u32) -> Result<bool, Errno> {
         left.names = left.names.checked_sub(1).ok_or(Errno::OVERFLOW)?;
         let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let flags = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let below = rustix::fs::openat(folder, name, flags, Mode::empty())?;
+            let below = open(folder.as_fd(), name)?;
             clear(&below, left, depth.checked_sub(1).ok_or(Errno::OVERFLOW)?)?;
             AtFlags::REMOVEDIR
         } else {
