@@ -32,6 +32,8 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 const LOST_PATIENCE: Duration = Duration::from_secs(5);
 /// Arguments and environment together: the kernel allows 2 MB, and a line of words needs less.
 const WORDS_BYTES_MAX: usize = 128 << 10;
+/// How long a list of languages waits for what their programs say of their versions.
+const VERSIONS_PATIENCE: Duration = Duration::from_secs(1);
 const TOLD_MAX: usize = 16;
 /// What can be run here changes when somebody installs or removes it.
 const ABLE_AGE_MAX: Duration = Duration::from_secs(10);
@@ -61,7 +63,7 @@ pub struct House {
     seen: Mutex<Seen>,
     /// One copy of a language is made at a time.
     copying: Arc<tokio::sync::Mutex<()>>,
-    versions: Mutex<BTreeMap<String, String>>,
+    versions: Arc<Mutex<BTreeMap<String, String>>>,
     able: Mutex<Option<Able>>,
 }
 
@@ -122,7 +124,7 @@ impl House {
             languages,
             seen: Mutex::default(),
             copying: Arc::default(),
-            versions: Mutex::new(BTreeMap::new()),
+            versions: Arc::default(),
             able: Mutex::new(None),
         })
     }
@@ -410,10 +412,12 @@ impl House {
 
     /// All languages, with what this machine has of each.
     pub async fn languages(&self) -> Vec<LanguageDetail> {
+        self.ask_versions().await;
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut details = Vec::new();
         for language in self.languages.all() {
             let lack = roots::lack(language);
-            let version = if lack.is_none() { self.version(language).await } else { String::new() };
+            let version = versions.get(&language.name).filter(|_| lack.is_none()).cloned().unwrap_or_default();
             let on = LanguageOn {
                 node: self.parts.node.clone(),
                 version,
@@ -434,15 +438,19 @@ impl House {
         details
     }
 
-    async fn version(&self, language: &Language) -> String {
-        let versions = || self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = versions().get(&language.name) {
-            return known.clone();
-        }
-        let asked = language.clone();
-        let version = world::task::blocking(move || roots::version(&asked)).await.unwrap_or_default();
-        versions().insert(language.name.clone(), version.clone());
-        version
+    /// Asks the programs of all languages that were not asked yet, at once. One that is slow is known of the next time.
+    async fn ask_versions(&self) {
+        let known: BTreeSet<String> =
+            self.versions.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        let unknown = self.languages.all().iter().filter(|one| !known.contains(&one.name) && roots::lack(one).is_none());
+        let asked = unknown.cloned().map(|language| {
+            let versions = Arc::clone(&self.versions);
+            world::task::blocking(move || {
+                let version = roots::version(&language);
+                versions.lock().unwrap_or_else(PoisonError::into_inner).insert(language.name, version);
+            })
+        });
+        let _ = tokio::time::timeout(VERSIONS_PATIENCE, futures::future::join_all(asked)).await;
     }
 
     /// Images that runs stand on: they are not to be pruned.

@@ -76,6 +76,26 @@ test("a run is asked for with all that was chosen, and told from its beginning t
   await see(page.getByRole("log", { name: "Output" }).getByText("Errors: err"));
 });
 
+test("one that is asked for before it is known what there is begins as soon as it is", async () => {
+  const answers = [];
+  const prepare = async (opened) => {
+    await stand(opened, async ({ heard, tell }) => {
+      assert.equal((await heard()).run.files[0].content, "print(2)");
+      tell(accepted);
+      tell({ phase: "running" });
+    });
+    await opened.route(/\/v1\/languages$/, (asked) => void answers.push(() => asked.continue()));
+  };
+  const page = await t.visit("", { prepare });
+  await go(page, "run");
+  await bench(page);
+  await write(page, "print(2)");
+  await page.keyboard.press("Control+Enter");
+  assert.equal(await run(page).getAttribute("aria-busy"), "true");
+  for (const answer of answers) await answer();
+  await see(page.getByText("Running…"));
+});
+
 test("a terminal of its own gets each key and the size, and Shift+Tab leaves it", async () => {
   const said = [];
   const page = await visit(async ({ heard, tell, write: block }) => {
