@@ -377,13 +377,18 @@ impl House {
         let from = if language.root.image.is_empty() { "this machine" } else { &language.root.image };
         tell(format!("copying {} from {from}, once", language.title));
         let copying = Arc::clone(&self.copying).lock_owned().await;
-        let (images, wanted) = (self.parts.images.clone(), language.clone());
+        let (images, meters, wanted) = (self.parts.images.clone(), self.parts.meters.clone(), language.clone());
         let (made, making) = oneshot::channel();
         let make = async move {
             let began = world::clock::monotonic();
             let root = roots::ensure(&images, &wanted, tell).await;
-            if root.is_ok() {
-                tracing::info!(language = wanted.name, seconds = began.elapsed().as_secs_f64(), "copied");
+            meters.copied(began.elapsed(), root.is_ok());
+            match &root {
+                Ok(_) => tracing::info!(language = wanted.name, seconds = began.elapsed().as_secs_f64(), "copied"),
+                Err(error) => {
+                    let why = wire::diagnostic::chain(error);
+                    tracing::warn!(language = wanted.name, why, "a language cannot be copied");
+                }
             }
             drop(copying);
             // Whoever asked may be gone: the next one finds it.
@@ -442,7 +447,8 @@ impl House {
     async fn ask_versions(&self) {
         let known: BTreeSet<String> =
             self.versions.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        let unknown = self.languages.all().iter().filter(|one| !known.contains(&one.name) && roots::lack(one).is_none());
+        let unknown =
+            self.languages.all().iter().filter(|one| !known.contains(&one.name) && roots::lack(one).is_none());
         let asked = unknown.cloned().map(|language| {
             let versions = Arc::clone(&self.versions);
             world::task::blocking(move || {

@@ -1,6 +1,8 @@
 //! Figures of runs.
 
+use crate::order::Boxes;
 use meter::{Counter, Gauge, Histogram, Meter};
+use std::time::Duration;
 use wire::run::RunRecord;
 
 /// Of waits and times, in seconds: from a box that was ready to a minute's computation.
@@ -19,10 +21,25 @@ pub struct Meters {
     resumed: Counter,
     begun_again: Counter,
     buddies_unheard: Counter,
+    boxes_built: Counter,
+    boxes_ahead: Counter,
+    boxes_again: Counter,
+    boxes_given_up: Counter,
+    copied: Counter,
+    not_copied: Counter,
+    copying: Histogram,
 }
 
 impl Meters {
     pub fn new(meter: &Meter) -> Meters {
+        let programs = |from| {
+            let help =
+                "Programs begun: in a box they waited for, in one built ahead, or in one that another program had.";
+            meter.counter("bramble_run_boxes_total", help, &[("from", from)])
+        };
+        let copies = |result| {
+            meter.counter("bramble_language_copies_total", "Languages copied for boxes.", &[("result", result)])
+        };
         Meters {
             queued: meter.histogram("bramble_run_queue_seconds", "How long runs waited for a worker.", &[], SECONDS),
             placed: meter.histogram(
@@ -51,6 +68,22 @@ impl Meters {
                 "Times an assigner's buddy did not answer when it was told of a run.",
                 &[],
             ),
+            boxes_built: programs("built"),
+            boxes_ahead: programs("ahead"),
+            boxes_again: programs("again"),
+            boxes_given_up: meter.counter(
+                "bramble_run_boxes_given_up_total",
+                "Boxes that could not be used again: something of a program would have been left.",
+                &[],
+            ),
+            copied: copies("ok"),
+            not_copied: copies("failed"),
+            copying: meter.histogram(
+                "bramble_language_copy_seconds",
+                "How long copying a language took.",
+                &[],
+                SECONDS,
+            ),
             meter: meter.clone(),
         }
     }
@@ -74,6 +107,24 @@ impl Meters {
         self.boxes.observe(seconds(times.box_usec));
         if times.compile_usec > 0 {
             self.compiled.observe(seconds(times.compile_usec));
+        }
+    }
+
+    /// What a worker did since it told last.
+    pub fn boxes(&self, before: Boxes, now: Boxes) {
+        self.boxes_built.add(now.built.saturating_sub(before.built));
+        self.boxes_ahead.add(now.ahead.saturating_sub(before.ahead));
+        self.boxes_again.add(now.again.saturating_sub(before.again));
+        self.boxes_given_up.add(now.given_up.saturating_sub(before.given_up));
+    }
+
+    /// A language was copied, or could not be.
+    pub fn copied(&self, took: Duration, done: bool) {
+        if done {
+            self.copied.inc();
+            self.copying.observe(took.as_secs_f64());
+        } else {
+            self.not_copied.inc();
         }
     }
 

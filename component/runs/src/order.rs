@@ -187,6 +187,18 @@ pub struct Beat {
     pub carried: u64,
     pub ran: u64,
     pub retires: bool,
-    /// Boxes that wait for a program.
-    pub parked: u32,
+    pub boxes: Boxes,
+}
+
+/// Boxes of a worker: how many wait for a program, and what has become of others since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Boxes {
+    pub ready: u32,
+    /// Programs that waited until one was built, that had a new one, and that had one after another program.
+    pub built: u64,
+    pub ahead: u64,
+    pub again: u64,
+    /// Not to be had again after a program, though that was asked for.
+    pub given_up: u64,
 }

@@ -199,7 +199,10 @@ impl Workers {
             if stuck.is_so(&beat) {
                 return Err(io::Error::other("it hangs"));
             }
-            self.known().insert(path.to_owned(), Worker { beat, given: 0 });
+            let boxes = beat.boxes;
+            // What one that another process of this node has left did before is counted where it was.
+            let before = self.known().insert(path.to_owned(), Worker { beat, given: 0 });
+            self.meters.boxes(before.map_or(boxes, |before| before.beat.boxes), boxes);
             self.changed.notify_waiters();
             let next = tokio::time::timeout(SILENCE_MAX, async {
                 loop {
@@ -289,7 +292,7 @@ impl Workers {
         let known = self.known();
         let sum = |of: fn(&Beat) -> u32| known.values().map(|worker| of(&worker.beat)).sum();
         let wanted = if self.keepers().is_some() { self.settings.count } else { 0 };
-        (known.len(), wanted, sum(|beat| beat.runs), sum(|beat| beat.parked))
+        (known.len(), wanted, sum(|beat| beat.runs), sum(|beat| beat.boxes.ready))
     }
 
     /// How many there should be once there is something to run.

@@ -379,6 +379,16 @@ const BOARDS: &[Board] = &[
             ),
             panel("Programs take", Unit::Seconds, &[line("bramble_run_seconds", "{language} {quantile}")]),
             panel(
+                "Boxes",
+                Unit::PerSecond,
+                &[
+                    line("bramble_run_boxes_total", "{from}"),
+                    line("bramble_run_boxes_given_up_total", "not to be used again"),
+                ],
+            ),
+            panel("Languages copied", Unit::PerSecond, &[line("bramble_language_copies_total", "{result}")]),
+            panel("A copy takes", Unit::Seconds, &[line("bramble_language_copy_seconds", "{quantile}")]),
+            panel(
                 "Processes that run code",
                 Unit::Count,
                 &[

@@ -1,5 +1,6 @@
 //! Code that people hand in: what it writes, how it ends, and what happens when those who watch it or have it are gone.
 
+use crate::alerts::alert;
 use lab::node::{Node, Settings};
 use lab::registry::Registry;
 use lab::run::{Event, Stream, code, with};
@@ -91,6 +92,17 @@ fn all_is_recorded(node: &Node) {
     counted("bramble_runs_total{language=\"python\",verdict=\"out_of_time\"} 2");
     counted("bramble_run_seconds_count{language=\"python\"} 11");
     counted("bramble_workers ");
+    counted("bramble_language_copies_total{result=\"ok\"} 1");
+    // Workers tell of their boxes twice a second.
+    wait::until("each program had a box, some one that another had", 5, || {
+        let metrics = node.call("GET", "/metrics", "").text();
+        let programs = |from: &str| {
+            let name = format!("bramble_run_boxes_total{{from=\"{from}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap_or_default()
+        };
+        let (built, ahead, again) = (programs("built"), programs("ahead"), programs("again"));
+        (built + ahead + again == 11 && built > 0 && again > 0).then_some(())
+    });
 }
 
 #[test]
@@ -182,6 +194,9 @@ fn a_language_comes_from_an_image() {
         "{}",
         answer.text()
     );
+    wait::until("whoever looks after the machine is told, too", 30, || {
+        alert(&node, "language_copy_failing").filter(|failing| failing["firing"] == true)
+    });
 }
 
 fn with_language(text: &str) -> std::path::PathBuf {

@@ -58,6 +58,6 @@ fn look(shared: &Shared) -> Beat {
         carried: shared.carried.load(Ordering::Relaxed),
         ran: shared.ran.load(Ordering::Relaxed),
         retires: shared.retires.load(Ordering::Relaxed),
-        parked: shared.parked.load(Ordering::Relaxed),
+        boxes: *shared.boxes(),
     }
 }

@@ -18,6 +18,7 @@ mod runner;
 mod streams;
 mod verdict;
 
+use crate::order::Boxes;
 use crate::pressure::{Bounds, Pressure};
 use communicator::Communicator;
 pub(crate) use communicator::{NO_ROOM, no_room, no_run};
@@ -28,8 +29,8 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -51,12 +52,16 @@ struct Shared {
     retires: AtomicBool,
     carried: AtomicU64,
     ran: AtomicU64,
-    parked: AtomicU32,
+    boxes: Mutex<Boxes>,
     /// When the node was last there, by the clock since the machine started.
     node_seen_ms: AtomicU64,
 }
 
 impl Shared {
+    fn boxes(&self) -> MutexGuard<'_, Boxes> {
+        self.boxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn find(&self, id: &str) -> Option<Arc<Run>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
@@ -101,7 +106,7 @@ pub fn run(number: u32, node: String, version: String, bounds: Bounds) -> io::Re
         retires: AtomicBool::new(false),
         carried: AtomicU64::new(0),
         ran: AtomicU64::new(0),
-        parked: AtomicU32::new(0),
+        boxes: Mutex::default(),
         node_seen_ms: AtomicU64::new(world::clock::boot_ms()),
     });
     let (begin, begun) = mpsc::channel(STARTING_MAX);

@@ -1,9 +1,9 @@
 //! Boxes that wait for a program: building one takes longer than many a program does. One that is as new after a program
 //! waits for the next.
 
+use crate::order::Boxes;
 use sandbox::{BoxSpec, Parked, SpawnerClient, StartError};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,16 @@ pub(super) struct Pool {
 
 struct Kind {
     spec: BoxSpec,
-    /// With when each came; the newest, which is used next, comes last.
-    ready: Vec<(Instant, Parked)>,
+    /// The newest, which is used next, comes last.
+    ready: Vec<Ready>,
     building: usize,
+}
+
+struct Ready {
+    since: Instant,
+    /// Another program was in it.
+    used: bool,
+    parked: Parked,
 }
 
 impl Pool {
@@ -34,11 +41,18 @@ impl Pool {
     }
 
     /// A box of this kind: one that waits, or a new one.
-    pub(super) async fn take(&self, spec: &BoxSpec) -> Result<Parked, StartError> {
+    pub(super) async fn take(&self, spec: &BoxSpec, shared: &super::Shared) -> Result<Parked, StartError> {
         let waiting = self.kind(spec).back_mut().and_then(|kind| kind.ready.pop());
+        let count = |of: fn(&mut Boxes) -> &mut u64| *of(&mut shared.boxes()) += 1;
         match waiting {
-            Some((_, parked)) => Ok(parked),
-            None => self.spawner.park(spec).await,
+            Some(Ready { used, parked, .. }) => {
+                count(if used { |boxes| &mut boxes.again } else { |boxes| &mut boxes.ahead });
+                Ok(parked)
+            }
+            None => {
+                count(|boxes| &mut boxes.built);
+                self.spawner.park(spec).await
+            }
         }
     }
 
@@ -59,26 +73,30 @@ impl Pool {
             if let Some(kind) = kinds.iter_mut().find(|kind| kind.spec == spec) {
                 kind.building -= 1;
                 match built {
-                    Ok(parked) => kind.ready.push((world::clock::monotonic(), parked)),
+                    Ok(parked) => kind.ready.push(Ready { since: world::clock::monotonic(), used: false, parked }),
                     // Whoever needs one next is told the reason.
                     Err(error) => tracing::debug!(%error, "cannot build a box ahead"),
                 }
             }
-            count(&kinds, &shared.parked);
+            count(&kinds, &shared);
         };
         // Ends when the box is built.
         world::task::spawn("a box ahead", build).detach();
     }
 
-    /// A box that is as new.
-    pub(super) fn give_back(&self, spec: &BoxSpec, parked: Parked, shared: &super::Shared) {
+    /// A box that is as new after a program, or that there is none any more.
+    pub(super) fn give_back(&self, spec: &BoxSpec, parked: Option<Parked>, shared: &super::Shared) {
+        let Some(parked) = parked else {
+            shared.boxes().given_up += 1;
+            return;
+        };
         let mut kinds = self.kinds();
         if let Some(kind) = kinds.iter_mut().find(|kind| kind.spec == *spec)
             && kind.ready.len() < READY_MAX
         {
-            kind.ready.push((world::clock::monotonic(), parked));
+            kind.ready.push(Ready { since: world::clock::monotonic(), used: true, parked });
         }
-        count(&kinds, &shared.parked);
+        count(&kinds, shared);
     }
 
     /// Lets go of boxes that a busy time left, for as long as the process lives.
@@ -88,10 +106,10 @@ impl Pool {
             let mut kinds = self.kinds();
             let now = world::clock::monotonic();
             for kind in kinds.iter_mut() {
-                let old = kind.ready.iter().take_while(|(since, _)| now.duration_since(*since) > CALM).count();
+                let old = kind.ready.iter().take_while(|ready| now.duration_since(ready.since) > CALM).count();
                 kind.ready.drain(..old.min(kind.ready.len().saturating_sub(READY)));
             }
-            count(&kinds, &shared.parked);
+            count(&kinds, &shared);
         }
     }
 
@@ -112,7 +130,7 @@ impl Pool {
     }
 }
 
-fn count(kinds: &VecDeque<Kind>, parked: &AtomicU32) {
+fn count(kinds: &VecDeque<Kind>, shared: &super::Shared) {
     let ready: usize = kinds.iter().map(|kind| kind.ready.len()).sum();
-    parked.store(u32::try_from(ready).unwrap_or(u32::MAX), Ordering::Relaxed);
+    shared.boxes().ready = u32::try_from(ready).unwrap_or(u32::MAX);
 }

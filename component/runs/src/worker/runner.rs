@@ -269,7 +269,7 @@ impl Runner {
     }
 
     async fn park(&self, spec: &BoxSpec) -> Result<Parked, Trouble> {
-        match self.pool.take(spec).await {
+        match self.pool.take(spec, &self.shared).await {
             Ok(parked) => Ok(parked),
             Err(StartError::Spawner { source }) => {
                 // Nothing can be run any more by this process: the node starts another.
@@ -338,8 +338,9 @@ impl Runner {
         };
         let time = started.elapsed();
         let left = running.collected();
-        if let Some(parked) = running.again() {
-            self.pool.give_back(&job.spec, parked, &self.shared);
+        // With a terminal of its own it was not asked for.
+        if job.terminal.is_none() {
+            self.pool.give_back(&job.spec, running.again(), &self.shared);
         }
         Ok(Done { outcome, stopped, left, box_time, time })
     }

@@ -1,6 +1,9 @@
 //! The rules every machine has. Data: the names are those components register, and a rule whose series
 //! nobody registers never holds.
 
+mod gateway;
+mod runs;
+
 use super::{Expression, Holds, Match, Rule, Select};
 use crate::unit::Unit;
 
@@ -15,195 +18,16 @@ const CERTIFICATE_LEFT_S_MIN: f64 = 14.0 * 86_400.0;
 /// The built-in rules. `memory_budget_bytes` is what the agent itself may hold.
 pub fn built_in(memory_budget_bytes: u64) -> Vec<Rule> {
     let mut rules = services();
-    rules.extend(gateway());
-    rules.extend(overload());
-    rules.extend(certificates());
-    rules.extend(clients());
+    rules.extend(gateway::rules());
     rules.extend(machine());
-    rules.extend(cache());
     rules.extend(control());
     rules.extend(machines());
     rules.extend(cluster());
     rules.extend(cores());
-    rules.extend(runs());
+    rules.extend(runs::rules());
     rules.extend(etcd());
     rules.extend(own(memory_budget_bytes));
     rules
-}
-
-/// What clients meet.
-fn gateway() -> Vec<Rule> {
-    let p99 = &[("quantile", Match::Is("p99"))];
-    vec![
-        Rule {
-            name: "service_unreachable",
-            summary: "{value} requests to {service} found no instance that was ready: see what its instances wait for",
-            expression: Expression::Growth { of: Select::all("bramble_gateway_no_endpoint_total"), over_ms: MINUTE_MS },
-            by: &["service"],
-            holds: Holds::AtLeast(1.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "service_slow",
-            summary: "one in a hundred requests to {service} takes {value} and more: see what its instances wait for",
-            expression: Expression::Latest {
-                of: Select { name: "bramble_gateway_request_seconds", labels: p99 },
-                within_ms: RECENT_MS,
-            },
-            by: &["service"],
-            holds: Holds::Above(5.0),
-            for_ms: 5 * MINUTE_MS,
-            unit: Unit::Seconds,
-        },
-        Rule {
-            name: "gateway_saturated",
-            summary: "{value} of the client connections that may be open are: more wait or are turned away",
-            expression: Expression::Share {
-                part: Select::all("bramble_gateway_connections"),
-                whole: Select::all("bramble_gateway_connections_max"),
-                within_ms: RECENT_MS,
-            },
-            by: &[],
-            holds: Holds::Above(0.90),
-            for_ms: MINUTE_MS,
-            unit: Unit::Share,
-        },
-    ]
-}
-
-/// What the gateway has too much of.
-fn overload() -> Vec<Rule> {
-    vec![
-        Rule {
-            name: "requests_shed",
-            summary: "{value} requests to {service} were refused in a minute because there was more to do than this \
-                      machine can do: stop or move what is not needed, or add a machine",
-            expression: Expression::Growth { of: Select::all("bramble_gateway_shed_total"), over_ms: MINUTE_MS },
-            by: &["service"],
-            holds: Holds::AtLeast(1.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "instance_left_out",
-            summary: "{instance} fails and is asked nothing, but to see whether it still does: its last log lines say why",
-            expression: Expression::Latest { of: Select::all("bramble_gateway_breaker"), within_ms: RECENT_MS },
-            by: &["service", "instance"],
-            holds: Holds::Above(0.0),
-            for_ms: MINUTE_MS,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "requests_not_told",
-            summary: "{value} requests are missing from the access log of the last five minutes: its disk is slow or \
-                      full, or more fail than are told of",
-            expression: Expression::Growth {
-                of: Select::all("bramble_gateway_log_dropped_total"),
-                over_ms: 5 * MINUTE_MS,
-            },
-            by: &[],
-            holds: Holds::AtLeast(1.0),
-            for_ms: MINUTE_MS,
-            unit: Unit::Count,
-        },
-    ]
-}
-
-/// Whom clients take us for.
-fn certificates() -> Vec<Rule> {
-    vec![
-        Rule {
-            name: "certificate_ending",
-            summary: "the certificate for {name} ends in {value}: put a new one into the node's folder of certificates",
-            expression: Expression::Latest {
-                of: Select::all("bramble_certificate_left_seconds"),
-                within_ms: RECENT_MS,
-            },
-            by: &["name"],
-            holds: Holds::Below(CERTIFICATE_LEFT_S_MIN),
-            for_ms: MINUTE_MS,
-            unit: Unit::Seconds,
-        },
-        Rule {
-            name: "certificate_unobtainable",
-            summary: "no public authority gives a certificate for {name}: `bramble certificate ls` says why",
-            expression: Expression::Latest {
-                of: Select::all("bramble_certificate_unobtainable"),
-                within_ms: RECENT_MS,
-            },
-            by: &["name"],
-            holds: Holds::AtLeast(1.0),
-            // An authority may be away for a moment; one that refuses goes on refusing.
-            for_ms: 5 * MINUTE_MS,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "certificate_unusable",
-            summary: "{value} files in the folder of certificates are none: `bramble certificate ls` says why",
-            expression: Expression::Latest { of: Select::all("bramble_certificates_unusable"), within_ms: RECENT_MS },
-            by: &[],
-            holds: Holds::AtLeast(1.0),
-            for_ms: MINUTE_MS,
-            unit: Unit::Count,
-        },
-    ]
-}
-
-/// What clients do that no client should.
-fn clients() -> Vec<Rule> {
-    vec![
-        Rule {
-            name: "client_connections_refused",
-            summary: "{value} connections in five minutes were closed since their client had as many as one may have: \
-                      one of them is broken or means harm, or many stand behind one address",
-            expression: Expression::Growth {
-                of: Select::all("bramble_gateway_connections_refused_total"),
-                over_ms: 5 * MINUTE_MS,
-            },
-            by: &[],
-            holds: Holds::AtLeast(100.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "clients_banned",
-            summary: "{value} clients of {service} were banned in five minutes: somebody tries passwords or paths; \
-                      `bramble gateway bans ls` says who",
-            expression: Expression::Growth { of: Select::all("bramble_gateway_bans_total"), over_ms: 5 * MINUTE_MS },
-            by: &["service"],
-            holds: Holds::AtLeast(1.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-    ]
-}
-
-/// The gateway's cache, which works without its disk, but less well.
-fn cache() -> Vec<Rule> {
-    vec![
-        Rule {
-            name: "cache_disk_lost",
-            summary: "the disk of the gateway's cache cannot be used: see the node's log, and what lies at `cache` in its data folder",
-            expression: Expression::Latest { of: Select::all("bramble_cache_disk_lost"), within_ms: RECENT_MS },
-            by: &[],
-            holds: Holds::AtLeast(1.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "cache_disk_failing",
-            summary: "the disk of the gateway's cache failed {value} times in ten minutes: is it full or broken?",
-            expression: Expression::Growth {
-                of: Select::all("bramble_cache_disk_errors_total"),
-                over_ms: 10 * MINUTE_MS,
-            },
-            by: &[],
-            holds: Holds::AtLeast(3.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-    ]
 }
 
 /// What the services people deployed do.
@@ -431,71 +255,6 @@ fn cores() -> Vec<Rule> {
         for_ms: 0,
         unit: Unit::Count,
     }]
-}
-
-/// Code that people hand in.
-fn runs() -> Vec<Rule> {
-    vec![
-        Rule {
-            name: "workers_missing",
-            summary: "{value} of the processes that code is run in are missing: they end as soon as they are started; the \
-                      node's log says why",
-            expression: Expression::Shortfall {
-                wanted: Select::all("bramble_workers_wanted"),
-                present: Select::all("bramble_workers"),
-                within_ms: RECENT_MS,
-            },
-            by: &[],
-            holds: Holds::AtLeast(1.0),
-            // One that ended is there again within a second.
-            for_ms: 10_000,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "workers_ending",
-            summary: "{value} processes that code is run in ended or hung in five minutes, with all they ran: the node's log \
-                      says which; is the machine short of memory?",
-            expression: Expression::Growth { of: Select::all("bramble_workers_lost_total"), over_ms: 5 * MINUTE_MS },
-            by: &[],
-            holds: Holds::AtLeast(3.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "runs_waiting",
-            summary: "{value} runs wait, and have for a minute: the machines that run code are busy; add one, or give runs \
-                      less time",
-            expression: Expression::Latest { of: Select::all("bramble_runs_waiting"), within_ms: RECENT_MS },
-            by: &[],
-            // A class that presses the button at once is gone in seconds.
-            holds: Holds::AtLeast(20.0),
-            for_ms: MINUTE_MS,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "runs_lost",
-            summary: "{value} runs were lost in five minutes: their worker or machine was gone",
-            expression: Expression::Growth {
-                of: Select { name: "bramble_runs_total", labels: &[("verdict", Match::Is("lost"))] },
-                over_ms: 5 * MINUTE_MS,
-            },
-            by: &[],
-            holds: Holds::AtLeast(10.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-        Rule {
-            name: "run_buddy_silent",
-            summary: "the other assigner of this machine's pair did not answer {value} times in a minute when it was told of a \
-                      run: were this machine lost now, its clients' runs would be looked for at every machine",
-            expression: Expression::Growth { of: Select::all("bramble_run_buddies_unheard_total"), over_ms: MINUTE_MS },
-            by: &[],
-            // One that is lost is replaced within seconds; until then some runs are not told of.
-            holds: Holds::AtLeast(20.0),
-            for_ms: 0,
-            unit: Unit::Count,
-        },
-    ]
 }
 
 /// Programs made for etcd.

@@ -668,6 +668,31 @@ fn workers_that_are_missing_or_end_again_and_again() {
 }
 
 #[test]
+fn boxes_that_are_not_used_again_and_languages_that_are_not_there() {
+    let mut bed = Bed::built_in();
+    let boxes = bed.meter.counter("bramble_run_boxes_total", "", &[("from", "built")]);
+    let given_up = bed.meter.counter("bramble_run_boxes_given_up_total", "", &[]);
+    let failed = bed.meter.counter("bramble_language_copies_total", "", &[("result", "failed")]);
+    bed.pass(2 * STEP_MS);
+    boxes.add(100);
+    given_up.add(100);
+    bed.pass(2 * STEP_MS);
+    assert!(bed.changed().is_empty(), "somebody tries things out");
+    boxes.add(200);
+    given_up.add(100);
+    bed.pass(2 * STEP_MS);
+    assert_eq!(bed.changed(), ["+run_boxes_given_up()"]);
+    boxes.add(500);
+    bed.pass(2 * STEP_MS);
+    assert_eq!(bed.changed(), ["-run_boxes_given_up()"]);
+    failed.inc();
+    bed.pass(2 * STEP_MS);
+    assert_eq!(bed.changed(), ["+language_copy_failing()"]);
+    bed.pass(11 * 60_000);
+    assert_eq!(bed.changed(), ["-language_copy_failing()"]);
+}
+
+#[test]
 fn runs_that_wait_or_are_lost() {
     let mut bed = Bed::built_in();
     bed.set("bramble_runs_waiting", &[], 25.0);
