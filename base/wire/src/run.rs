@@ -25,6 +25,8 @@ pub enum Channel {
     Compiler,
     /// How the run ended, as JSON of [`Ended`]: the last block of a run, numbered like all others so that it arrives once.
     End,
+    /// How it ended with one of several inputs, which the next one follows; the end of the last is [`Channel::End`].
+    Turn,
 }
 
 impl Channel {
@@ -35,11 +37,12 @@ impl Channel {
             Channel::Stderr => 2,
             Channel::Compiler => 3,
             Channel::End => 4,
+            Channel::Turn => 5,
         }
     }
 
     pub fn of_number(number: u8) -> Option<Channel> {
-        [Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Compiler, Channel::End]
+        [Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Compiler, Channel::End, Channel::Turn]
             .get(usize::from(number))
             .copied()
     }
@@ -213,6 +216,8 @@ pub struct Running {
     pub languages: BTreeMap<String, bool>,
     /// Why it takes none at the moment; empty if it does.
     pub refuses: String,
+    /// Its workers take a run with several inputs.
+    pub turns: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -118,6 +118,13 @@ impl Front {
         Ok(Keeper::keep(Arc::clone(self), wish, session, led, attach.after))
     }
 
+    /// Whether every machine takes a run with several inputs; one of a version before does not.
+    pub fn takes_turns(&self) -> bool {
+        let Some(elsewhere) = self.elsewhere() else { return true };
+        let me = self.house.node();
+        elsewhere.cast().workers.iter().all(|place| place.has.turns || place.machine == me)
+    }
+
     fn at_home(&self) -> Led {
         Led { assigner: self.house.node().to_owned(), buddy: None }
     }

@@ -302,6 +302,7 @@ impl House {
             languages: self
                 .able(|roots| roots.iter().map(|(language, root)| (language.clone(), root.is_some())).collect()),
             refuses: (self.parts.refuses)().unwrap_or_default(),
+            turns: true,
             ..Running::default()
         }
     }

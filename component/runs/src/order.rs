@@ -134,6 +134,19 @@ impl Order {
     }
 }
 
+/// Between a run's id and the number of one of its inputs.
+const TURN_MARK: char = '.';
+
+/// What a run with one of several inputs goes by, counted from 0; with the last one, by the id of all.
+pub fn of_turn(id: &str, index: usize) -> String {
+    format!("{id}{TURN_MARK}{}", index + 1)
+}
+
+/// The run with all its inputs that one with one of them belongs to.
+pub fn whole_of(id: &str) -> &str {
+    id.split_once(TURN_MARK).map_or(id, |(whole, _)| whole)
+}
+
 /// To a worker, first of all on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

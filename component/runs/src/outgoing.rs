@@ -67,6 +67,16 @@ impl Outgoing {
         self.written_bytes
     }
 
+    /// From here on a program may write so much, whatever was written before.
+    pub fn allow(&mut self, output_bytes_max: u64) {
+        (self.left_bytes, self.written_bytes) = (output_bytes_max, 0);
+    }
+
+    /// How much is kept, with its heads.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Takes what the program wrote. False when that is more than it may: the first of it is taken all the same.
     pub fn write(&mut self, channel: Channel, bytes: &[u8]) -> bool {
         let let_through = usize::try_from(self.left_bytes).unwrap_or(usize::MAX).min(bytes.len());
@@ -86,8 +96,8 @@ impl Outgoing {
         let first = self.last + 1;
         let mut rest = bytes;
         while !rest.is_empty() {
-            // The end of a run is one piece, whatever its size: it is words, not a stream.
-            let length = if channel == Channel::End { rest.len() } else { cut(rest) };
+            // An end is one piece, whatever its size: it is words, not a stream.
+            let length = if matches!(channel, Channel::End | Channel::Turn) { rest.len() } else { cut(rest) };
             let (payload, after) = rest.split_at(length);
             self.last += 1;
             frames.put_u32_le(u32::try_from(1 + BLOCK_HEAD_BYTES + length).unwrap_or(u32::MAX));

@@ -256,7 +256,7 @@ impl Workers {
         let known = self.known();
         let mut able: Vec<(u32, u32, PathBuf)> = known
             .iter()
-            .filter(|(_, worker)| !worker.beat.retires)
+            .filter(|(_, worker)| !worker.beat.retires && worker.beat.version == self.settings.version)
             .map(|(path, worker)| (worker.beat.runs + worker.given, worker.beat.number, path.clone()))
             .collect();
         able.sort();

@@ -229,6 +229,85 @@ fn what_is_compiled_is_compiled_once() {
     assert_eq!(post(&node, &json!({ "files": files }))["exit_code"], 42);
 }
 
+/// A worker has several inputs one after the other; each is a run with an end and a record of its own all the same.
+#[test]
+fn each_of_many_inputs_ends_by_itself() {
+    let node = Node::start();
+    let program = "read word; case $word in
+        exit*) exit ${word#exit};;
+        loop) while :; do :; done;;
+        much) yes;;
+        crash) kill -SEGV $$;;
+        left) echo x > left; ls;;
+        large) head -c 150000 /dev/zero | tr '\\0' y;;
+        *) echo $word; ls;;
+    esac";
+    let words = ["one", "exit3", "loop", "much", "crash", "left", "two", "large", "large", "exit0", "three", ""];
+    let inputs: Vec<String> = std::iter::repeat_n(words, 3).flatten().map(|word| format!("{word}\n")).collect();
+    let limits = json!({ "cpu_ms": 300, "output_bytes": 200_000 });
+    let answers = post(&node, &with(code("bash", program), json!({ "inputs": inputs, "limits": limits })));
+    let answers = answers["runs"].as_array().expect("runs");
+    assert_eq!(answers.len(), inputs.len());
+    let mut ids = BTreeSet::new();
+    for (input, answer) in inputs.iter().zip(answers) {
+        let (verdict, stdout) = match input.trim() {
+            "exit3" => ("wrong_exit", String::new()),
+            "loop" => ("out_of_time", String::new()),
+            "much" => ("too_much_output", "y\n".repeat(100_000)),
+            "crash" => ("killed", String::new()),
+            "left" => ("finished", "left\nmain.sh\n".to_owned()),
+            "large" => ("finished", "y".repeat(150_000)),
+            "exit0" => ("finished", String::new()),
+            word => ("finished", format!("{word}\nmain.sh\n")),
+        };
+        assert_eq!((answer["verdict"].as_str(), answer["stdout"].as_str()), (Some(verdict), Some(&*stdout)), "{input}");
+        let id = answer["id"].as_str().expect("an id");
+        assert!(ids.insert(id), "{id} is there twice");
+        wait::until("its record says the same", 5, || {
+            let record = node.call("GET", &format!("/v1/runs/{id}"), "");
+            (record.status == 200 && record.text().contains(&format!("\"verdict\":\"{verdict}\""))).then_some(())
+        });
+    }
+    // Some went together, and none of what one left was there for another.
+    assert!(ids.iter().any(|id| id.contains('.')), "{ids:?}");
+    assert!(node.json(&["runs", "ls"]).as_array().is_some_and(|runs| runs.iter().all(|run| !run["verdict"].is_null())));
+
+    // What does not compile is compiled once.
+    let wrong = with(code("c", "int main(void) { return x; }"), json!({ "inputs": vec![""; 50] }));
+    let answers = post(&node, &wrong);
+    let answers = answers["runs"].as_array().expect("runs");
+    assert!(answers.len() == 50 && answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
+    assert_eq!(answers[0]["verdict"], "not_compiled");
+}
+
+/// Killed by the id of any of them, all end that a worker has together, and nothing is left running.
+#[test]
+fn a_worker_with_many_inputs_is_told_to_stop() {
+    let node = Node::start();
+    let program = "read word; test $word = go || { echo in the middle; sleep 57.3; }";
+    let inputs: Vec<&str> = ["go\n", "go\n", "wait\n"].into_iter().chain(std::iter::repeat_n("go\n", 5)).collect();
+    let wanted = with(code("bash", program), json!({ "inputs": inputs })).to_string();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| node.call("POST", "/v1/runs", &wanted));
+        let id = wait::until("it waits in the middle", 20, || {
+            let runs = node.json(&["runs", "ls"]);
+            let id = runs.as_array()?.iter().find(|run| run["verdict"].is_null())?["id"].as_str()?.to_owned();
+            id.contains('.').then_some(id)
+        });
+        assert_eq!(node.call("DELETE", &format!("/v1/runs/{id}"), "").status, 204);
+        let answer = asked.join().expect("an answer").text();
+        let answers: Value = serde_json::from_str(&answer).expect("JSON");
+        let verdicts: Vec<&str> =
+            answers["runs"].as_array().expect("runs").iter().filter_map(|run| run["verdict"].as_str()).collect();
+        assert_eq!(verdicts.len(), inputs.len(), "{answer}");
+        assert_eq!(verdicts[..3], ["finished", "finished", "killed"], "{answer}");
+    });
+    wait::until("none is told to run that does not", 5, || {
+        let runs = node.json(&["runs", "ls"]);
+        runs.as_array()?.iter().all(|run| !run["verdict"].is_null()).then_some(())
+    });
+}
+
 #[test]
 fn a_program_is_spoken_with() {
     let node = Node::start();

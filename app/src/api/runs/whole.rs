@@ -11,12 +11,12 @@ use base64::Engine;
 use futures::{StreamExt, TryStreamExt, stream};
 use runs::front::Asker;
 use runs::link::{Frame, payloads};
-use runs::order::Said;
+use runs::order::{Said, of_turn};
 use runs::session::{RefusedRun, Session};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use tokio::sync::{mpsc, oneshot};
-use wire::run::{Asked, Block, Channel, Ended, RunAnswer, RunAnswers, RunWanted, Told};
+use wire::run::{Accepted, Asked, Block, Channel, Ended, RunAnswer, RunAnswers, RunVerdict, RunWanted, Told};
 
 /// What a run writes goes in one answer: unless it says otherwise this much, and never more than the other.
 const OUTPUT_BYTES: u64 = 4 << 20;
@@ -24,6 +24,12 @@ const OUTPUT_BYTES_MAX: u64 = 64 << 20;
 const INPUTS_MAX: usize = 1_000;
 /// Of all inputs together, in one answer.
 const OUTPUT_OF_ALL_BYTES_MAX: u64 = 256 << 20;
+/// Inputs that a worker has at once, what they take together by the clock, and their bytes.
+const TURNS_MAX: usize = 16;
+const TURNS_USEC: u64 = 100_000;
+const TURNS_BYTES_MAX: usize = 1 << 20;
+/// What is read before it is acknowledged: a quarter of what a worker holds.
+const OWED_BYTES: usize = 256 << 10;
 const TOLD_MAX: usize = 16;
 
 pub(crate) async fn run(
@@ -60,40 +66,87 @@ pub(crate) async fn run(
     Ok(Json(RunAnswers { runs: many(&app, &wanted, inputs, &asker).await? }).into_response())
 }
 
-/// The first compiles; the others find it compiled, each core's next one on its way while it runs one.
+/// The first compiles, and is not compiled again where that failed. The others find it compiled; a worker has several of them one after the
+/// other if they are short, and each core's next ones are on their way while it runs some.
 async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>, asker: &Asker) -> Result<Vec<RunAnswer>, Refusal> {
     let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
-    let mut inputs = inputs.into_iter().map(|input| RunWanted { stdin: Some(input), ..wanted.clone() });
-    let mut answers = Vec::new();
-    if let Some(first) = inputs.next() {
-        answers.push(one(app, first, asker).await?);
+    let mut inputs = VecDeque::from(inputs);
+    let Some(first) = inputs.pop_front() else { return Ok(Vec::new()) };
+    let mut answers = some(app, with_inputs(wanted, vec![first]), asker).await?;
+    let Some(first) = answers.first().cloned() else { return Ok(answers) };
+    if first.ended.verdict == RunVerdict::NotCompiled {
+        answers.extend(inputs.iter().map(|_| first.clone()));
+        return Ok(answers);
     }
-    let others = stream::iter(inputs.map(|wanted| one(app, wanted, asker))).buffered(at_once);
-    answers.extend(others.try_collect::<Vec<_>>().await?);
+    let turns = if app.runs.takes_turns() { turns(first.ended.times.run_usec) } else { 1 };
+    let wanted = std::iter::from_fn(|| {
+        let taken = take(&mut inputs, turns);
+        (!taken.is_empty()).then(|| with_inputs(wanted, taken))
+    });
+    let others = stream::iter(wanted.map(|wanted| some(app, wanted, asker))).buffered(at_once);
+    answers.extend(others.try_collect::<Vec<_>>().await?.into_iter().flatten());
     Ok(answers)
 }
 
+/// How many inputs a worker has at once, by how long the first one took: nobody waits noticeably longer for that.
+fn turns(usec: u64) -> usize {
+    usize::try_from(TURNS_USEC / usec.max(1)).unwrap_or(usize::MAX).clamp(1, TURNS_MAX)
+}
+
+fn take(inputs: &mut VecDeque<String>, most: usize) -> Vec<String> {
+    let mut bytes = 0;
+    let fitting = inputs.iter().take(most).take_while(|input| {
+        let fits = bytes == 0 || bytes + input.len() <= TURNS_BYTES_MAX;
+        bytes += input.len().max(1);
+        fits
+    });
+    let count = fitting.count();
+    inputs.drain(..count).collect()
+}
+
+fn with_inputs(wanted: &RunWanted, mut inputs: Vec<String>) -> RunWanted {
+    match inputs.pop() {
+        Some(only) if inputs.is_empty() => RunWanted { stdin: Some(only), ..wanted.clone() },
+        Some(last) => {
+            inputs.push(last);
+            RunWanted { inputs, ..wanted.clone() }
+        }
+        None => wanted.clone(),
+    }
+}
+
 async fn one(app: &App, wanted: RunWanted, asker: &Asker) -> Result<RunAnswer, Refusal> {
+    let answers = some(app, wanted, asker).await?;
+    answers.into_iter().next().ok_or_else(|| lost(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn lost(error: io::Error) -> Refusal {
+    Refusal::new(502, "B0905", format!("the run's worker is gone: {error}"))
+}
+
+/// A run to its end, with each of its inputs if it has several.
+async fn some(app: &App, wanted: RunWanted, asker: &Asker) -> Result<Vec<RunAnswer>, Refusal> {
     let (told, _unheard) = mpsc::channel(TOLD_MAX);
+    let turns = wanted.inputs.len().max(1);
     let session = app.runs.begin(wanted, asker.clone(), &told).await.map_err(refused)?;
     let (left, leaves) = oneshot::channel::<()>();
     let (answer, answered) = oneshot::channel();
     let watch = async move {
         // Whoever waits for the answer is there as long as this is: dropped, it says so.
-        let _ = answer.send(watch(session, leaves).await);
+        let _ = answer.send(watch(session, turns, leaves).await);
     };
     // Ends with the run, which it has killed when nobody waits any more.
     world::task::spawn("a run over HTTP", watch).detach();
-    let answer = answered.await;
+    let answers = answered.await;
     drop(left);
-    let lost = |error: io::Error| Refusal::new(502, "B0905", format!("the run's worker is gone: {error}"));
-    answer.map_err(|_| lost(io::ErrorKind::UnexpectedEof.into()))?.map_err(lost)
+    answers.map_err(|_| lost(io::ErrorKind::UnexpectedEof.into()))?.map_err(lost)
 }
 
 /// Reads a run to its end.
-async fn watch(session: Session, mut leaves: oneshot::Receiver<()>) -> io::Result<RunAnswer> {
-    let Session { mut accepted, mut reader, mut writer } = session;
-    let mut written: BTreeMap<Channel, Vec<u8>> = BTreeMap::new();
+async fn watch(session: Session, turns: usize, mut leaves: oneshot::Receiver<()>) -> io::Result<Vec<RunAnswer>> {
+    let Session { accepted, mut reader, mut writer } = session;
+    let mut heard = Heard { turns, accepted, answers: Vec::new(), written: BTreeMap::new() };
+    let mut owed = 0;
     loop {
         let frame = tokio::select! {
             frame = reader.next() => frame?,
@@ -104,39 +157,75 @@ async fn watch(session: Session, mut leaves: oneshot::Receiver<()>) -> io::Resul
         };
         match frame {
             Some(Frame::Blocks(frames)) => {
-                let mut last = 0;
-                for block in payloads(&frames).filter_map(Block::parse) {
-                    last = block.sequence;
-                    if block.channel == Channel::End {
-                        let ended: Ended = Frame::word(block.payload)?;
-                        // Its worker forgets it; if that is gone, it has.
-                        let _ = writer.word(&Said::Asked(Asked::Ack(last))).await;
-                        return Ok(answer(accepted, ended, written));
+                owed += frames.len();
+                if let Some((last, is_over)) = heard.blocks(&frames)?
+                    && (is_over || owed > OWED_BYTES)
+                {
+                    owed = 0;
+                    // At its end its worker forgets it; if that is gone, it has.
+                    let acknowledged = writer.word(&Said::Asked(Asked::Ack(last))).await;
+                    if is_over {
+                        return Ok(heard.answers);
                     }
-                    written.entry(block.channel).or_default().extend_from_slice(block.payload);
-                }
-                writer.word(&Said::Asked(Asked::Ack(last))).await?;
-            }
-            Some(Frame::Word(word)) => {
-                match Frame::word(&word)? {
-                    Told::Problem(problem) => return Err(io::Error::other(problem.message)),
-                    // What was written on the machine that is gone is not what this one writes.
-                    Told::Again(_) => written.clear(),
-                    Told::Accepted(anew) => accepted = anew,
-                    Told::Queued(_)
-                    | Told::Preparing(_)
-                    | Told::Phase(_)
-                    | Told::Taken(_)
-                    | Told::Ended(_)
-                    | Told::Superseded => {}
+                    acknowledged?;
                 }
             }
+            Some(Frame::Word(word)) => match Frame::word(&word)? {
+                Told::Problem(problem) => return Err(io::Error::other(problem.message)),
+                // What was written on the machine that is gone is not what this one writes.
+                Told::Again(_) => (heard.answers, heard.written, owed) = Default::default(),
+                Told::Accepted(anew) => heard.accepted = anew,
+                Told::Queued(_)
+                | Told::Preparing(_)
+                | Told::Phase(_)
+                | Told::Taken(_)
+                | Told::Ended(_)
+                | Told::Superseded => {}
+            },
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }
 
-fn answer(accepted: wire::run::Accepted, ended: Ended, mut written: BTreeMap<Channel, Vec<u8>>) -> RunAnswer {
+/// What has come of a run.
+struct Heard {
+    turns: usize,
+    accepted: Accepted,
+    answers: Vec<RunAnswer>,
+    written: BTreeMap<Channel, Vec<u8>>,
+}
+
+impl Heard {
+    /// The number of the last block of these, and whether it is the end.
+    fn blocks(&mut self, frames: &[u8]) -> io::Result<Option<(u64, bool)>> {
+        let mut last = None;
+        for block in payloads(frames).filter_map(Block::parse) {
+            last = Some((block.sequence, block.channel == Channel::End));
+            match block.channel {
+                Channel::Turn => {
+                    let mut answer = self.answer(Frame::word(block.payload)?);
+                    answer.id = of_turn(&answer.id, self.answers.len());
+                    self.answers.push(answer);
+                }
+                Channel::End => {
+                    let answer = self.answer(Frame::word(block.payload)?);
+                    // Inputs that had no turn any more ended with the one before them.
+                    let rest = self.turns.saturating_sub(self.answers.len()).max(1);
+                    self.answers.extend(std::iter::repeat_n(answer, rest));
+                    break;
+                }
+                channel => self.written.entry(channel).or_default().extend_from_slice(block.payload),
+            }
+        }
+        Ok(last)
+    }
+
+    fn answer(&mut self, ended: Ended) -> RunAnswer {
+        answer(self.accepted.clone(), ended, std::mem::take(&mut self.written))
+    }
+}
+
+fn answer(accepted: Accepted, ended: Ended, mut written: BTreeMap<Channel, Vec<u8>>) -> RunAnswer {
     let mut text = |channel: Channel| match String::from_utf8(written.remove(&channel).unwrap_or_default()) {
         Ok(text) => (text, None),
         Err(error) => {

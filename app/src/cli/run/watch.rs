@@ -311,7 +311,7 @@ fn show(block: Block<'_>) -> std::io::Result<()> {
             out.flush()
         }
         Channel::Stderr | Channel::Compiler => std::io::stderr().write_all(block.payload),
-        Channel::Stdin | Channel::End => Ok(()),
+        Channel::Stdin | Channel::End | Channel::Turn => Ok(()),
     }
 }
 

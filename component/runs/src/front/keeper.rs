@@ -219,7 +219,7 @@ impl Keeper {
 
     fn may_begin_again(&self) -> bool {
         let known = self.state.known();
-        let has_read = known.has_read && self.wish.wanted.stdin.is_none();
+        let has_read = known.has_read && self.wish.wanted.stdin.is_none() && self.wish.wanted.inputs.is_empty();
         self.wish.wanted.repeatable && !has_read && !known.kills && self.begun_again < AGAIN_MAX
     }
 

@@ -3,9 +3,10 @@
 use super::run::{Control, Run};
 use super::{Shared, tick};
 use crate::link::{Frame, Reader, Writer, payloads};
-use crate::order::{Numbered, Opening, Order, Said, ToWorker};
+use crate::order::{Numbered, Opening, Order, Said, ToWorker, whole_of};
 use crate::pressure::Pressure;
 use crate::talk::Watching;
+use bytes::{Bytes, BytesMut};
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
@@ -91,13 +92,14 @@ impl Communicator {
                 Err(problem) => writer.word(&Told::Problem(problem)).await,
             },
             Opening::Kill(id) => {
-                if let Some(run) = self.shared.find(&id) {
+                // One of several inputs ends with all of them.
+                if let Some(run) = self.shared.find(whole_of(&id)) {
                     run.kill();
                 }
                 // That the connection closes says that it was heard.
                 Ok(())
             }
-            Opening::Attach(watching) => match self.shared.find(&watching.id) {
+            Opening::Attach(watching) => match self.shared.find(&watching.id).filter(|run| run.is_for(&watching)) {
                 Some(run) => self.watch(run, &watching, reader, writer).await,
                 None => writer.word(&Told::Problem(no_run(&watching.id))).await,
             },
@@ -312,11 +314,14 @@ async fn say(run: &Run, mut cursor: u64, attached: bool, writer: &mut Writer) ->
             let blocks = run.after(cursor);
             // Looked up after the blocks and told before them: of a run that has ended nothing is told after its end.
             let has = run.input().taken();
-            if has != taken && run.order.wanted.stdin.is_none() {
+            if has != taken && !run.is_input_whole() {
                 taken = has;
                 writer.word(&Told::Taken(taken)).await?;
             }
-            let Some((last, frames)) = blocks else { break };
+            let Some((mut last, mut frames)) = blocks else { break };
+            if let Some((others_last, others)) = small_ones(run, last, &frames) {
+                (last, frames) = (others_last, others);
+            }
             writer.frames(&frames).await?;
             cursor = last;
         }
@@ -329,6 +334,19 @@ async fn say(run: &Run, mut cursor: u64, attached: bool, writer: &mut Writer) ->
             () = run.room.notified() => {}
         }
     }
+}
+
+/// These blocks and those that follow them, as long as they are little: they are told in one go.
+fn small_ones(run: &Run, mut last: u64, first: &Bytes) -> Option<(u64, Bytes)> {
+    const LITTLE: usize = 16 << 10;
+    let mut all: Option<BytesMut> = None;
+    while all.as_ref().map_or(first.len(), BytesMut::len) < LITTLE
+        && let Some((next, frames)) = run.after(last).filter(|(_, frames)| frames.len() < LITTLE)
+    {
+        last = next;
+        all.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&frames);
+    }
+    all.map(|all| (last, all.freeze()))
 }
 
 async fn ended(run: &Run) {

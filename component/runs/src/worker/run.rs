@@ -3,6 +3,7 @@
 use crate::incoming::{Incoming, InputError};
 use crate::order::Order;
 use crate::outgoing::Outgoing;
+use crate::talk::Watching;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,8 @@ const WINDOW_BYTES: usize = 1 << 20;
 const DETACHED_WINDOW_BYTES: usize = 80 << 20;
 /// What is kept of its output when somebody has had it, for whoever looks next.
 const DETACHED_KEPT_BYTES: usize = 4 << 20;
+/// What is written with several inputs is told when this much has come together, or all of it: nobody watches it letter by letter.
+const TOGETHER_BYTES: usize = 64 << 10;
 /// Signals and sizes that wait for the runner.
 const CONTROLS_MAX: usize = 64;
 const SIGNAL_KILL: i32 = 9;
@@ -56,7 +59,7 @@ impl Run {
     pub(super) fn new(order: Order) -> Run {
         let (window, kept) =
             if order.wanted.detach { (DETACHED_WINDOW_BYTES, DETACHED_KEPT_BYTES) } else { (WINDOW_BYTES, 0) };
-        let input = match &order.wanted.stdin {
+        let input = match order.wanted.stdin.as_ref().or(order.wanted.inputs.first()) {
             Some(text) => Incoming::whole(text.clone().into_bytes()),
             None => Incoming::default(),
         };
@@ -106,9 +109,46 @@ impl Run {
 
     /// What the program wrote; false when that is more than it may.
     pub(super) fn write(&self, channel: Channel, bytes: &[u8]) -> bool {
-        let within = self.out().write(channel, bytes);
-        self.wrote.notify_one();
+        let mut out = self.out();
+        let within = out.write(channel, bytes);
+        if self.order.wanted.inputs.is_empty() || out.held_bytes() > TOGETHER_BYTES {
+            self.wrote.notify_one();
+        }
         within
+    }
+
+    /// Whether somebody who comes to it understands what is said. With several inputs, only who asked for them.
+    pub(super) fn is_for(&self, watching: &Watching) -> bool {
+        self.order.wanted.inputs.is_empty() || !watching.keeper.is_empty()
+    }
+
+    /// How often the program is run: once for each of its inputs.
+    pub(super) fn turns(&self) -> usize {
+        self.order.wanted.inputs.len().max(1)
+    }
+
+    /// What is told from outside already, and need not be told of.
+    pub(super) fn is_input_whole(&self) -> bool {
+        self.order.wanted.stdin.is_some() || !self.order.wanted.inputs.is_empty()
+    }
+
+    /// The next of several inputs has its turn. The first has it from the beginning.
+    pub(super) fn turn(&self, index: usize) {
+        if let Some(text) = self.order.wanted.inputs.get(index) {
+            *self.input() = Incoming::whole(text.clone().into_bytes());
+            self.out().allow(self.order.limits.output_bytes);
+        }
+    }
+
+    /// How it ended with one of several inputs.
+    pub(super) fn turned(&self, mut ended: Ended) {
+        let mut out = self.out();
+        ended.sequence = out.last() + 1;
+        // Plain data: it has a form in JSON.
+        out.push(Channel::Turn, &serde_json::to_vec(&ended).unwrap_or_default());
+        if out.held_bytes() > TOGETHER_BYTES {
+            self.wrote.notify_one();
+        }
     }
 
     /// What is not the program's own. What a compiler says is remembered.

@@ -8,7 +8,7 @@ use super::streams::{self, Drained, Pipes, Stream};
 use super::verdict::{self, Stopped};
 use super::{Shared, compiled, given, tick};
 use crate::language::{FOLDER, is_like};
-use crate::order::Order;
+use crate::order::{Order, of_turn};
 use base64::Engine;
 use rustix::termios::{Winsize, tcsetwinsize};
 use sandbox::{
@@ -109,11 +109,35 @@ struct Job {
 }
 
 impl Runner {
+    /// Runs it, with each of its inputs in turn.
     async fn go(self) {
+        let asked = world::clock::monotonic();
+        for index in 0..self.run.turns() {
+            self.run.turn(index);
+            let is_last = index + 1 == self.run.turns();
+            let waited = asked.elapsed();
+            self.run.began();
+            self.shared.records.begun(self.record(index, None));
+            let mut ended = self.once().await;
+            ended.output_bytes = self.run.out().written_bytes();
+            let order = &self.run.order;
+            (ended.times.queue_usec, ended.times.place_usec) = (order.queue_usec + micros(waited), order.place_usec);
+            if !is_last {
+                self.shared.records.ended(self.record(index, Some(&ended)));
+            }
+            // Killed, it is with all of them.
+            if is_last || self.run.is_killed() {
+                let ended = self.run.end(ended);
+                self.shared.records.ended(self.record(self.run.turns() - 1, Some(&ended)));
+                return;
+            }
+            self.run.turned(ended);
+        }
+    }
+
+    async fn once(&self) -> Ended {
         let order = &self.run.order;
-        self.run.began();
-        self.shared.records.begun(self.record(None));
-        let mut ended = match self.compiled_and_run().await {
+        match self.compiled_and_run().await {
             Ok(ended) => ended,
             Err(Trouble::Killed) => {
                 Ended { verdict: RunVerdict::Killed, message: "it was killed".to_owned(), ..Ended::default() }
@@ -131,15 +155,14 @@ impl Runner {
                 tracing::warn!(run = order.id, %error, "not run");
                 Ended { verdict: RunVerdict::Lost, message: format!("its machine failed: {error}"), ..Ended::default() }
             }
-        };
-        ended.output_bytes = self.run.out().written_bytes();
-        (ended.times.queue_usec, ended.times.place_usec) = (order.queue_usec, order.place_usec);
-        let ended = self.run.end(ended);
-        self.shared.records.ended(self.record(Some(&ended)));
+        }
     }
 
-    fn record(&self, ended: Option<&Ended>) -> RunRecord {
-        let begun = self.run.order.record(&self.shared.node, self.shared.number, self.run.began_ms());
+    fn record(&self, index: usize, ended: Option<&Ended>) -> RunRecord {
+        let mut begun = self.run.order.record(&self.shared.node, self.shared.number, self.run.began_ms());
+        if index + 1 < self.run.turns() {
+            begun.id = of_turn(&begun.id, index);
+        }
         let Some(ended) = ended else { return begun };
         RunRecord {
             ended_ms: Some(world::clock::unix_ms()),
