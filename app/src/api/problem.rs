@@ -31,6 +31,11 @@ impl Refusal {
         Refusal { status, problem: Box::new(problem) }
     }
 
+    /// What it says.
+    pub(super) fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
     /// Of `what`, as "node n1 was", between reading and writing.
     pub(super) fn changed_meanwhile(what: &str) -> Refusal {
         Refusal::new(409, "B0107", format!("{what} changed by somebody else")).hint("try again")

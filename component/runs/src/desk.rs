@@ -281,7 +281,7 @@ impl Desk {
                 match begun {
                     Ok(false) => {}
                     Ok(true) => {
-                        let watching = Watching { id: id.to_owned(), ..Watching::default() };
+                        let watching = Watching { id: id.to_owned(), turns: true, ..Watching::default() };
                         match self.resume(&machine, &watching, Some(elsewhere)).await {
                             Ok(session) => {
                                 self.book.began(id, &machine);

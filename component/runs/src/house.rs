@@ -180,7 +180,7 @@ impl House {
         };
         match known {
             Some(Fate::Begun) => {
-                return self.watch(&Watching { id: wish.id.clone(), ..Watching::default() }).await;
+                return self.watch(&Watching { id: wish.id.clone(), turns: true, ..Watching::default() }).await;
             }
             Some(Fate::Void(_)) => return Err(RefusedRun::Told(Box::new(no_run(&wish.id)))),
             None => {}

@@ -45,6 +45,9 @@ pub struct Watching {
     /// Who keeps that connection: one that it made and has not heard of is its own.
     #[serde(default)]
     pub keeper: String,
+    /// Knows what [`wire::run::Channel::Turn`] is: who asked for a run with several inputs does.
+    #[serde(default)]
+    pub turns: bool,
 }
 
 /// The first words through a tunnel. [`wire::run::Told`] answers, until it is accepted; then the run's own words follow.

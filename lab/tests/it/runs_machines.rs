@@ -182,6 +182,38 @@ fn a_lost_machine_takes_its_runs_along_and_repeatable_ones_begin_again() {
     }
 }
 
+/// Many inputs, of which a machine that is lost had several at once: those are run again elsewhere, and each is answered once.
+#[test]
+fn inputs_that_a_lost_machine_had_are_run_elsewhere() {
+    let mut nodes = machines(4, "bash");
+    let at = bystander(&nodes, &holders(&nodes[0], "assigner"));
+    let client = nodes.remove(at);
+    let mine = client.id();
+    let inputs: Vec<String> = (0..1_000).map(|number| format!("{number}\n")).collect();
+    let twice = "read number; sleep 0.01; echo $((number * 2))";
+    let limits = json!({ "output_bytes": 1_000 });
+    let wanted = json!({ "inputs": inputs, "limits": limits, "repeatable": true });
+    let wanted = with(code("bash", twice), wanted).to_string();
+    let answer = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| client.call("POST", "/v1/runs", &wanted).text());
+        let lost = wait::until("another machine has several of them", 20, || {
+            let runs = client.json(&["runs", "ls"]);
+            let others = runs.as_array()?.iter().filter(|run| run["verdict"].is_null() && run["node"] != *mine);
+            others.filter_map(|run| run["node"].as_str().map(str::to_owned)).next()
+        });
+        let down = index_of(&nodes, &lost);
+        nodes[down].cut_power();
+        asked.join().expect("an answer")
+    });
+    let answers: Value = serde_json::from_str(&answer).expect("JSON");
+    let answers = answers["runs"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!(answers.len(), inputs.len());
+    for (number, answer) in answers.iter().enumerate() {
+        let said = (answer["verdict"].as_str(), answer["stdout"].as_str());
+        assert_eq!(said, (Some("finished"), Some(&*format!("{}\n", number * 2))), "{answer}");
+    }
+}
+
 #[test]
 fn a_client_comes_back_to_its_run_through_another_machine() {
     let mut nodes = machines(3, "python");

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use runs::front::Asker;
 use runs::link::{Frame, payloads};
 use runs::order::{Said, of_turn};
@@ -31,6 +31,8 @@ const TURNS_BYTES_MAX: usize = 1 << 20;
 /// What is read before it is acknowledged: a quarter of what a worker holds.
 const OWED_BYTES: usize = 256 << 10;
 const TOLD_MAX: usize = 16;
+/// A machine or a worker is gone: whether the run began there is not known.
+const NOBODY_THERE: &str = "B0905";
 
 pub(crate) async fn run(
     State(app): State<App>,
@@ -83,9 +85,21 @@ async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>, asker: &Asker)
         let taken = take(&mut inputs, turns);
         (!taken.is_empty()).then(|| with_inputs(wanted, taken))
     });
-    let others = stream::iter(wanted.map(|wanted| some(app, wanted, asker))).buffered(at_once);
-    answers.extend(others.try_collect::<Vec<_>>().await?.into_iter().flatten());
+    let others = wanted.map(|wanted| async {
+        let inputs = wanted.inputs.len().max(1);
+        // That some cannot be run is no reason to throw away what others said.
+        some(app, wanted, asker).await.unwrap_or_else(|refusal| vec![not_run(&first, &refusal); inputs])
+    });
+    answers.extend(stream::iter(others).buffered(at_once).collect::<Vec<_>>().await.into_iter().flatten());
     Ok(answers)
+}
+
+/// In place of what a run would have said.
+fn not_run(like: &RunAnswer, refusal: &Refusal) -> RunAnswer {
+    let problem = refusal.problem();
+    let verdict = if problem.code == NOBODY_THERE { RunVerdict::Lost } else { RunVerdict::Refused };
+    let ended = Ended { verdict, message: problem.message.clone(), ..Ended::default() };
+    RunAnswer { language: like.language.clone(), ended, ..RunAnswer::default() }
 }
 
 /// How many inputs a worker has at once, by how long the first one took: nobody waits noticeably longer for that.
@@ -121,7 +135,7 @@ async fn one(app: &App, wanted: RunWanted, asker: &Asker) -> Result<RunAnswer, R
 }
 
 fn lost(error: io::Error) -> Refusal {
-    Refusal::new(502, "B0905", format!("the run's worker is gone: {error}"))
+    Refusal::new(502, NOBODY_THERE, format!("the run's worker is gone: {error}"))
 }
 
 /// A run to its end, with each of its inputs if it has several.
@@ -214,7 +228,9 @@ impl Heard {
                     self.answers.extend(std::iter::repeat_n(answer, rest));
                     break;
                 }
-                channel => self.written.entry(channel).or_default().extend_from_slice(block.payload),
+                channel @ (Channel::Stdin | Channel::Stdout | Channel::Stderr | Channel::Compiler) => {
+                    self.written.entry(channel).or_default().extend_from_slice(block.payload);
+                }
             }
         }
         Ok(last)

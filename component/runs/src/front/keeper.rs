@@ -151,6 +151,7 @@ impl Keeper {
                 after: self.state.known().acknowledged,
                 instead_of: Some(self.accepted.connection),
                 keeper: self.token.clone(),
+                turns: true,
             };
             let resumed = tokio::select! {
                 resumed = front.resume_somewhere(&machine, &watching, &tried) => resumed,

@@ -119,7 +119,7 @@ impl Run {
 
     /// Whether somebody who comes to it understands what is said. With several inputs, only who asked for them.
     pub(super) fn is_for(&self, watching: &Watching) -> bool {
-        self.order.wanted.inputs.is_empty() || !watching.keeper.is_empty()
+        self.order.wanted.inputs.is_empty() || watching.turns
     }
 
     /// How often the program is run: once for each of its inputs.
