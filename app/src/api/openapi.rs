@@ -92,7 +92,7 @@ const OPERATIONS: [Operation; 63] = [
     Operation("get", "/v1/boards", "What to draw for each component.", "", "object"),
     Operation("get", "/v1/alerts", "Alerts, firing or not.", "", "Alert[]"),
     Operation("get", "/v1/watch", "A line whenever something changed.", "", "Changed"),
-    Operation("get", "/v1/runs", "Runs that go on, then the last ones; ?limit=.", "", "RunRecord[]"),
+    Operation("get", "/v1/runs", "Runs that go on, then the last ones; ?limit= &trace=.", "", "RunRecord[]"),
     Operation("post", "/v1/runs", "Runs code, once or for each of its inputs.", "RunWanted", "RunAnswer"),
     Operation("get", "/v1/runs/stream", "A run over a WebSocket: docs/runs.md.", "", ""),
     Operation("get", "/v1/runs/{id}", "What became of a run.", "", "RunRecord"),

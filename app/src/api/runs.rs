@@ -42,10 +42,11 @@ fn trace_of(traceparent: &str) -> Option<&str> {
 #[derive(Deserialize)]
 pub(super) struct Listing {
     limit: Option<usize>,
+    trace: Option<String>,
 }
 
 pub(super) async fn list(State(app): State<App>, Query(listing): Query<Listing>) -> Json<Vec<RunRecord>> {
-    Json(app.runs.list(listing.limit.unwrap_or(LISTED).min(LISTED_MAX)).await)
+    Json(app.runs.list(listing.limit.unwrap_or(LISTED).min(LISTED_MAX), listing.trace.as_deref()).await)
 }
 
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<RunRecord>, Refusal> {

@@ -309,10 +309,14 @@ impl Front {
         found.into_iter().flatten().next()
     }
 
-    /// The last runs of all machines, those that run first.
-    pub async fn list(&self, most: usize) -> Vec<RunRecord> {
-        let mut all = self.house.ledger().list(most);
-        let others: Vec<Vec<RunRecord>> = self.everybody(&Question::List(most)).await;
+    /// The last runs of all machines, those that run first; only those of a trace, if one is meant.
+    pub async fn list(&self, most: usize, trace: Option<&str>) -> Vec<RunRecord> {
+        let mut all = self.house.ledger().list(most, trace);
+        let question = match trace {
+            Some(trace) => Question::Trace { trace: trace.to_owned(), most },
+            None => Question::List(most),
+        };
+        let others: Vec<Vec<RunRecord>> = self.everybody(&question).await;
         all.extend(others.into_iter().flatten());
         all.sort_by_key(|record| (record.verdict.is_some(), std::cmp::Reverse(record.began_ms)));
         all.truncate(most);
@@ -382,7 +386,8 @@ impl Front {
                 self.house.end(&id).await;
                 serde_json::to_vec(&())?
             }
-            Question::List(most) => serde_json::to_vec(&self.house.ledger().list(most))?,
+            Question::List(most) => serde_json::to_vec(&self.house.ledger().list(most, None))?,
+            Question::Trace { trace, most } => serde_json::to_vec(&self.house.ledger().list(most, Some(&trace)))?,
             Question::Languages => serde_json::to_vec(&self.house.languages().await)?,
             Question::Prepare(language) => {
                 let (told, _nobody) = mpsc::channel(TOLD_MAX);

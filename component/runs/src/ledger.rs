@@ -129,12 +129,15 @@ impl Ledger {
         known.running.get(id).map(|begun| &begun.record).or_else(|| known.ended.get(id)).cloned()
     }
 
-    /// Those that run, then the last ones that ended, newest first.
-    pub fn list(&self, most: usize) -> Vec<RunRecord> {
+    /// Those that run, then the last ones that ended, newest first; only those of a trace, if one is meant.
+    pub fn list(&self, most: usize, trace: Option<&str>) -> Vec<RunRecord> {
+        let is_meant = |record: &&RunRecord| trace.is_none_or(|trace| record.trace == trace);
         let known = self.known();
-        let mut running: Vec<RunRecord> = known.running.values().map(|begun| begun.record.clone()).collect();
+        let mut running: Vec<RunRecord> =
+            known.running.values().map(|begun| &begun.record).filter(is_meant).cloned().collect();
         running.sort_by_key(|record| std::cmp::Reverse(record.began_ms));
-        running.extend(known.recent.iter().filter_map(|id| known.ended.get(id)).take(most).cloned());
+        let ended = known.recent.iter().filter_map(|id| known.ended.get(id)).filter(is_meant);
+        running.extend(ended.take(most).cloned());
         running.truncate(most);
         running
     }
@@ -266,7 +269,7 @@ mod tests {
                 () = losing => {}
             }
             assert_eq!(
-                ledger.list(10).iter().map(|record| record.verdict).collect::<Vec<_>>(),
+                ledger.list(10, None).iter().map(|record| record.verdict).collect::<Vec<_>>(),
                 [RunVerdict::Lost, RunVerdict::Lost, RunVerdict::Killed, RunVerdict::Finished].map(Some)
             );
         });

@@ -81,6 +81,8 @@ pub enum Question {
     Kill(String),
     /// The last runs, `Vec<RunRecord>`.
     List(usize),
+    /// The last runs of a trace, `Vec<RunRecord>`.
+    Trace { trace: String, most: usize },
     /// `Vec<LanguageDetail>`.
     Languages,
     /// A language's files are copied, so that a run need not wait for it. `()`, or a [`wire::api::Problem`] as the error.

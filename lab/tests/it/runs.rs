@@ -564,6 +564,19 @@ fn code_is_handed_in_through_the_gateway_at_its_host_and_nothing_else_is() {
     assert_eq!(answer["stdout"], "42\n");
     let run = node.json(&["runs", "show", answer["id"].as_str().expect("an id")]);
     assert_eq!((run["trace"].as_str(), run["times"]["place_usec"].as_u64().is_some()), (Some(trace), true), "{run}");
+    // What the gateway tells of it and where the run's time went are one trace.
+    let told = wait::until("both are told of", 10, || {
+        let told = node.json(&["gateway", "trace", trace]);
+        let has = |what: &str| told[what].as_array().is_some_and(|all| !all.is_empty());
+        (has("requests") && has("runs")).then_some(told)
+    });
+    assert!(told["runs"].as_array().expect("runs").iter().any(|one| one["id"] == answer["id"]), "{told}");
+    let shown = node.cli(&["gateway", "trace", trace]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let id = answer["id"].as_str().expect("an id");
+    for part in ["POST runs.test/v1/runs", &format!("run {id} (python)"), "program      |", "finished, worker"] {
+        assert!(shown.contains(part), "{part:?} is not in {shown}");
+    }
     let echo = code("python", "print('hello', input())");
     let mut stream = Stream::at_host("runs.test", node.http, &node.token()).expect("a stream through the gateway");
     assert!(stream.ask(&echo));

@@ -6,9 +6,13 @@ use crate::cli::remote::{Remote, encoded};
 use crate::cli::shown;
 use clap::Args;
 use reqwest::Method;
+use serde::Serialize;
 use std::process::ExitCode;
 use wire::api::RequestRecord;
+use wire::run::{RunRecord, Times};
 
+/// Runs that are drawn: of a batch there are a thousand.
+const RUNS_MAX: usize = 50;
 /// How wide the whole of a trace is drawn.
 const COLUMNS: u64 = 40;
 
@@ -18,52 +22,123 @@ pub struct Arguments {
     trace: String,
 }
 
+/// All that is told of a trace.
+#[derive(Serialize)]
+struct Told {
+    requests: Vec<RequestRecord>,
+    runs: Vec<RunRecord>,
+}
+
+/// What took how long, from when on.
+struct Stretch {
+    from_us: u64,
+    length_us: u64,
+}
+
 pub(crate) async fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let path = format!("/v1/gateway/requests?trace={}", encoded(&arguments.trace));
-    let mut records: Vec<RequestRecord> = Vec::new();
+    let trace = encoded(&arguments.trace);
+    let mut requests: Vec<RequestRecord> = Vec::new();
     let each = |record| {
-        records.push(record);
+        requests.push(record);
         true
     };
-    remote.lines(Method::GET, &path, None::<&()>, each).await?;
+    remote.lines(Method::GET, &format!("/v1/gateway/requests?trace={trace}"), None::<&()>, each).await?;
+    let mut runs: Vec<RunRecord> = remote.get(&format!("/v1/runs?trace={trace}&limit={RUNS_MAX}")).await?;
+    requests.sort_by_key(|record| record.time_ms);
+    runs.sort_by_key(|run| (asked_us(run), run.id.clone()));
     if remote.json {
-        shown::json(&records);
+        shown::json(&Told { requests, runs });
         return Ok(ExitCode::SUCCESS);
     }
-    if records.is_empty() {
+    if requests.is_empty() && runs.is_empty() {
         return Err(Failure::local(format!("nothing is told of trace {}", arguments.trace)).hint(
-            "requests are told of when they fail, are slow, belong to the sample, or ask for it: see `access_log`",
+            "requests are told of when they fail, are slow, belong to the sample, or ask for it: see `access_log`; runs always are",
         ));
     }
-    records.sort_by_key(|record| record.time_ms);
-    let first_ms = records.iter().map(|record| record.time_ms).min().unwrap_or(0);
-    let end = |record: &RequestRecord| (record.time_ms - first_ms) * 1_000 + record.split.total_us;
-    let whole_us = records.iter().map(end).max().unwrap_or(1).max(1);
-    for record in &records {
-        println!("{} {} {}{}", shown::time(record.time_ms), record.method, record.host, record.path);
-        let mut at_us = (record.time_ms - first_ms) * 1_000;
-        println!("  {:<12} {} {}", "request", bar(at_us, record.split.total_us, whole_us), span(record.split.total_us));
-        let split = &record.split;
-        let parts = [
-            ("wait", split.queue_us),
-            (if record.reused { "reuse" } else { "connect" }, split.connect_us),
-            ("first byte", split.answer_us),
-            ("body", split.body_us),
-        ];
-        for (name, part_us) in parts {
-            if part_us > 0 {
-                println!("  {name:<12} {} {}", bar(at_us, part_us, whole_us), span(part_us));
-            }
-            at_us += part_us;
-        }
-        println!("  {:<12} {} after {}", "end", outcome(record), span(split.total_us));
-        let at = if record.instance.is_empty() { &record.service } else { &record.instance };
-        println!("  {:<12} {at}, {} in, {} out", "at", shown::size(record.bytes_in), shown::size(record.bytes_out));
-        for retry in &record.retries {
-            println!("  {:<12} {}: {}", "failed", retry.instance, retry.why);
+    let all = requests.iter().map(of_request).chain(runs.iter().map(of_run));
+    let (from_us, to_us) = all.fold((u64::MAX, 0), |(from, to), Stretch { from_us, length_us }| {
+        (from.min(from_us), to.max(from_us + length_us))
+    });
+    let scale = Scale { from_us, whole_us: to_us.saturating_sub(from_us).max(1) };
+    requests.iter().for_each(|record| show_request(record, &scale));
+    runs.iter().for_each(|run| show_run(run, &scale));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_request(record: &RequestRecord) -> Stretch {
+    Stretch { from_us: record.time_ms * 1_000, length_us: record.split.total_us }
+}
+
+fn show_request(record: &RequestRecord, scale: &Scale) {
+    println!("{} {} {}{}", shown::time(record.time_ms), record.method, record.host, record.path);
+    let Stretch { mut from_us, length_us } = of_request(record);
+    scale.show("request", from_us, length_us);
+    let split = &record.split;
+    let parts = [
+        ("wait", split.queue_us),
+        (if record.reused { "reuse" } else { "connect" }, split.connect_us),
+        ("first byte", split.answer_us),
+        ("body", split.body_us),
+    ];
+    for (name, part_us) in parts {
+        scale.show_some(name, from_us, part_us);
+        from_us += part_us;
+    }
+    println!("  {:<12} {} after {}", "end", outcome(record), span(split.total_us));
+    let at = if record.instance.is_empty() { &record.service } else { &record.instance };
+    println!("  {:<12} {at}, {} in, {} out", "at", shown::size(record.bytes_in), shown::size(record.bytes_out));
+    for retry in &record.retries {
+        println!("  {:<12} {}: {}", "failed", retry.instance, retry.why);
+    }
+}
+
+/// When it was asked for: its worker tells when it took it up.
+fn asked_us(run: &RunRecord) -> u64 {
+    (run.began_ms * 1_000).saturating_sub(run.times.queue_usec + run.times.place_usec)
+}
+
+fn of_run(run: &RunRecord) -> Stretch {
+    let Times { queue_usec, place_usec, box_usec, compile_usec, run_usec } = run.times;
+    Stretch { from_us: asked_us(run), length_us: queue_usec + place_usec + box_usec + compile_usec + run_usec }
+}
+
+fn show_run(run: &RunRecord, scale: &Scale) {
+    let Stretch { mut from_us, length_us } = of_run(run);
+    println!("{} run {} ({})", shown::time(from_us / 1_000), run.id, run.language);
+    scale.show("run", from_us, length_us);
+    let Times { queue_usec, place_usec, box_usec, compile_usec, run_usec } = run.times;
+    let parts = [
+        ("wait", queue_usec),
+        ("place", place_usec),
+        ("box", box_usec),
+        ("compile", compile_usec),
+        ("program", run_usec),
+    ];
+    for (name, part_us) in parts {
+        scale.show_some(name, from_us, part_us);
+        from_us += part_us;
+    }
+    let verdict = run.verdict.map_or("it runs", |verdict| verdict.as_str());
+    println!("  {:<12} {verdict}, worker {} of {}", "end", run.worker, run.node);
+}
+
+/// The whole of a trace.
+struct Scale {
+    from_us: u64,
+    whole_us: u64,
+}
+
+impl Scale {
+    fn show(&self, name: &str, from_us: u64, length_us: u64) {
+        println!("  {name:<12} {} {}", bar(from_us - self.from_us, length_us, self.whole_us), span(length_us));
+    }
+
+    /// The same for what may have taken no time.
+    fn show_some(&self, name: &str, from_us: u64, length_us: u64) {
+        if length_us > 0 {
+            self.show(name, from_us, length_us);
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A stretch of the whole, at its place.
