@@ -222,10 +222,16 @@ impl Heard {
                     self.answers.push(answer);
                 }
                 Channel::End => {
-                    let answer = self.answer(Frame::word(block.payload)?);
-                    // Inputs that had no turn any more ended with the one before them.
-                    let rest = self.turns.saturating_sub(self.answers.len()).max(1);
-                    self.answers.extend(std::iter::repeat_n(answer, rest));
+                    let mut answer = self.answer(Frame::word(block.payload)?);
+                    // Inputs that have no turn any more end as the one before them, and have used nothing.
+                    let (verdict, message) = (answer.ended.verdict, answer.ended.message.clone());
+                    let ended = Ended { verdict, message, ..Ended::default() };
+                    let unbegun = RunAnswer { ended, ..self.answer(Ended::default()) };
+                    if self.answers.len() + 1 < self.turns {
+                        answer.id = of_turn(&answer.id, self.answers.len());
+                    }
+                    self.answers.push(answer);
+                    self.answers.resize(self.answers.len().max(self.turns), unbegun);
                     break;
                 }
                 channel @ (Channel::Stdin | Channel::Stdout | Channel::Stderr | Channel::Compiler) => {

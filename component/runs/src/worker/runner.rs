@@ -127,7 +127,11 @@ impl Runner {
             }
             // Killed, it is with all of them.
             if is_last || self.run.is_killed() {
-                let ended = self.run.end(ended);
+                let mut ended = self.run.end(ended);
+                if !is_last {
+                    // Those that have no turn any more have used nothing.
+                    ended = Ended { verdict: ended.verdict, message: ended.message, ..Ended::default() };
+                }
                 self.shared.records.ended(self.record(self.run.turns() - 1, Some(&ended)));
                 return;
             }
