@@ -122,7 +122,9 @@ impl Front {
     pub fn takes_turns(&self) -> bool {
         let Some(elsewhere) = self.elsewhere() else { return true };
         let me = self.house.node();
-        elsewhere.cast().workers.iter().all(|place| place.has.turns || place.machine == me)
+        let cast = elsewhere.cast();
+        let mut all = cast.workers.iter().chain(&cast.assigners).filter(|place| !cast.gone.contains(&place.machine));
+        all.all(|place| place.has.turns || place.machine == me)
     }
 
     fn at_home(&self) -> Led {

@@ -21,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use wire::run::{LanguageDetail, LanguageOn, RunRecord, RunWanted, Running, Told};
 
 /// How long a worker may take to accept or refuse.
@@ -63,7 +63,7 @@ pub struct House {
     seen: Mutex<Seen>,
     /// One copy of a language is made at a time.
     copying: Arc<tokio::sync::Mutex<()>>,
-    versions: Arc<Mutex<BTreeMap<String, String>>>,
+    versions: Arc<Versions>,
     able: Mutex<Option<Able>>,
 }
 
@@ -71,6 +71,19 @@ pub struct House {
 struct Able {
     at: std::time::Instant,
     roots: BTreeMap<String, Option<PathBuf>>,
+}
+
+/// What programs say of their versions, by language; `None` while one is asked.
+#[derive(Default)]
+struct Versions {
+    known: Mutex<BTreeMap<String, Option<String>>>,
+    more: Notify,
+}
+
+impl Versions {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Option<String>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What became of wishes.
@@ -378,6 +391,10 @@ impl House {
         let from = if language.root.image.is_empty() { "this machine" } else { &language.root.image };
         tell(format!("copying {} from {from}, once", language.title));
         let copying = Arc::clone(&self.copying).lock_owned().await;
+        // Others have waited for the same.
+        if let Some(found) = roots::found(&self.parts.images, language) {
+            return Ok(found);
+        }
         let (images, meters, wanted) = (self.parts.images.clone(), self.parts.meters.clone(), language.clone());
         let (made, making) = oneshot::channel();
         let make = async move {
@@ -419,11 +436,12 @@ impl House {
     /// All languages, with what this machine has of each.
     pub async fn languages(&self) -> Vec<LanguageDetail> {
         self.ask_versions().await;
-        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let versions = self.versions.known().clone();
         let mut details = Vec::new();
         for language in self.languages.all() {
             let lack = roots::lack(language);
-            let version = versions.get(&language.name).filter(|_| lack.is_none()).cloned().unwrap_or_default();
+            let version =
+                versions.get(&language.name).filter(|_| lack.is_none()).cloned().flatten().unwrap_or_default();
             let on = LanguageOn {
                 node: self.parts.node.clone(),
                 version,
@@ -446,18 +464,30 @@ impl House {
 
     /// Asks the programs of all languages that were not asked yet, at once. One that is slow is known of the next time.
     async fn ask_versions(&self) {
-        let known: BTreeSet<String> =
-            self.versions.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        let unknown =
-            self.languages.all().iter().filter(|one| !known.contains(&one.name) && roots::lack(one).is_none());
-        let asked = unknown.cloned().map(|language| {
-            let versions = Arc::clone(&self.versions);
-            world::task::blocking(move || {
-                let version = roots::version(&language);
-                versions.lock().unwrap_or_else(PoisonError::into_inner).insert(language.name, version);
-            })
-        });
-        let _ = tokio::time::timeout(VERSIONS_PATIENCE, futures::future::join_all(asked)).await;
+        for language in self.languages.all() {
+            let is_new = !self.versions.known().contains_key(&language.name);
+            if is_new && roots::lack(language).is_none() {
+                self.versions.known().insert(language.name.clone(), None);
+                let (versions, language) = (Arc::clone(&self.versions), language.clone());
+                let ask = async move {
+                    let version = roots::version(&language).await;
+                    versions.known().insert(language.name, Some(version));
+                    versions.more.notify_waiters();
+                };
+                // Ends with the program, which is not waited for for ever.
+                world::task::spawn("a language's version", ask).detach();
+            }
+        }
+        let all = async {
+            loop {
+                let more = self.versions.more.notified();
+                if self.versions.known().values().all(Option::is_some) {
+                    return;
+                }
+                more.await;
+            }
+        };
+        let _ = tokio::time::timeout(VERSIONS_PATIENCE, all).await;
     }
 
     /// Images that runs stand on: they are not to be pruned.

@@ -25,6 +25,8 @@ const LINKS_MAX: u32 = 40;
 const COPY_BYTES_MAX: u64 = 4 << 30;
 /// Files whose libraries are asked for in one go.
 const ASKED_AT_ONCE: usize = 200;
+/// A program that does not say its version within this says none.
+const VERSION_DEADLINE: Duration = Duration::from_secs(20);
 /// Who waits for an image is told how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// What every box has: a shell, for languages that call one.
@@ -74,13 +76,14 @@ pub fn lack(language: &Language) -> Option<String> {
 }
 
 /// Which version of a language the machine has, as its own program says; of an image, its name.
-pub fn version(language: &Language) -> String {
+pub async fn version(language: &Language) -> String {
     if !language.root.image.is_empty() {
         return language.root.image.clone();
     }
     let Some((program, arguments)) = language.version.split_first() else { return String::new() };
-    let output = Command::new(program).args(arguments).env_clear().stdin(Stdio::null()).output();
-    let Ok(output) = output else { return String::new() };
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    let Ok(Ok(output)) = tokio::time::timeout(VERSION_DEADLINE, command.output()).await else { return String::new() };
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
 }

@@ -195,8 +195,22 @@ fn throughput(node: &Node, folder: &Path) -> Vec<Row> {
         assert_eq!(answer.status, 200, "{}", answer.text());
         RUNS as f64 / began.elapsed().as_secs_f64()
     };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let single = with(code("c", NOTHING), json!({ "limits": { "output_bytes": 1_000 } })).to_string();
+    let each_asked = || {
+        let began = world::clock::monotonic();
+        std::thread::scope(|scope| {
+            for _ in 0..2 * threads {
+                scope.spawn(|| {
+                    for _ in 0..RUNS / threads / 2 {
+                        assert_eq!(node.call("POST", "/v1/runs", &single).status, 200);
+                    }
+                });
+            }
+        });
+        RUNS as f64 / began.elapsed().as_secs_f64()
+    };
     let spawn = |make: &(dyn Fn() -> Command + Sync)| {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let began = world::clock::monotonic();
         std::thread::scope(|scope| {
             for _ in 0..threads {
@@ -214,10 +228,11 @@ fn throughput(node: &Node, folder: &Path) -> Vec<Row> {
     let bubblewrap = || spawn(&|| (peers::BUBBLEWRAP.command)(folder));
     let has_bubblewrap = peers::BUBBLEWRAP.tried(folder).map_err(|reason| println!("{reason}")).is_ok();
     ours();
-    let (mut of_ours, mut of_bare, mut of_bubblewrap) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut of_ours, mut of_each, mut of_bare, mut of_bubblewrap) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..TURNS {
         of_ours.push(ours());
         of_bare.push(bare());
+        of_each.push(each_asked());
         if has_bubblewrap {
             of_bubblewrap.push(bubblewrap());
         }
@@ -228,6 +243,8 @@ fn throughput(node: &Node, folder: &Path) -> Vec<Row> {
     if has_bubblewrap {
         rows.push(row(Goal::LeastTimesPeer(1.5)).beside("bwrap", median(&of_bubblewrap)));
     }
+    let each = "the same, each asked for by itself on a connection of its own";
+    rows.push(Row::new(each, "/s", median(&of_each), Goal::None).beside("fork+exec", median(&of_bare)));
     rows
 }
 

@@ -15,6 +15,7 @@ use runs::order::{Said, of_turn};
 use runs::session::{RefusedRun, Session};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 use wire::run::{Accepted, Asked, Block, Channel, Ended, RunAnswer, RunAnswers, RunVerdict, RunWanted, Told};
 
@@ -80,15 +81,22 @@ async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>, asker: &Asker)
         answers.extend(inputs.iter().map(|_| first.clone()));
         return Ok(answers);
     }
-    let turns = if app.runs.takes_turns() { turns(first.ended.times.run_usec) } else { 1 };
+    let usec = AtomicU64::new(first.ended.times.run_usec);
+    let together = app.runs.takes_turns();
     let wanted = std::iter::from_fn(|| {
-        let taken = take(&mut inputs, turns);
+        let most = if together { turns(usec.load(Ordering::Relaxed), inputs.len(), at_once) } else { 1 };
+        let taken = take(&mut inputs, most);
         (!taken.is_empty()).then(|| with_inputs(wanted, taken))
     });
     let others = wanted.map(|wanted| async {
         let inputs = wanted.inputs.len().max(1);
         // That some cannot be run is no reason to throw away what others said.
-        some(app, wanted, asker).await.unwrap_or_else(|refusal| vec![not_run(&first, &refusal); inputs])
+        let answers = some(app, wanted, asker).await;
+        let answers = answers.unwrap_or_else(|refusal| vec![not_run(&first, &refusal); inputs]);
+        // The next are as long as these, for all that is known.
+        let longest = answers.iter().map(|answer| answer.ended.times.run_usec).max();
+        usec.store(longest.unwrap_or(0), Ordering::Relaxed);
+        answers
     });
     answers.extend(stream::iter(others).buffered(at_once).collect::<Vec<_>>().await.into_iter().flatten());
     Ok(answers)
@@ -102,9 +110,11 @@ fn not_run(like: &RunAnswer, refusal: &Refusal) -> RunAnswer {
     RunAnswer { language: like.language.clone(), ended, ..RunAnswer::default() }
 }
 
-/// How many inputs a worker has at once, by how long the first one took: nobody waits noticeably longer for that.
-fn turns(usec: u64) -> usize {
-    usize::try_from(TURNS_USEC / usec.max(1)).unwrap_or(usize::MAX).clamp(1, TURNS_MAX)
+/// How many inputs a worker has at once, by how long those before took: nobody waits noticeably longer for that, and towards the end all
+/// cores have some.
+fn turns(usec: u64, left: usize, at_once: usize) -> usize {
+    let short = TURNS_USEC.checked_div(usec).map_or(1, |turns| usize::try_from(turns).unwrap_or(usize::MAX));
+    short.min(left.div_ceil(2 * at_once)).clamp(1, TURNS_MAX)
 }
 
 fn take(inputs: &mut VecDeque<String>, most: usize) -> Vec<String> {
@@ -163,28 +173,34 @@ async fn watch(session: Session, turns: usize, mut leaves: oneshot::Receiver<()>
     let mut owed = 0;
     loop {
         let frame = tokio::select! {
-            frame = reader.next() => frame?,
+            frame = reader.next() => match frame {
+                Ok(Some(frame)) => frame,
+                // What some have said is not lost with the others.
+                Ok(None) | Err(_) if !heard.answers.is_empty() => return Ok(heard.all(RunVerdict::Lost, "its worker is gone")),
+                Ok(None) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) => return Err(error),
+            },
             _ = &mut leaves => {
                 writer.word(&Said::Left).await?;
                 return Err(io::ErrorKind::Interrupted.into());
             }
         };
         match frame {
-            Some(Frame::Blocks(frames)) => {
+            Frame::Blocks(frames) => {
                 owed += frames.len();
                 if let Some((last, is_over)) = heard.blocks(&frames)?
                     && (is_over || owed > OWED_BYTES)
                 {
                     owed = 0;
                     // At its end its worker forgets it; if that is gone, it has.
-                    let acknowledged = writer.word(&Said::Asked(Asked::Ack(last))).await;
+                    // A line that broke is found out by reading from it, behind what has arrived.
+                    let _ = writer.word(&Said::Asked(Asked::Ack(last))).await;
                     if is_over {
                         return Ok(heard.answers);
                     }
-                    acknowledged?;
                 }
             }
-            Some(Frame::Word(word)) => match Frame::word(&word)? {
+            Frame::Word(word) => match Frame::word(&word)? {
                 Told::Problem(problem) => return Err(io::Error::other(problem.message)),
                 // What was written on the machine that is gone is not what this one writes.
                 Told::Again(_) => (heard.answers, heard.written, owed) = Default::default(),
@@ -196,7 +212,6 @@ async fn watch(session: Session, turns: usize, mut leaves: oneshot::Receiver<()>
                 | Told::Ended(_)
                 | Told::Superseded => {}
             },
-            None => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }
@@ -222,16 +237,16 @@ impl Heard {
                     self.answers.push(answer);
                 }
                 Channel::End => {
-                    let mut answer = self.answer(Frame::word(block.payload)?);
-                    // Inputs that have no turn any more end as the one before them, and have used nothing.
-                    let (verdict, message) = (answer.ended.verdict, answer.ended.message.clone());
-                    let ended = Ended { verdict, message, ..Ended::default() };
-                    let unbegun = RunAnswer { ended, ..self.answer(Ended::default()) };
+                    let ended: Ended = Frame::word(block.payload)?;
+                    let lost = ended.verdict == RunVerdict::Lost;
+                    let (verdict, message) =
+                        (if lost { RunVerdict::Lost } else { RunVerdict::Killed }, ended.message.clone());
+                    let mut answer = self.answer(ended);
                     if self.answers.len() + 1 < self.turns {
                         answer.id = of_turn(&answer.id, self.answers.len());
                     }
                     self.answers.push(answer);
-                    self.answers.resize(self.answers.len().max(self.turns), unbegun);
+                    self.answers = self.all(verdict, &message);
                     break;
                 }
                 channel @ (Channel::Stdin | Channel::Stdout | Channel::Stderr | Channel::Compiler) => {
@@ -240,6 +255,15 @@ impl Heard {
             }
         }
         Ok(last)
+    }
+
+    /// Inputs that have no turn any more end so, and have used nothing.
+    fn all(&mut self, verdict: RunVerdict, message: &str) -> Vec<RunAnswer> {
+        let mut answers = std::mem::take(&mut self.answers);
+        self.written.clear();
+        let unbegun = self.answer(Ended { verdict, message: message.to_owned(), ..Ended::default() });
+        answers.resize(answers.len().max(self.turns), unbegun);
+        answers
     }
 
     fn answer(&mut self, ended: Ended) -> RunAnswer {
@@ -267,5 +291,84 @@ fn answer(accepted: Accepted, ended: Ended, mut written: BTreeMap<Channel, Vec<u
         compiler,
         stdout_base64,
         stderr_base64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runs::link::block;
+
+    #[test]
+    fn a_worker_has_few_inputs_that_are_long_and_many_that_are_short() {
+        let check = |usec, left, at_once, expected| assert_eq!(turns(usec, left, at_once), expected, "{usec} {left}");
+        check(1_000, 800, 4, 16);
+        check(20_000, 800, 4, 5);
+        check(2_000_000, 800, 4, 1);
+        // Not one worker has all that is left.
+        check(1_000, 16, 16, 1);
+        check(1_000, 40, 4, 5);
+        // Of one that did not run nothing is known.
+        check(0, 800, 4, 1);
+    }
+
+    #[test]
+    fn inputs_that_are_large_do_not_go_together() {
+        let mut inputs: VecDeque<String> =
+            [0, 600 << 10, 600 << 10, 3 << 20, 0].map(|bytes: usize| "x".repeat(bytes)).into();
+        let counts: Vec<usize> =
+            std::iter::from_fn(|| Some(take(&mut inputs, 16).len()).filter(|count| *count > 0)).collect();
+        assert_eq!(counts, [2, 1, 1, 1]);
+    }
+
+    fn said(sequence: u64, channel: Channel, payload: &[u8]) -> Vec<u8> {
+        block(&[&Block::head(sequence, channel)[..], payload].concat()).to_vec()
+    }
+
+    fn ended(verdict: RunVerdict) -> Vec<u8> {
+        serde_json::to_vec(&Ended { verdict, cpu_usec: 7, ..Ended::default() }).expect("words")
+    }
+
+    fn heard(turns: usize) -> Heard {
+        let accepted = Accepted { id: "id".to_owned(), ..Accepted::default() };
+        Heard { turns, accepted, answers: Vec::new(), written: BTreeMap::new() }
+    }
+
+    #[test]
+    fn each_input_has_its_own_answer_and_an_early_end_is_nobody_elses() {
+        let mut all = heard(3);
+        let blocks = [
+            said(1, Channel::Stdout, b"one"),
+            said(2, Channel::Turn, &ended(RunVerdict::Finished)),
+            said(3, Channel::Turn, &ended(RunVerdict::WrongExit)),
+            said(4, Channel::Stdout, b"three"),
+            said(5, Channel::End, &ended(RunVerdict::Finished)),
+        ];
+        assert_eq!(all.blocks(&blocks.concat()).expect("blocks"), Some((5, true)));
+        let of = |heard: &Heard| -> Vec<(String, RunVerdict, String, u64)> {
+            let answers = heard.answers.iter();
+            answers.map(|one| (one.id.clone(), one.ended.verdict, one.stdout.clone(), one.ended.cpu_usec)).collect()
+        };
+        let answer = |id: &str, verdict, stdout: &str, usec| (id.to_owned(), verdict, stdout.to_owned(), usec);
+        let expected = [
+            answer("id.1", RunVerdict::Finished, "one", 7),
+            answer("id.2", RunVerdict::WrongExit, "", 7),
+            answer("id", RunVerdict::Finished, "three", 7),
+        ];
+        assert_eq!(of(&all), expected);
+
+        for (end, rest) in [(RunVerdict::Lost, RunVerdict::Lost), (RunVerdict::Finished, RunVerdict::Killed)] {
+            let mut early = heard(4);
+            early.blocks(&said(1, Channel::Turn, &ended(RunVerdict::Finished))).expect("blocks");
+            let last = [said(2, Channel::Stdout, b"half"), said(3, Channel::End, &ended(end))].concat();
+            early.blocks(&last).expect("blocks");
+            let expected = [
+                answer("id.1", RunVerdict::Finished, "", 7),
+                answer("id.2", end, "half", 7),
+                answer("id", rest, "", 0),
+                answer("id", rest, "", 0),
+            ];
+            assert_eq!(of(&early), expected);
+        }
     }
 }

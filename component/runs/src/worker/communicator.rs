@@ -311,17 +311,15 @@ async fn say(run: &Run, mut cursor: u64, attached: bool, writer: &mut Writer) ->
             writer.word(&Told::Phase(entered)).await?;
         }
         loop {
-            let blocks = run.after(cursor);
+            let blocks =
+                run.after(cursor).map(|(last, frames)| small_ones(run, last, &frames).unwrap_or((last, frames)));
             // Looked up after the blocks and told before them: of a run that has ended nothing is told after its end.
             let has = run.input().taken();
             if has != taken && !run.is_input_whole() {
                 taken = has;
                 writer.word(&Told::Taken(taken)).await?;
             }
-            let Some((mut last, mut frames)) = blocks else { break };
-            if let Some((others_last, others)) = small_ones(run, last, &frames) {
-                (last, frames) = (others_last, others);
-            }
+            let Some((last, frames)) = blocks else { break };
             writer.frames(&frames).await?;
             cursor = last;
         }

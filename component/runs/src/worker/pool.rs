@@ -35,25 +35,37 @@ struct Ready {
     parked: Parked,
 }
 
+/// Where a program's box is from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    Built,
+    Ahead,
+    Again,
+}
+
+impl Source {
+    pub(super) fn count(self, boxes: &mut Boxes) {
+        *match self {
+            Source::Built => &mut boxes.built,
+            Source::Ahead => &mut boxes.ahead,
+            Source::Again => &mut boxes.again,
+        } += 1;
+    }
+}
+
 impl Pool {
     pub(super) fn new(spawner: SpawnerClient) -> Pool {
         Pool { spawner, kinds: Mutex::new(VecDeque::new()) }
     }
 
     /// A box of this kind: one that waits, or a new one.
-    pub(super) async fn take(&self, spec: &BoxSpec, shared: &super::Shared) -> Result<Parked, StartError> {
+    pub(super) async fn take(&self, spec: &BoxSpec) -> Result<(Parked, Source), StartError> {
         let waiting = self.kind(spec).back_mut().and_then(|kind| kind.ready.pop());
-        let count = |of: fn(&mut Boxes) -> &mut u64| *of(&mut shared.boxes()) += 1;
-        match waiting {
-            Some(Ready { used, parked, .. }) => {
-                count(if used { |boxes| &mut boxes.again } else { |boxes| &mut boxes.ahead });
-                Ok(parked)
-            }
-            None => {
-                count(|boxes| &mut boxes.built);
-                self.spawner.park(spec).await
-            }
-        }
+        Ok(match waiting {
+            Some(Ready { used: true, parked, .. }) => (parked, Source::Again),
+            Some(Ready { used: false, parked, .. }) => (parked, Source::Ahead),
+            None => (self.spawner.park(spec).await?, Source::Built),
+        })
     }
 
     /// Builds what was taken anew, without anybody waiting for it.

@@ -119,7 +119,8 @@ impl Run {
 
     /// Whether somebody who comes to it understands what is said. With several inputs, only who asked for them.
     pub(super) fn is_for(&self, watching: &Watching) -> bool {
-        self.order.wanted.inputs.is_empty() || watching.turns
+        // Who carries a connection on asked for it, whatever version it came by.
+        self.order.wanted.inputs.is_empty() || watching.turns || watching.instead_of.is_some()
     }
 
     /// How often the program is run: once for each of its inputs.
@@ -137,6 +138,7 @@ impl Run {
         if let Some(text) = self.order.wanted.inputs.get(index) {
             *self.input() = Incoming::whole(text.clone().into_bytes());
             self.out().allow(self.order.limits.output_bytes);
+            self.compiler.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::compiled::Compiled;
 use super::given::Files;
-use super::pool::{Pool, READY_MAX};
+use super::pool::{Pool, READY_MAX, Source};
 use super::run::{Control, Run};
 use super::streams::{self, Drained, Pipes, Stream};
 use super::verdict::{self, Stopped};
@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 use wire::run::{Channel, Ended, Phase, RunFile, RunRecord, RunVerdict, TerminalSize};
 
@@ -112,40 +112,51 @@ impl Runner {
     /// Runs it, with each of its inputs in turn.
     async fn go(self) {
         let asked = world::clock::monotonic();
-        for index in 0..self.run.turns() {
-            self.run.turn(index);
-            let is_last = index + 1 == self.run.turns();
-            let waited = asked.elapsed();
+        let last = self.run.turns() - 1;
+        if last > 0 {
+            // Of all together is told by their own id, whatever becomes of each.
             self.run.began();
-            self.shared.records.begun(self.record(index, None));
-            let mut ended = self.once().await;
-            ended.output_bytes = self.run.out().written_bytes();
-            let order = &self.run.order;
-            (ended.times.queue_usec, ended.times.place_usec) = (order.queue_usec + micros(waited), order.place_usec);
-            if !is_last {
-                self.shared.records.ended(self.record(index, Some(&ended)));
-            }
-            // Killed, it is with all of them.
-            if is_last || self.run.is_killed() {
-                let mut ended = self.run.end(ended);
-                if !is_last {
-                    // Those that have no turn any more have used nothing.
-                    ended = Ended { verdict: ended.verdict, message: ended.message, ..Ended::default() };
-                }
-                self.shared.records.ended(self.record(self.run.turns() - 1, Some(&ended)));
-                return;
-            }
-            self.run.turned(ended);
+            self.shared.records.begun(self.record(last, None));
         }
+        for index in 0..last {
+            let ended = self.with_input(index, asked).await;
+            self.shared.records.ended(self.record(index, Some(&ended)));
+            self.run.turned(ended);
+            // What this one wrote is not in the way of the next.
+            tokio::select! {
+                () = self.run.has_room() => {}
+                () = self.run.killed() => {}
+            }
+            if self.run.is_killed() {
+                return self.end(killed());
+            }
+        }
+        let ended = self.with_input(last, asked).await;
+        self.end(ended);
+    }
+
+    fn end(&self, ended: Ended) {
+        let ended = self.run.end(ended);
+        self.shared.records.ended(self.record(self.run.turns() - 1, Some(&ended)));
+    }
+
+    async fn with_input(&self, index: usize, asked: Instant) -> Ended {
+        self.run.turn(index);
+        let waited = asked.elapsed();
+        self.run.began();
+        self.shared.records.begun(self.record(index, None));
+        let mut ended = self.once().await;
+        ended.output_bytes = self.run.out().written_bytes();
+        let order = &self.run.order;
+        (ended.times.queue_usec, ended.times.place_usec) = (order.queue_usec + micros(waited), order.place_usec);
+        ended
     }
 
     async fn once(&self) -> Ended {
         let order = &self.run.order;
         match self.compiled_and_run().await {
             Ok(ended) => ended,
-            Err(Trouble::Killed) => {
-                Ended { verdict: RunVerdict::Killed, message: "it was killed".to_owned(), ..Ended::default() }
-            }
+            Err(Trouble::Killed) => killed(),
             Err(Trouble::Run(error)) => {
                 tracing::warn!(run = order.id, language = order.language, error = %wire::diagnostic::chain(&error), "not run");
                 let hint = match &error {
@@ -295,9 +306,9 @@ impl Runner {
         Ok(Some(files))
     }
 
-    async fn park(&self, spec: &BoxSpec) -> Result<Parked, Trouble> {
-        match self.pool.take(spec, &self.shared).await {
-            Ok(parked) => Ok(parked),
+    async fn park(&self, spec: &BoxSpec) -> Result<(Parked, Source), Trouble> {
+        match self.pool.take(spec).await {
+            Ok(taken) => Ok(taken),
             Err(StartError::Spawner { source }) => {
                 // Nothing can be run any more by this process: the node starts another.
                 tracing::error!(error = %source, "the spawner is gone, and this worker with it");
@@ -317,9 +328,12 @@ impl Runner {
         let contents: Vec<_> = job.files.contents.iter().map(AsFd::as_fd).collect();
         let mut tries = READY_MAX;
         let parked = loop {
-            let parked = self.park(&job.spec).await?;
+            let (parked, source) = self.park(&job.spec).await?;
             match parked.place(&job.files.placed, &contents).await {
-                Ok(()) => break parked,
+                Ok(()) => {
+                    source.count(&mut self.shared.boxes());
+                    break parked;
+                }
                 // All that have waited may have been killed meanwhile, for memory or by hand.
                 Err(error) if tries > 0 => tracing::debug!(%error, "a box that waited is gone"),
                 Err(error) => return Err(error.into()),
@@ -371,6 +385,11 @@ impl Runner {
         }
         Ok(Done { outcome, stopped, left, box_time, time })
     }
+}
+
+/// Nobody knows what it used.
+fn killed() -> Ended {
+    Ended { verdict: RunVerdict::Killed, message: "it was killed".to_owned(), ..Ended::default() }
 }
 
 /// A box whose program was killed ends within milliseconds, unless the machine is about to fail.
