@@ -254,11 +254,11 @@ fn floods(node: &Node) -> [Row; 2] {
     let wanted = with(code("c", FLOOD), limits);
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..FLOODS {
-        alone.push(flood(node, &wanted));
+        alone.extend([flood(node, &wanted), flood(node, &wanted)]);
         let unread: Vec<Stream> = (0..SLOW_READERS).map(|_| Stream::run(node, &wanted)).collect();
         // They fill what there is between them and us first.
         flood(node, &wanted);
-        beside.push(flood(node, &wanted));
+        beside.extend([flood(node, &wanted), flood(node, &wanted)]);
         unread.into_iter().for_each(Stream::leave);
         wait::until("nothing is left of them", 20, || {
             let metrics = node.call("GET", "/metrics", "").text();
