@@ -326,13 +326,15 @@ impl Node {
 
     /// Runs the command line against this node.
     pub fn cli(&self, arguments: &[&str]) -> Output {
-        Command::new(binary("bramble"))
-            .args(arguments)
-            .env("BRAMBLE_API", format!("http://{}", self.api))
-            .env("BRAMBLE_TOKEN", self.token())
-            .stdin(Stdio::null())
-            .output()
-            .expect("the binary runs")
+        self.command(arguments).output().expect("the binary runs")
+    }
+
+    /// The same, for who does more with it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("bramble"));
+        command.args(arguments).env("BRAMBLE_API", format!("http://{}", self.api)).env("BRAMBLE_TOKEN", self.token());
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Runs a command that must succeed, and gives what it printed as JSON.

@@ -7,6 +7,8 @@ use lab::run::{Event, Stream, code, with};
 use lab::{http, image, process, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use wire::run::{Channel, RunVerdict};
 
 /// The answer of `POST /v1/runs`, which is good.
@@ -550,6 +552,25 @@ fn the_command_line_runs_code() {
     assert!(node.cli(&["runs", "kill", id]).status.success());
     wait::until("it was killed", 5, || (node.json(&["runs", "show", id])["verdict"] == "killed").then_some(()));
     assert!(String::from_utf8_lossy(&node.cli(&["language", "example", "py"]).stdout).contains("input("));
+}
+
+/// As `| head` does: who reads has enough, and the program is not run for nobody.
+#[test]
+fn output_that_nobody_reads_any_more_ends_the_run() {
+    let node = Node::start();
+    let path = node.file("yes.sh", "i=0; while :; do echo $i; i=$((i+1)); done").display().to_string();
+    let mut child = node.command(&["run", &path, "--output", "900g", "--time", "1000s"]);
+    let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let first: Vec<String> = lines.by_ref().take(3).map_while(Result::ok).collect();
+    assert_eq!(first, ["0", "1", "2"]);
+    drop(lines);
+    let status = wait::until("the command ends", 10, || child.try_wait().expect("a child"));
+    assert_eq!(status.code(), Some(141));
+    wait::until("the run was killed", 5, || {
+        let runs = node.json(&["runs", "ls"]);
+        (runs.as_array()?.first()?["verdict"] == "killed").then_some(())
+    });
 }
 
 #[test]

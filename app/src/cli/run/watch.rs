@@ -7,7 +7,7 @@ use crate::cli::remote::{Remote, Stream};
 use crate::cli::runs::millis;
 use crate::cli::shown;
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,10 @@ const INPUT_BYTES: usize = 16 << 10;
 const READS_AHEAD: usize = 4;
 /// Acknowledged after so much, well before the worker waits for it.
 const ACKNOWLEDGE_BYTES: usize = 64 << 10;
+/// As shells tell of SIGPIPE.
+const BROKEN_PIPE: u8 = 141;
+/// Heard before anything else is looked after, if so much is there.
+const MESSAGES_AT_ONCE: usize = 64;
 
 /// One run as it is watched.
 pub(crate) struct Watch<'a> {
@@ -39,6 +43,8 @@ pub(crate) struct Watch<'a> {
     /// The last block that arrived.
     arrived: u64,
     unacknowledged_bytes: usize,
+    /// Of standard output, what is not shown yet.
+    written: Vec<u8>,
     /// Blocks of input that were not taken yet, to be sent again after a break.
     sent: VecDeque<(u64, Bytes)>,
     sent_bytes: usize,
@@ -52,6 +58,8 @@ enum Came {
     Ended(Box<Ended>),
     Detached,
     Broken(String),
+    /// The output can be shown to nobody.
+    Unheard(std::io::Error),
     Refused(Failure),
 }
 
@@ -84,6 +92,7 @@ impl<'a> Watch<'a> {
             verbose: false,
             arrived: 0,
             unacknowledged_bytes: 0,
+            written: Vec::new(),
             sent: VecDeque::new(),
             sent_bytes: 0,
             next_input: 1,
@@ -120,6 +129,11 @@ impl<'a> Watch<'a> {
                     let no_room = failure.problem().code == "B0902";
                     return if no_room { Ok(shown_with(&failure, self.remote.json)) } else { Err(failure) };
                 }
+                // Whoever read it has had enough, as in `| head`.
+                Came::Unheard(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                    return Ok(ExitCode::from(BROKEN_PIPE));
+                }
+                Came::Unheard(error) => return Err(Failure::local(format!("write the output: {error}"))),
                 Came::Broken(why) => {
                     let now = world::clock::monotonic();
                     if self.id.is_empty() || now.duration_since(*broken_since.get_or_insert(now)) > RETURN_PATIENCE {
@@ -154,14 +168,16 @@ impl<'a> Watch<'a> {
                 }
             };
             let said = tokio::select! {
-                message = stream.next() => match message {
-                    Some(Ok(message)) => match self.hear(message, stream, &mut accepted).await {
-                        Ok(None) => Ok(()),
-                        Ok(Some(came)) => return came,
-                        Err(why) => Err(why),
-                    },
-                    Some(Err(error)) => Err(error.to_string()),
-                    None => Err("it was closed".to_owned()),
+                message = stream.next() => match self.hear_some(message, stream, &mut accepted).await {
+                    Ok(None) => Ok(()),
+                    Ok(Some(came)) => {
+                        if matches!(came, Came::Unheard(_)) {
+                            // That nobody comes back; it is killed, unless it may go on alone.
+                            let _ = stream.close(None).await;
+                        }
+                        return came;
+                    }
+                    Err(why) => Err(why),
                 },
                 bytes = read, if wants_input => {
                     if bytes.is_none() {
@@ -192,6 +208,35 @@ impl<'a> Watch<'a> {
         stream.send(Message::Binary(block)).await.map_err(|error| error.to_string())
     }
 
+    /// What came, and what else is there already: what was written is shown in one go.
+    async fn hear_some(
+        &mut self,
+        first: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
+        stream: &mut Stream,
+        accepted: &mut bool,
+    ) -> Result<Option<Came>, String> {
+        let (mut message, mut heard) = (first, 0);
+        let came = loop {
+            let came = match message {
+                Some(Ok(message)) => self.hear(message, stream, accepted).await,
+                Some(Err(error)) => Err(error.to_string()),
+                None => Err("it was closed".to_owned()),
+            };
+            heard += 1;
+            if !matches!(came, Ok(None)) || heard == MESSAGES_AT_ONCE {
+                break came;
+            }
+            match stream.next().now_or_never() {
+                Some(next) => message = next,
+                None => break came,
+            }
+        };
+        match self.show_written() {
+            Ok(()) => came,
+            Err(error) => Ok(Some(Came::Unheard(error))),
+        }
+    }
+
     async fn hear(
         &mut self,
         message: Message,
@@ -204,7 +249,9 @@ impl<'a> Watch<'a> {
                 if block.sequence <= self.arrived {
                     return Ok(None);
                 }
-                show(block).map_err(|error| format!("write the output: {error}"))?;
+                if let Err(error) = self.show(block) {
+                    return Ok(Some(Came::Unheard(error)));
+                }
                 self.arrived = block.sequence;
                 self.unacknowledged_bytes += bytes.len();
                 if self.unacknowledged_bytes >= ACKNOWLEDGE_BYTES {
@@ -265,6 +312,29 @@ impl<'a> Watch<'a> {
         Ok(None)
     }
 
+    /// Output where it belongs. Standard output may wait for more that is there.
+    fn show(&mut self, block: Block<'_>) -> std::io::Result<()> {
+        match block.channel {
+            Channel::Stdout => self.written.extend_from_slice(block.payload),
+            Channel::Stderr | Channel::Compiler => {
+                self.show_written()?;
+                std::io::stderr().write_all(block.payload)?;
+            }
+            Channel::Stdin | Channel::End | Channel::Turn => {}
+        }
+        Ok(())
+    }
+
+    fn show_written(&mut self) -> std::io::Result<()> {
+        if !self.written.is_empty() {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&self.written)?;
+            out.flush()?;
+            self.written.clear();
+        }
+        Ok(())
+    }
+
     fn finish(&self, ended: &Ended) -> Result<ExitCode, Failure> {
         use wire::run::RunVerdict::{Finished, WrongExit};
         if !matches!(ended.verdict, Finished | WrongExit) || self.verbose {
@@ -300,19 +370,6 @@ fn shown_with(failure: &Failure, json: bool) -> ExitCode {
 async fn say(stream: &mut Stream, asked: &Asked) -> Result<(), String> {
     let text = serde_json::to_string(asked).map_err(|error| error.to_string())?;
     stream.send(Message::Text(text.into())).await.map_err(|error| error.to_string())
-}
-
-/// Output where it belongs.
-fn show(block: Block<'_>) -> std::io::Result<()> {
-    match block.channel {
-        Channel::Stdout => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(block.payload)?;
-            out.flush()
-        }
-        Channel::Stderr | Channel::Compiler => std::io::stderr().write_all(block.payload),
-        Channel::Stdin | Channel::End | Channel::Turn => Ok(()),
-    }
 }
 
 /// Standard input, as it comes. A thread of its own reads it, and ends with this process.
