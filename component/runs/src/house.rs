@@ -16,6 +16,7 @@ use crate::worker::{no_room, no_run};
 use crate::workers::{self, Workers};
 use images::Store;
 use sha2::{Digest, Sha256};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -377,13 +378,11 @@ impl House {
         if let Some(known) = known.filter(|root| root.is_dir()) {
             return Ok(known);
         }
-        if let Some(found) = roots::found(&self.parts.images, language)
-            && roots::lack(language).is_none()
-        {
-            return Ok(found);
-        }
         if let Some(lack) = roots::lack(language) {
             return Err(refused(RootError::Lack(lack)));
+        }
+        if let Some(found) = roots::found(&self.parts.images, language) {
+            return Ok(found);
         }
         // Whoever does not listen is not told.
         let told = told.clone();
@@ -399,7 +398,7 @@ impl House {
         let (made, making) = oneshot::channel();
         let make = async move {
             let began = world::clock::monotonic();
-            let root = roots::ensure(&images, &wanted, tell).await;
+            let root = roots::make(&images, &wanted, tell).await;
             meters.copied(began.elapsed(), root.is_ok());
             match &root {
                 Ok(_) => tracing::info!(language = wanted.name, seconds = began.elapsed().as_secs_f64(), "copied"),
@@ -435,11 +434,11 @@ impl House {
 
     /// All languages, with what this machine has of each.
     pub async fn languages(&self) -> Vec<LanguageDetail> {
-        self.ask_versions().await;
+        let all: Vec<_> = self.languages.all().iter().map(|language| (language, roots::lack(language))).collect();
+        self.ask_versions(all.iter().filter(|(_, lack)| lack.is_none()).map(|(language, _)| *language)).await;
         let versions = self.versions.known().clone();
         let mut details = Vec::new();
-        for language in self.languages.all() {
-            let lack = roots::lack(language);
+        for (language, lack) in all {
             let version =
                 versions.get(&language.name).filter(|_| lack.is_none()).cloned().flatten().unwrap_or_default();
             let on = LanguageOn {
@@ -462,12 +461,11 @@ impl House {
         details
     }
 
-    /// Asks the programs of all languages that were not asked yet, at once. One that is slow is known of the next time.
-    async fn ask_versions(&self) {
-        for language in self.languages.all() {
-            let is_new = !self.versions.known().contains_key(&language.name);
-            if is_new && roots::lack(language).is_none() {
-                self.versions.known().insert(language.name.clone(), None);
+    /// Asks the programs of these languages that were not asked yet, at once. One that is slow is known of the next time.
+    async fn ask_versions(&self, languages: impl Iterator<Item = &Language>) {
+        for language in languages {
+            if let Entry::Vacant(unknown) = self.versions.known().entry(language.name.clone()) {
+                unknown.insert(None);
                 let (versions, language) = (Arc::clone(&self.versions), language.clone());
                 let ask = async move {
                     let version = roots::version(&language).await;

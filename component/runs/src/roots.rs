@@ -115,14 +115,8 @@ pub fn digest(store: &Store, language: &Language) -> Option<String> {
     store.find(&name(language)).map(|image| image.digest)
 }
 
-/// The copy, made if there is none, which takes seconds, or as long as an image takes to come. Of that is told how far it is.
-pub async fn ensure(store: &Store, language: &Language, tell: impl Fn(String)) -> Result<PathBuf, RootError> {
-    if let Some(lack) = lack(language) {
-        return Err(RootError::Lack(lack));
-    }
-    if let Some(found) = found(store, language) {
-        return Ok(found);
-    }
+/// Makes the copy of a language that lacks nothing here, which takes seconds, or as long as an image takes to come. Of that is told how far it is.
+pub async fn make(store: &Store, language: &Language, tell: impl Fn(String)) -> Result<PathBuf, RootError> {
     if !language.root.image.is_empty() {
         return of_image(store, language, tell).await;
     }

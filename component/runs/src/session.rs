@@ -15,7 +15,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Nobody can be reached who would run it.
-pub(crate) const NO_WORKER: &str = "B0905";
+pub const NO_WORKER: &str = "B0905";
 
 /// Why a run was not begun. Whose fault it is follows from the kind.
 #[derive(Debug, thiserror::Error)]

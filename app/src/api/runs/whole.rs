@@ -12,7 +12,7 @@ use futures::{StreamExt, stream};
 use runs::front::Asker;
 use runs::link::{Frame, payloads};
 use runs::order::{Said, of_turn};
-use runs::session::{RefusedRun, Session};
+use runs::session::{NO_WORKER, RefusedRun, Session};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,8 +32,6 @@ const TURNS_BYTES_MAX: usize = 1 << 20;
 /// What is read before it is acknowledged: a quarter of what a worker holds.
 const OWED_BYTES: usize = 256 << 10;
 const TOLD_MAX: usize = 16;
-/// A machine or a worker is gone: whether the run began there is not known.
-const NOBODY_THERE: &str = "B0905";
 
 pub(crate) async fn run(
     State(app): State<App>,
@@ -75,8 +73,8 @@ async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>, asker: &Asker)
     let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut inputs = VecDeque::from(inputs);
     let Some(first) = inputs.pop_front() else { return Ok(Vec::new()) };
-    let mut answers = some(app, with_inputs(wanted, vec![first]), asker).await?;
-    let Some(first) = answers.first().cloned() else { return Ok(answers) };
+    let first = one(app, with_inputs(wanted, vec![first]), asker).await?;
+    let mut answers = vec![first.clone()];
     if first.ended.verdict == RunVerdict::NotCompiled {
         answers.extend(inputs.iter().map(|_| first.clone()));
         return Ok(answers);
@@ -105,7 +103,8 @@ async fn many(app: &App, wanted: &RunWanted, inputs: Vec<String>, asker: &Asker)
 /// In place of what a run would have said.
 fn not_run(like: &RunAnswer, refusal: &Refusal) -> RunAnswer {
     let problem = refusal.problem();
-    let verdict = if problem.code == NOBODY_THERE { RunVerdict::Lost } else { RunVerdict::Refused };
+    // Whether it began where nobody answers is not known.
+    let verdict = if problem.code == NO_WORKER { RunVerdict::Lost } else { RunVerdict::Refused };
     let ended = Ended { verdict, message: problem.message.clone(), ..Ended::default() };
     RunAnswer { language: like.language.clone(), ended, ..RunAnswer::default() }
 }
@@ -129,14 +128,9 @@ fn take(inputs: &mut VecDeque<String>, most: usize) -> Vec<String> {
 }
 
 fn with_inputs(wanted: &RunWanted, mut inputs: Vec<String>) -> RunWanted {
-    match inputs.pop() {
-        Some(only) if inputs.is_empty() => RunWanted { stdin: Some(only), ..wanted.clone() },
-        Some(last) => {
-            inputs.push(last);
-            RunWanted { inputs, ..wanted.clone() }
-        }
-        None => wanted.clone(),
-    }
+    // One alone is a run like any other.
+    let stdin = if inputs.len() == 1 { inputs.pop() } else { None };
+    RunWanted { stdin, inputs, ..wanted.clone() }
 }
 
 async fn one(app: &App, wanted: RunWanted, asker: &Asker) -> Result<RunAnswer, Refusal> {
@@ -145,7 +139,7 @@ async fn one(app: &App, wanted: RunWanted, asker: &Asker) -> Result<RunAnswer, R
 }
 
 fn lost(error: io::Error) -> Refusal {
-    Refusal::new(502, NOBODY_THERE, format!("the run's worker is gone: {error}"))
+    Refusal::new(502, NO_WORKER, format!("the run's worker is gone: {error}"))
 }
 
 /// A run to its end, with each of its inputs if it has several.
@@ -176,7 +170,10 @@ async fn watch(session: Session, turns: usize, mut leaves: oneshot::Receiver<()>
             frame = reader.next() => match frame {
                 Ok(Some(frame)) => frame,
                 // What some have said is not lost with the others.
-                Ok(None) | Err(_) if !heard.answers.is_empty() => return Ok(heard.all(RunVerdict::Lost, "its worker is gone")),
+                Ok(None) | Err(_) if !heard.answers.is_empty() => {
+                    heard.fill(RunVerdict::Lost, "its worker is gone".to_owned());
+                    return Ok(heard.answers);
+                }
                 Ok(None) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Err(error) => return Err(error),
             },
@@ -192,8 +189,7 @@ async fn watch(session: Session, turns: usize, mut leaves: oneshot::Receiver<()>
                     && (is_over || owed > OWED_BYTES)
                 {
                     owed = 0;
-                    // At its end its worker forgets it; if that is gone, it has.
-                    // A line that broke is found out by reading from it, behind what has arrived.
+                    // At its end its worker forgets it. A line that broke is found out by reading from it, behind what has arrived.
                     let _ = writer.word(&Said::Asked(Asked::Ack(last))).await;
                     if is_over {
                         return Ok(heard.answers);
@@ -238,15 +234,14 @@ impl Heard {
                 }
                 Channel::End => {
                     let ended: Ended = Frame::word(block.payload)?;
-                    let lost = ended.verdict == RunVerdict::Lost;
-                    let (verdict, message) =
-                        (if lost { RunVerdict::Lost } else { RunVerdict::Killed }, ended.message.clone());
+                    let rest = if ended.verdict == RunVerdict::Lost { RunVerdict::Lost } else { RunVerdict::Killed };
+                    let message = ended.message.clone();
                     let mut answer = self.answer(ended);
                     if self.answers.len() + 1 < self.turns {
                         answer.id = of_turn(&answer.id, self.answers.len());
                     }
                     self.answers.push(answer);
-                    self.answers = self.all(verdict, &message);
+                    self.fill(rest, message);
                     break;
                 }
                 channel @ (Channel::Stdin | Channel::Stdout | Channel::Stderr | Channel::Compiler) => {
@@ -258,39 +253,25 @@ impl Heard {
     }
 
     /// Inputs that have no turn any more end so, and have used nothing.
-    fn all(&mut self, verdict: RunVerdict, message: &str) -> Vec<RunAnswer> {
-        let mut answers = std::mem::take(&mut self.answers);
+    fn fill(&mut self, verdict: RunVerdict, message: String) {
         self.written.clear();
-        let unbegun = self.answer(Ended { verdict, message: message.to_owned(), ..Ended::default() });
-        answers.resize(answers.len().max(self.turns), unbegun);
-        answers
+        let unbegun = self.answer(Ended { verdict, message, ..Ended::default() });
+        self.answers.resize(self.answers.len().max(self.turns), unbegun);
     }
 
+    /// With what was written since the one before.
     fn answer(&mut self, ended: Ended) -> RunAnswer {
-        answer(self.accepted.clone(), ended, std::mem::take(&mut self.written))
-    }
-}
-
-fn answer(accepted: Accepted, ended: Ended, mut written: BTreeMap<Channel, Vec<u8>>) -> RunAnswer {
-    let mut text = |channel: Channel| match String::from_utf8(written.remove(&channel).unwrap_or_default()) {
-        Ok(text) => (text, None),
-        Err(error) => {
-            let coded = base64::engine::general_purpose::STANDARD.encode(error.as_bytes());
-            (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(coded))
-        }
-    };
-    let ((stdout, stdout_base64), (stderr, stderr_base64)) = (text(Channel::Stdout), text(Channel::Stderr));
-    let (compiler, _) = text(Channel::Compiler);
-    RunAnswer {
-        id: accepted.id,
-        node: accepted.node,
-        language: accepted.language,
-        ended,
-        stdout,
-        stderr,
-        compiler,
-        stdout_base64,
-        stderr_base64,
+        let mut text = |channel: Channel| match String::from_utf8(self.written.remove(&channel).unwrap_or_default()) {
+            Ok(text) => (text, None),
+            Err(error) => {
+                let coded = base64::engine::general_purpose::STANDARD.encode(error.as_bytes());
+                (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(coded))
+            }
+        };
+        let ((stdout, stdout_base64), (stderr, stderr_base64)) = (text(Channel::Stdout), text(Channel::Stderr));
+        let (compiler, _) = text(Channel::Compiler);
+        let Accepted { id, node, language, .. } = self.accepted.clone();
+        RunAnswer { id, node, language, ended, stdout, stderr, compiler, stdout_base64, stderr_base64 }
     }
 }
 

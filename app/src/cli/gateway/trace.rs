@@ -71,8 +71,6 @@ fn of_request(record: &RequestRecord) -> Stretch {
 
 fn show_request(record: &RequestRecord, scale: &Scale) {
     println!("{} {} {}{}", shown::time(record.time_ms), record.method, record.host, record.path);
-    let Stretch { mut from_us, length_us } = of_request(record);
-    scale.show("request", from_us, length_us);
     let split = &record.split;
     let parts = [
         ("wait", split.queue_us),
@@ -80,10 +78,7 @@ fn show_request(record: &RequestRecord, scale: &Scale) {
         ("first byte", split.answer_us),
         ("body", split.body_us),
     ];
-    for (name, part_us) in parts {
-        scale.show_some(name, from_us, part_us);
-        from_us += part_us;
-    }
+    scale.show("request", of_request(record), &parts);
     println!("  {:<12} {} after {}", "end", outcome(record), span(split.total_us));
     let at = if record.instance.is_empty() { &record.service } else { &record.instance };
     println!("  {:<12} {at}, {} in, {} out", "at", shown::size(record.bytes_in), shown::size(record.bytes_out));
@@ -97,27 +92,18 @@ fn asked_us(run: &RunRecord) -> u64 {
     (run.began_ms * 1_000).saturating_sub(run.times.queue_usec + run.times.place_usec)
 }
 
-fn of_run(run: &RunRecord) -> Stretch {
+fn parts(run: &RunRecord) -> [(&'static str, u64); 5] {
     let Times { queue_usec, place_usec, box_usec, compile_usec, run_usec } = run.times;
-    Stretch { from_us: asked_us(run), length_us: queue_usec + place_usec + box_usec + compile_usec + run_usec }
+    [("wait", queue_usec), ("place", place_usec), ("box", box_usec), ("compile", compile_usec), ("program", run_usec)]
+}
+
+fn of_run(run: &RunRecord) -> Stretch {
+    Stretch { from_us: asked_us(run), length_us: parts(run).iter().map(|(_, part_us)| part_us).sum() }
 }
 
 fn show_run(run: &RunRecord, scale: &Scale) {
-    let Stretch { mut from_us, length_us } = of_run(run);
-    println!("{} run {} ({})", shown::time(from_us / 1_000), run.id, run.language);
-    scale.show("run", from_us, length_us);
-    let Times { queue_usec, place_usec, box_usec, compile_usec, run_usec } = run.times;
-    let parts = [
-        ("wait", queue_usec),
-        ("place", place_usec),
-        ("box", box_usec),
-        ("compile", compile_usec),
-        ("program", run_usec),
-    ];
-    for (name, part_us) in parts {
-        scale.show_some(name, from_us, part_us);
-        from_us += part_us;
-    }
+    println!("{} run {} ({})", shown::time(asked_us(run) / 1_000), run.id, run.language);
+    scale.show("run", of_run(run), &parts(run));
     let verdict = run.verdict.map_or("it runs", |verdict| verdict.as_str());
     println!("  {:<12} {verdict}, worker {} of {}", "end", run.worker, run.node);
 }
@@ -129,15 +115,19 @@ struct Scale {
 }
 
 impl Scale {
-    fn show(&self, name: &str, from_us: u64, length_us: u64) {
-        println!("  {name:<12} {} {}", bar(from_us - self.from_us, length_us, self.whole_us), span(length_us));
+    /// The whole of something, and those of its parts that took any time.
+    fn show(&self, name: &str, Stretch { mut from_us, length_us }: Stretch, parts: &[(&str, u64)]) {
+        self.line(name, from_us, length_us);
+        for (name, part_us) in parts {
+            if *part_us > 0 {
+                self.line(name, from_us, *part_us);
+            }
+            from_us += part_us;
+        }
     }
 
-    /// The same for what may have taken no time.
-    fn show_some(&self, name: &str, from_us: u64, length_us: u64) {
-        if length_us > 0 {
-            self.show(name, from_us, length_us);
-        }
+    fn line(&self, name: &str, from_us: u64, length_us: u64) {
+        println!("  {name:<12} {} {}", bar(from_us - self.from_us, length_us, self.whole_us), span(length_us));
     }
 }
 

@@ -170,13 +170,7 @@ impl<'a> Watch<'a> {
             let said = tokio::select! {
                 message = stream.next() => match self.hear_some(message, stream, &mut accepted).await {
                     Ok(None) => Ok(()),
-                    Ok(Some(came)) => {
-                        if matches!(came, Came::Unheard(_)) {
-                            // That nobody comes back; it is killed, unless it may go on alone.
-                            let _ = stream.close(None).await;
-                        }
-                        return came;
-                    }
+                    Ok(Some(came)) => return came,
                     Err(why) => Err(why),
                 },
                 bytes = read, if wants_input => {
@@ -231,10 +225,12 @@ impl<'a> Watch<'a> {
                 None => break came,
             }
         };
-        match self.show_written() {
-            Ok(()) => came,
-            Err(error) => Ok(Some(Came::Unheard(error))),
+        let came = self.show_written().map_or_else(|error| Ok(Some(Came::Unheard(error))), |()| came);
+        if matches!(came, Ok(Some(Came::Unheard(_)))) {
+            // That nobody comes back: it is killed, unless it may go on alone.
+            let _ = stream.close(None).await;
         }
+        came
     }
 
     async fn hear(

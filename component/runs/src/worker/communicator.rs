@@ -311,8 +311,7 @@ async fn say(run: &Run, mut cursor: u64, attached: bool, writer: &mut Writer) ->
             writer.word(&Told::Phase(entered)).await?;
         }
         loop {
-            let blocks =
-                run.after(cursor).map(|(last, frames)| small_ones(run, last, &frames).unwrap_or((last, frames)));
+            let blocks = next(run, cursor);
             // Looked up after the blocks and told before them: of a run that has ended nothing is told after its end.
             let has = run.input().taken();
             if has != taken && !run.is_input_whole() {
@@ -334,17 +333,18 @@ async fn say(run: &Run, mut cursor: u64, attached: bool, writer: &mut Writer) ->
     }
 }
 
-/// These blocks and those that follow them, as long as they are little: they are told in one go.
-fn small_ones(run: &Run, mut last: u64, first: &Bytes) -> Option<(u64, Bytes)> {
+/// The blocks after this one; little ones are told in one go.
+fn next(run: &Run, cursor: u64) -> Option<(u64, Bytes)> {
     const LITTLE: usize = 16 << 10;
-    let mut all: Option<BytesMut> = None;
-    while all.as_ref().map_or(first.len(), BytesMut::len) < LITTLE
-        && let Some((next, frames)) = run.after(last).filter(|(_, frames)| frames.len() < LITTLE)
+    let (mut last, mut frames) = run.after(cursor)?;
+    while frames.len() < LITTLE
+        && let Some((more_last, more)) = run.after(last).filter(|(_, more)| more.len() < LITTLE)
     {
-        last = next;
-        all.get_or_insert_with(|| BytesMut::from(&first[..])).extend_from_slice(&frames);
+        let mut both = BytesMut::from(frames);
+        both.extend_from_slice(&more);
+        (last, frames) = (more_last, both.freeze());
     }
-    all.map(|all| (last, all.freeze()))
+    Some((last, frames))
 }
 
 async fn ended(run: &Run) {

@@ -30,8 +30,7 @@ struct Kind {
 
 struct Ready {
     since: Instant,
-    /// Another program was in it.
-    used: bool,
+    source: Source,
     parked: Parked,
 }
 
@@ -62,8 +61,7 @@ impl Pool {
     pub(super) async fn take(&self, spec: &BoxSpec) -> Result<(Parked, Source), StartError> {
         let waiting = self.kind(spec).back_mut().and_then(|kind| kind.ready.pop());
         Ok(match waiting {
-            Some(Ready { used: true, parked, .. }) => (parked, Source::Again),
-            Some(Ready { used: false, parked, .. }) => (parked, Source::Ahead),
+            Some(Ready { source, parked, .. }) => (parked, source),
             None => (self.spawner.park(spec).await?, Source::Built),
         })
     }
@@ -85,7 +83,9 @@ impl Pool {
             if let Some(kind) = kinds.iter_mut().find(|kind| kind.spec == spec) {
                 kind.building -= 1;
                 match built {
-                    Ok(parked) => kind.ready.push(Ready { since: world::clock::monotonic(), used: false, parked }),
+                    Ok(parked) => {
+                        kind.ready.push(Ready { since: world::clock::monotonic(), source: Source::Ahead, parked })
+                    }
                     // Whoever needs one next is told the reason.
                     Err(error) => tracing::debug!(%error, "cannot build a box ahead"),
                 }
@@ -106,7 +106,7 @@ impl Pool {
         if let Some(kind) = kinds.iter_mut().find(|kind| kind.spec == *spec)
             && kind.ready.len() < READY_MAX
         {
-            kind.ready.push(Ready { since: world::clock::monotonic(), used: true, parked });
+            kind.ready.push(Ready { since: world::clock::monotonic(), source: Source::Again, parked });
         }
         count(&kinds, shared);
     }

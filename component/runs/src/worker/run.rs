@@ -111,10 +111,15 @@ impl Run {
     pub(super) fn write(&self, channel: Channel, bytes: &[u8]) -> bool {
         let mut out = self.out();
         let within = out.write(channel, bytes);
+        self.tell(&out);
+        within
+    }
+
+    /// Of several inputs what is written goes together.
+    fn tell(&self, out: &Outgoing) {
         if self.order.wanted.inputs.is_empty() || out.held_bytes() > TOGETHER_BYTES {
             self.wrote.notify_one();
         }
-        within
     }
 
     /// Whether somebody who comes to it understands what is said. With several inputs, only who asked for them.
@@ -135,7 +140,7 @@ impl Run {
 
     /// The next of several inputs has its turn. The first has it from the beginning.
     pub(super) fn turn(&self, index: usize) {
-        if let Some(text) = self.order.wanted.inputs.get(index) {
+        if let Some(text) = self.order.wanted.inputs.get(index).filter(|_| index > 0) {
             *self.input() = Incoming::whole(text.clone().into_bytes());
             self.out().allow(self.order.limits.output_bytes);
             self.compiler.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -143,14 +148,10 @@ impl Run {
     }
 
     /// How it ended with one of several inputs.
-    pub(super) fn turned(&self, mut ended: Ended) {
+    pub(super) fn turned(&self, ended: Ended) {
         let mut out = self.out();
-        ended.sequence = out.last() + 1;
-        // Plain data: it has a form in JSON.
-        out.push(Channel::Turn, &serde_json::to_vec(&ended).unwrap_or_default());
-        if out.held_bytes() > TOGETHER_BYTES {
-            self.wrote.notify_one();
-        }
+        conclude(&mut out, Channel::Turn, ended);
+        self.tell(&out);
     }
 
     /// What is not the program's own. What a compiler says is remembered.
@@ -158,8 +159,9 @@ impl Run {
         if channel == Channel::Compiler {
             self.compiler.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         }
-        self.out().push(channel, bytes);
-        self.wrote.notify_one();
+        let mut out = self.out();
+        out.push(channel, bytes);
+        self.tell(&out);
     }
 
     pub(super) fn compiler_said(&self) -> Vec<u8> {
@@ -225,8 +227,10 @@ impl Run {
             Phase::Compiling => 1,
             Phase::Running => 2,
         };
-        self.phase.store(number, Ordering::Release);
-        self.wrote.notify_one();
+        // With each of several inputs it is entered again, which is no news.
+        if self.phase.swap(number, Ordering::AcqRel) != number {
+            self.wrote.notify_one();
+        }
     }
 
     pub(super) fn phase(&self) -> Option<Phase> {
@@ -238,13 +242,8 @@ impl Run {
     }
 
     /// The last block: how it ended. Numbered, so that it arrives once.
-    pub(super) fn end(&self, mut ended: Ended) -> Ended {
-        let mut out = self.out();
-        ended.sequence = out.last() + 1;
-        // Plain data: it has a form in JSON.
-        let json = serde_json::to_vec(&ended).unwrap_or_default();
-        out.push(Channel::End, &json);
-        drop(out);
+    pub(super) fn end(&self, ended: Ended) -> Ended {
+        let ended = conclude(&mut self.out(), Channel::End, ended);
         self.ended.store(true, Ordering::Release);
         self.wrote.notify_one();
         ended
@@ -266,4 +265,12 @@ impl Run {
     pub(super) fn began_ms(&self) -> u64 {
         self.began_unix_ms.load(Ordering::Relaxed)
     }
+}
+
+/// Writes how it ended behind all else, with the number that this has.
+fn conclude(out: &mut Outgoing, channel: Channel, mut ended: Ended) -> Ended {
+    ended.sequence = out.last() + 1;
+    // Plain data: it has a form in JSON.
+    out.push(channel, &serde_json::to_vec(&ended).unwrap_or_default());
+    ended
 }
