@@ -261,6 +261,12 @@ impl Stream {
         while self.socket.read().is_ok() {}
     }
 
+    /// Leaves with output unread: the kernel resets the connection behind the last word.
+    pub fn leave_at_once(mut self) {
+        let _ = self.socket.close(None);
+        let _ = self.socket.flush();
+    }
+
     /// Breaks off without a word: the other side finds a connection that is reset.
     pub fn break_off(self) {
         let socket = self.socket.get_ref();

@@ -455,6 +455,7 @@ impl Front {
                     // Nobody has heard of it: nobody comes back to it.
                     session.writer.word(&Said::Left).await?;
                     session.writer.end().await;
+                    session.reader.hear_out().await;
                     return Ok(None);
                 }
                 Ok(Some((reader, session, carried)))

@@ -7,6 +7,7 @@ use crate::outgoing::BLOCK;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -19,6 +20,8 @@ const READ_BYTES_MAX: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 /// Under way between two ends of one process.
 const FRAMES_MAX: usize = 8;
+/// Who takes nothing more has said its last already, and who was told the last ends at once.
+const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +123,13 @@ impl Reader {
                 return if source.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
         }
+    }
+
+    /// Reads on, once nothing more is said the other way, until the other side ends too: a line that is left with something
+    /// unread is reset, and what was said last with it.
+    pub(crate) async fn hear_out(&mut self) {
+        let rest = async { while matches!(self.bytes().await, Ok(bytes) if !bytes.is_empty()) {} };
+        let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, rest).await;
     }
 
     /// The next bytes, whatever frames they are of; empty at the end.
@@ -229,31 +239,49 @@ pub fn pair() -> ((Reader, Writer), (Reader, Writer)) {
     (end(to_one, from_one), end(to_two, from_two))
 }
 
-/// Carries what comes from each to the other, until one of them ends or breaks.
-pub async fn join((mut one, mut to_one): (Reader, Writer), (mut two, mut to_two): (Reader, Writer)) {
-    let forth = copy(&mut one, &mut to_two);
-    let back = copy(&mut two, &mut to_one);
-    tokio::select! {
-        _ = forth => {}
-        _ = back => {}
-    }
-    // What one side said last has arrived at the other: each end is told, none is waited for.
-    to_one.end().await;
-    to_two.end().await;
+/// Why nothing more is carried one way.
+enum Over {
+    /// Whoever is read from says no more.
+    Said,
+    /// Whoever is written to takes no more.
+    Unheard,
 }
 
-async fn copy(from: &mut Reader, to: &mut Writer) -> io::Result<()> {
+/// Carries what comes from each to the other, until one of them ends or breaks. Of one that takes no more, what it said
+/// last is carried still.
+pub async fn join((mut one, mut to_one): (Reader, Writer), (mut two, mut to_two): (Reader, Writer)) {
+    {
+        let mut forth = std::pin::pin!(copy(&mut one, &mut to_two));
+        let mut back = std::pin::pin!(copy(&mut two, &mut to_one));
+        let (over, other) = tokio::select! {
+            over = &mut forth => (over, back),
+            over = &mut back => (over, forth),
+        };
+        match over {
+            Over::Said => {}
+            Over::Unheard => drop(tokio::time::timeout(LAST_WORDS_DEADLINE, other).await),
+        }
+    }
+    // What one side said last has arrived at the other, and each is told that nothing follows.
+    to_one.end().await;
+    to_two.end().await;
+    tokio::join!(one.hear_out(), two.hear_out());
+}
+
+async fn copy(from: &mut Reader, to: &mut Writer) -> Over {
     loop {
-        if let (From::Frames(frames), To::Frames(_)) = (&mut from.0, &to.0) {
-            let Some(frame) = frames.recv().await else { return Ok(()) };
-            to.frame(frame).await?;
-            continue;
+        let carried = if let (From::Frames(frames), To::Frames(_)) = (&mut from.0, &to.0) {
+            let Some(frame) = frames.recv().await else { return Over::Said };
+            to.frame(frame).await
+        } else {
+            match from.bytes().await {
+                Ok(bytes) if !bytes.is_empty() => to.frames(&bytes).await,
+                Ok(_) | Err(_) => return Over::Said,
+            }
+        };
+        if carried.is_err() {
+            return Over::Unheard;
         }
-        let bytes = from.bytes().await?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        to.frames(&bytes).await?;
     }
 }
 
@@ -264,7 +292,7 @@ mod tests {
     use wire::run::{Asked, Block, Channel};
 
     fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime")
     }
 
     /// Bytes that come so many at a time.
@@ -280,6 +308,58 @@ mod tests {
             into.put_slice(&self.0.split_to(count));
             std::task::Poll::Ready(Ok(()))
         }
+    }
+
+    /// Takes nothing, and says that it was asked to.
+    struct Deaf(mpsc::UnboundedSender<()>);
+
+    impl AsyncWrite for Deaf {
+        fn poll_write(
+            self: std::pin::Pin<&mut Self>,
+            _context: &mut std::task::Context<'_>,
+            _bytes: &[u8],
+        ) -> std::task::Poll<io::Result<usize>> {
+            let _ = self.0.send(());
+            std::task::Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(
+            self: std::pin::Pin<&mut Self>,
+            _context: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(
+            self: std::pin::Pin<&mut Self>,
+            _context: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn the_last_words_of_who_takes_no_more_are_carried() {
+        let (deaf, mut asked) = mpsc::unbounded_channel();
+        let (mut says, client) = tokio::io::duplex(64);
+        let (worker, mut hears) = tokio::io::duplex(64);
+        let output = [&block(&[&Block::head(1, Channel::Stdout)[..], b"output"].concat())[..]].concat();
+        let carried = join(
+            (Reader::new(client), Writer::new(Deaf(deaf))),
+            (Reader::after(BytesMut::from(&output[..]), tokio::io::empty()), Writer::new(worker)),
+        );
+        let last = word(&Asked::Ack(7)).expect("words");
+        let leaves = async {
+            asked.recv().await.expect("it was told of the output");
+            says.write_all(&last).await.expect("it is taken");
+            drop(says);
+        };
+        let mut heard = Vec::new();
+        runtime().block_on(async {
+            let (_, _, all) = tokio::join!(carried, leaves, hears.read_to_end(&mut heard));
+            all.expect("it ends");
+        });
+        assert_eq!(heard, last);
     }
 
     #[test]

@@ -99,6 +99,25 @@ fn runs_go_to_machines_with_room_and_are_known_at_each() {
     assert_eq!((answer["stdout"].as_str(), answer["verdict"].as_str()), (Some("42\n"), Some("finished")), "{answer}");
 }
 
+/// The last word arrives through machines between, although nobody takes the output behind it any more.
+#[test]
+fn who_leaves_in_the_middle_of_a_flood_has_left_wherever_it_runs() {
+    let nodes = machines(3, "bash");
+    let floods = json!({ "limits": { "output_bytes": 1_u64 << 40, "cpu_ms": 60_000 } });
+    let floods = with(code("bash", "exec yes"), floods);
+    let mut on = BTreeSet::new();
+    for number in 0..24 {
+        let mut stream = Stream::run(&nodes[number % 3], &floods);
+        stream.until(Channel::Stdout, "y\n");
+        let id = stream.id.clone();
+        on.insert((number % 3, stream.machine.clone()));
+        stream.leave_at_once();
+        let killed = || (nodes[0].json(&["runs", "show", &id])["verdict"] == "killed").then_some(());
+        wait::until("it is killed", 5, killed);
+    }
+    assert!(on.len() > 3, "not each was run where it was watched: {on:?}");
+}
+
 #[test]
 fn a_lost_assigner_is_not_noticed_by_who_watches() {
     let mut nodes = machines(4, "python");

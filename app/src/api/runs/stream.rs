@@ -30,6 +30,8 @@ const READ_BUFFER_BYTES: usize = 8 << 10;
 const FIRST_DEADLINE: Duration = Duration::from_secs(30);
 /// A client that is still there answers a ping; one that does not answer two is gone without a word.
 const PING_EVERY: Duration = Duration::from_secs(15);
+/// What a client said before its connection broke is here already, or on its way.
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
 const TOLD_MAX: usize = 16;
 /// Of a message that is kept, besides its bytes.
 const MESSAGE_COST_BYTES: usize = 64;
@@ -161,29 +163,18 @@ async fn relay(session: Session, early: Vec<Message>, mut sink: Sink, mut source
     if sink.send(word(&Told::Accepted(accepted))).await.is_err() {
         return;
     }
-    let up = async {
-        for message in early {
-            if let Some(gone) = hear(message, &mut writer).await {
-                return gone;
-            }
+    let up = listen(early, &mut source, &mut writer);
+    let gone = {
+        let mut up = std::pin::pin!(up);
+        tokio::select! {
+            gone = &mut up => Some(gone),
+            told = tell(&mut reader, &mut sink) => match told {
+                // It ended with the run, or another connection watches that now.
+                Over::Said => None,
+                // Whether on purpose is in what they said last.
+                Over::Unheard => tokio::time::timeout(LAST_WORD_PATIENCE, up).await.ok(),
+            },
         }
-        loop {
-            // Pongs count: who is there answers.
-            match tokio::time::timeout(2 * PING_EVERY + PING_EVERY / 2, source.next()).await {
-                Ok(Some(Ok(message))) => {
-                    if let Some(gone) = hear(message, &mut writer).await {
-                        return gone;
-                    }
-                }
-                Ok(None) => return Gone::Left,
-                Ok(Some(Err(_))) | Err(_) => return Gone::Broken,
-            }
-        }
-    };
-    let gone = tokio::select! {
-        gone = up => Some(gone),
-        // It ends with the run, or where another connection watches that now.
-        _ = tell(&mut reader, &mut sink) => None,
     };
     match gone {
         // If the worker is gone, so is the run.
@@ -195,6 +186,27 @@ async fn relay(session: Session, early: Vec<Message>, mut sink: Sink, mut source
             let _ = sink.send(close(close_code::POLICY, "")).await;
         }
         None => drop(sink.send(close(close_code::NORMAL, "")).await),
+    }
+}
+
+/// Hands on what the client says, until it says no more.
+async fn listen(early: Vec<Message>, source: &mut Source, writer: &mut Writer) -> Gone {
+    for message in early {
+        if let Some(gone) = hear(message, writer).await {
+            return gone;
+        }
+    }
+    loop {
+        // Pongs count: who is there answers.
+        match tokio::time::timeout(2 * PING_EVERY + PING_EVERY / 2, source.next()).await {
+            Ok(Some(Ok(message))) => {
+                if let Some(gone) = hear(message, writer).await {
+                    return gone;
+                }
+            }
+            Ok(None) => return Gone::Left,
+            Ok(Some(Err(_))) | Err(_) => return Gone::Broken,
+        }
     }
 }
 
@@ -218,37 +230,54 @@ async fn hear(message: Message, writer: &mut Writer) -> Option<Gone> {
     None
 }
 
+/// Why nothing more is told.
+enum Over {
+    /// The worker says no more, or is gone.
+    Said,
+    /// The client cannot be told any more.
+    Unheard,
+}
+
 /// Hands on what the worker says, until it says no more or nobody hears it.
-async fn tell(reader: &mut Reader, sink: &mut Sink) -> io::Result<()> {
-    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+async fn tell(reader: &mut Reader, sink: &mut Sink) -> Over {
     let mut pings = tokio::time::interval(PING_EVERY);
     loop {
-        let frame = tokio::select! {
-            frame = reader.next() => frame?,
-            _ = pings.tick() => {
-                sink.send(Message::Ping(Bytes::new())).await.map_err(gone)?;
-                continue;
-            }
+        let heard = tokio::select! {
+            frame = reader.next() => match frame {
+                Ok(Some(frame)) => hand_on(&frame, sink).await,
+                Ok(None) | Err(_) => return Over::Said,
+            },
+            _ = pings.tick() => Ok(sink.send(Message::Ping(Bytes::new())).await),
         };
-        match frame {
-            Some(Frame::Word(json)) => {
-                let text = String::from_utf8(json.to_vec()).map_err(|_| io::ErrorKind::InvalidData)?;
-                sink.send(Message::Text(text.into())).await.map_err(gone)?;
-            }
-            Some(Frame::Blocks(frames)) => {
-                for bytes in payloads(&frames) {
-                    let message = match Block::parse(bytes) {
-                        Some(Block { channel: Channel::End, payload, .. }) => {
-                            word(&Told::Ended(Box::new(Frame::word::<Ended>(payload)?)))
-                        }
-                        Some(_) => Message::Binary(frames.slice_ref(bytes)),
-                        None => return Err(io::ErrorKind::InvalidData.into()),
-                    };
-                    sink.feed(message).await.map_err(gone)?;
+        match heard {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Over::Unheard,
+            Err(_) => return Over::Said,
+        }
+    }
+}
+
+/// What the worker said, if it is understood, and whether the client could be told.
+async fn hand_on(frame: &Frame, sink: &mut Sink) -> io::Result<Result<(), axum::Error>> {
+    match frame {
+        Frame::Word(json) => {
+            let text = String::from_utf8(json.to_vec()).map_err(|_| io::ErrorKind::InvalidData)?;
+            Ok(sink.send(Message::Text(text.into())).await)
+        }
+        Frame::Blocks(frames) => {
+            for bytes in payloads(frames) {
+                let message = match Block::parse(bytes) {
+                    Some(Block { channel: Channel::End, payload, .. }) => {
+                        word(&Told::Ended(Box::new(Frame::word::<Ended>(payload)?)))
+                    }
+                    Some(_) => Message::Binary(frames.slice_ref(bytes)),
+                    None => return Err(io::ErrorKind::InvalidData.into()),
+                };
+                if let Err(unheard) = sink.feed(message).await {
+                    return Ok(Err(unheard));
                 }
-                sink.flush().await.map_err(gone)?;
             }
-            None => return Ok(()),
+            Ok(sink.flush().await)
         }
     }
 }

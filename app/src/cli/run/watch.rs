@@ -22,6 +22,8 @@ const PATH: &str = "/v1/runs/stream";
 /// How long a node that is replaced, or another one, has to be there again.
 const RETURN_PATIENCE: Duration = Duration::from_secs(15);
 const RETURN_PAUSE: Duration = Duration::from_millis(200);
+/// Whoever is told that nobody listens any more closes at once.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(1);
 /// One read of the input.
 const INPUT_BYTES: usize = 16 << 10;
 /// Read ahead of what is sent.
@@ -227,8 +229,11 @@ impl<'a> Watch<'a> {
         };
         let came = self.show_written().map_or_else(|error| Ok(Some(Came::Unheard(error))), |()| came);
         if matches!(came, Ok(Some(Came::Unheard(_)))) {
-            // That nobody comes back: it is killed, unless it may go on alone.
+            // That nobody comes back: it is killed, unless it may go on alone. Heard to the end: closed with output unread, the
+            // connection would be reset, and with it what was said last.
             let _ = stream.close(None).await;
+            let rest = async { while stream.next().await.is_some_and(|message| message.is_ok()) {} };
+            let _ = tokio::time::timeout(LEAVE_DEADLINE, rest).await;
         }
         came
     }

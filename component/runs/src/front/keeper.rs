@@ -110,10 +110,9 @@ impl Keeper {
             let stop = self.carry().await;
             // What was said last arrives before the line ends.
             self.line.1.end().await;
-            drop(carried);
             match stop {
-                Stop::Over => return,
-                Stop::Broken => {}
+                Stop::Over => return self.line.0.hear_out().await,
+                Stop::Broken => drop(carried),
             }
             match self.find_again().await {
                 Ok(true) => self.front.house.meters().resumed(),

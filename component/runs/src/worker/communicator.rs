@@ -142,9 +142,18 @@ impl Communicator {
         if !counts {
             return writer.word(&Told::Superseded).await;
         }
-        let after = watching.after;
         // Whoever watched before wakes up, and finds out.
         run.wrote.notify_waiters();
+        // Its connection has ended by then: nobody waits for more of it.
+        if self.carry(&run, (number, watching.after), reader, writer).await {
+            self.linger(&run, number).await;
+        }
+        Ok(())
+    }
+
+    /// Carries what comes on this connection, by its number, until one side ends; output from behind this block. False when
+    /// another connection is the run's now.
+    async fn carry(&self, run: &Run, (number, after): (u64, u64), reader: Reader, mut writer: Writer) -> bool {
         let accepted = Accepted {
             id: run.order.id.clone(),
             node: self.shared.node.clone(),
@@ -156,8 +165,7 @@ impl Communicator {
             detached: run.order.wanted.detach,
         };
         if writer.word(&Told::Accepted(accepted)).await.is_err() {
-            self.linger(&run, number).await;
-            return Ok(());
+            return true;
         }
         run.acknowledge(after);
         let mut newest = run.connection.subscribe();
@@ -165,10 +173,10 @@ impl Communicator {
             // Its sender is the run, which is here.
             let _ = newest.wait_for(|newest| *newest != number).await;
         };
-        let mut heard = std::pin::pin!(hear(&run, reader));
+        let mut heard = std::pin::pin!(hear(run, reader));
         let said = async {
             let end = tokio::select! {
-                said = say(&run, after, number > 1, &mut writer) => Some(said),
+                said = say(run, after, number > 1, &mut writer) => Some(said),
                 () = superseded => None,
             };
             if end.is_none() {
@@ -183,17 +191,13 @@ impl Communicator {
                 Some(Ok(())) => Ok(End::Over),
                 // Nobody listens any more; whether on purpose is in what they said last.
                 Some(Err(_)) => heard.await,
-                None => return Ok(()),
+                None => return false,
             },
         };
-        let goes_on = run.order.wanted.detach;
-        match end {
-            Ok(End::Over) => {}
-            Ok(End::Left) if !goes_on => run.abandon(),
-            Ok(End::Left | End::Broken) | Err(_) => {}
+        if matches!(end, Ok(End::Left)) && !run.order.wanted.detach {
+            run.abandon();
         }
-        self.linger(&run, number).await;
-        Ok(())
+        true
     }
 
     /// Keeps a run that nobody watches for as long as somebody may come back to it, then forgets it.
