@@ -1,8 +1,8 @@
-//! Other ways to run a program apart: bubblewrap, crun, runc.
+//! Other ways to run a program apart: bubblewrap, crun, runc, isolate.
 
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// What every box, ours or others', runs.
 pub(super) const PROGRAM: &str = "/usr/bin/true";
@@ -26,6 +26,31 @@ fn bubblewrap(_folder: &Path) -> Command {
         .args(["--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"])
         .args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", PROGRAM]);
     command
+}
+
+/// How judges use isolate: a box is made, a program run in it, and the box taken away; each box has its number.
+pub(super) struct Isolate {
+    number: String,
+}
+
+impl Isolate {
+    pub(super) fn of(number: usize) -> Isolate {
+        Isolate { number: number.to_string() }
+    }
+
+    pub(super) fn steps(&self) -> [Command; 3] {
+        let whats: [&[&str]; 3] = [&["--init"], &["--run", "--", PROGRAM], &["--cleanup"]];
+        whats.map(|what| {
+            let mut command = Command::new("isolate");
+            command.args(["--silent", "--box-id", &self.number]).args(what);
+            command
+        })
+    }
+
+    /// Whether it works here; if not, a sentence with the reason.
+    pub(super) fn tried(&self) -> Result<(), String> {
+        self.steps().into_iter().try_for_each(|mut step| ended_well("isolate", step.stdin(Stdio::null()).output()))
+    }
 }
 
 fn engine(name: &str, folder: &Path) -> Command {
@@ -82,13 +107,16 @@ fn bundle() -> Value {
 impl Peer {
     /// Whether it works here; if not, a sentence with the reason.
     pub(super) fn tried(&self, folder: &Path) -> Result<(), String> {
-        let output = (self.command)(folder).stdin(Stdio::null()).output();
-        let output = output.map_err(|error| format!("{}: not measured: {error}", self.name))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let reason = said.lines().last().unwrap_or("no reason given").to_owned();
-        Err(format!("{}: not measured: it ended with {}: {reason}", self.name, output.status))
+        ended_well(self.name, (self.command)(folder).stdin(Stdio::null()).output())
     }
+}
+
+fn ended_well(name: &str, output: std::io::Result<Output>) -> Result<(), String> {
+    let output = output.map_err(|error| format!("{name}: not measured: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let reason = said.lines().last().unwrap_or("no reason given").to_owned();
+    Err(format!("{name}: not measured: it ended with {}: {reason}", output.status))
 }

@@ -2,7 +2,7 @@
 //! streams, and a thousand that wait for a person at once.
 
 use super::figures::{median, milliseconds};
-use super::peers;
+use super::peers::{self, Isolate};
 use super::report::{Goal, Row};
 use super::{Measured, Options};
 use lab::node::{Node, Settings};
@@ -210,42 +210,62 @@ fn throughput(node: &Node, folder: &Path) -> Vec<Row> {
         });
         RUNS as f64 / began.elapsed().as_secs_f64()
     };
-    let spawn = |make: &(dyn Fn() -> Command + Sync)| {
-        let began = world::clock::monotonic();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    for _ in 0..RUNS / threads {
-                        let status = make().stdin(Stdio::null()).stdout(Stdio::null()).status().expect("it starts");
-                        assert!(status.success());
-                    }
-                });
-            }
-        });
-        RUNS as f64 / began.elapsed().as_secs_f64()
-    };
-    let bare = || spawn(&|| Command::new(&nothing));
-    let bubblewrap = || spawn(&|| (peers::BUBBLEWRAP.command)(folder));
-    let has_bubblewrap = peers::BUBBLEWRAP.tried(folder).map_err(|reason| println!("{reason}")).is_ok();
+    let mut rivals = vec![Rival::new("fork+exec", Goal::LeastTimesPeer(0.45), |_| vec![Command::new(&nothing)])];
+    let is_there = |tried: Result<(), String>| tried.map_err(|reason| println!("{reason}")).is_ok();
+    if is_there(peers::BUBBLEWRAP.tried(folder)) {
+        let run = |_| vec![(peers::BUBBLEWRAP.command)(folder)];
+        rivals.push(Rival::new("bwrap", Goal::LeastTimesPeer(1.5), run));
+    }
+    if is_there(Isolate::of(0).tried()) {
+        let run = |thread| Isolate::of(thread).steps().into();
+        rivals.push(Rival::new("isolate", Goal::None, run));
+    }
     ours();
-    let (mut of_ours, mut of_each, mut of_bare, mut of_bubblewrap) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut of_ours, mut of_each) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
         of_ours.push(ours());
-        of_bare.push(bare());
         of_each.push(each_asked());
-        if has_bubblewrap {
-            of_bubblewrap.push(bubblewrap());
-        }
+        rivals.iter_mut().for_each(|rival| rival.rates.push(rate(threads, &*rival.run)));
     }
-    let ours = median(&of_ours);
-    let row = |goal| Row::new("a program that does nothing, runs/s", "/s", ours, goal);
-    let mut rows = vec![row(Goal::LeastTimesPeer(0.45)).beside("fork+exec", median(&of_bare))];
-    if has_bubblewrap {
-        rows.push(row(Goal::LeastTimesPeer(1.5)).beside("bwrap", median(&of_bubblewrap)));
+    let row = |rates: &[f64], what, goal| Row::new(what, "/s", median(rates), goal);
+    let mut rows = Vec::new();
+    for rival in &rivals {
+        let row = row(&of_ours, "a program that does nothing, runs/s", rival.goal);
+        rows.push(row.beside(rival.name, median(&rival.rates)));
     }
-    let each = "the same, each asked for by itself on a connection of its own";
-    rows.push(Row::new(each, "/s", median(&of_each), Goal::None).beside("fork+exec", median(&of_bare)));
+    let each = row(&of_each, "the same, each asked for by itself on a connection of its own", Goal::None);
+    rows.push(each.beside(rivals[0].name, median(&rivals[0].rates)));
     rows
+}
+
+/// Another way to run a program: what a thread of this number starts for it, one after the other.
+struct Rival<'a> {
+    name: &'static str,
+    goal: Goal,
+    run: Box<dyn Fn(usize) -> Vec<Command> + Sync + 'a>,
+    rates: Vec<f64>,
+}
+
+impl<'a> Rival<'a> {
+    fn new(name: &'static str, goal: Goal, run: impl Fn(usize) -> Vec<Command> + Sync + 'a) -> Rival<'a> {
+        Rival { name, goal, run: Box::new(run), rates: Vec::new() }
+    }
+}
+
+/// Runs a second of it, on all cores.
+fn rate(threads: usize, run: &(dyn Fn(usize) -> Vec<Command> + Sync)) -> f64 {
+    let began = world::clock::monotonic();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                for mut command in (0..RUNS / threads).flat_map(|_| run(thread)) {
+                    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().expect("it starts");
+                    assert!(status.success());
+                }
+            });
+        }
+    });
+    RUNS as f64 / began.elapsed().as_secs_f64()
 }
 
 /// One run that streams as fast as it can, alone and beside many of the kind that nobody reads.

@@ -19,7 +19,7 @@ use std::io;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::api::Problem;
-use wire::run::{Asked, Attach, Block, Channel, Ended, INPUT_WINDOW_BYTES, RunWanted, Told};
+use wire::run::{Accepted, Asked, Attach, Block, Channel, Ended, INPUT_WINDOW_BYTES, RunWanted, Told};
 
 /// The protocol that is spoken, for browsers, which want one of those they offered.
 const PROTOCOL: &str = "bramble.runs.v1";
@@ -160,15 +160,11 @@ enum Gone {
 
 async fn relay(session: Session, early: Vec<Message>, mut sink: Sink, mut source: Source) {
     let Session { accepted, mut reader, mut writer } = session;
-    if sink.send(word(&Told::Accepted(accepted))).await.is_err() {
-        return;
-    }
-    let up = listen(early, &mut source, &mut writer);
     let gone = {
-        let mut up = std::pin::pin!(up);
+        let mut up = std::pin::pin!(listen(early, &mut source, &mut writer));
         tokio::select! {
             gone = &mut up => Some(gone),
-            told = tell(&mut reader, &mut sink) => match told {
+            told = tell(accepted, &mut reader, &mut sink) => match told {
                 // It ended with the run, or another connection watches that now.
                 Over::Said => None,
                 // Whether on purpose is in what they said last.
@@ -238,8 +234,11 @@ enum Over {
     Unheard,
 }
 
-/// Hands on what the worker says, until it says no more or nobody hears it.
-async fn tell(reader: &mut Reader, sink: &mut Sink) -> Over {
+/// Tells whose run it is, and hands on what the worker says, until it says no more or nobody hears it.
+async fn tell(accepted: Accepted, reader: &mut Reader, sink: &mut Sink) -> Over {
+    if sink.send(word(&Told::Accepted(accepted))).await.is_err() {
+        return Over::Unheard;
+    }
     let mut pings = tokio::time::interval(PING_EVERY);
     loop {
         let heard = tokio::select! {

@@ -11,8 +11,10 @@ use std::process::ExitCode;
 use wire::api::RequestRecord;
 use wire::run::{RunRecord, Times};
 
-/// Runs that are drawn: of a batch there are a thousand.
-const RUNS_MAX: usize = 50;
+/// Of a trace's runs, the last so many are drawn: of a batch there are a thousand. As JSON there are as many as a node
+/// lists at once, but one.
+const RUNS_DRAWN: usize = 50;
+const RUNS_MAX: usize = 999;
 /// How wide the whole of a trace is drawn.
 const COLUMNS: u64 = 40;
 
@@ -43,7 +45,13 @@ pub(crate) async fn run(remote: &Remote, arguments: &Arguments) -> Result<ExitCo
         true
     };
     remote.lines(Method::GET, &format!("/v1/gateway/requests?trace={trace}"), None::<&()>, each).await?;
-    let mut runs: Vec<RunRecord> = remote.get(&format!("/v1/runs?trace={trace}&limit={RUNS_MAX}")).await?;
+    let most = if remote.json { RUNS_MAX } else { RUNS_DRAWN };
+    let mut runs: Vec<RunRecord> = remote.get(&format!("/v1/runs?trace={trace}&limit={}", most + 1)).await?;
+    // The last ones come first.
+    if runs.len() > most {
+        eprintln!("the last {most} runs of this trace; there are more");
+        runs.truncate(most);
+    }
     requests.sort_by_key(|record| record.time_ms);
     runs.sort_by_key(|run| (asked_us(run), run.id.clone()));
     if remote.json {
