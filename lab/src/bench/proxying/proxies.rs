@@ -53,7 +53,7 @@ const CERTIFICATE: &str = "certificate.pem";
 /// Client connections at once, as ours bounds them.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Connections kept to the backend, as ours does.
-const KEPT_MAX: usize = 128;
+const KEPT_MAX: usize = 1_024;
 /// A connection carries requests until it is closed from outside.
 const REQUESTS_MAX: u32 = 1_000_000_000;
 /// From being told to being gone.
