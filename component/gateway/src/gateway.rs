@@ -15,7 +15,7 @@ use crate::route::Router;
 use crate::rule::Addresses;
 use crate::rule::Shelf;
 use crate::seen::{RoutesSeen, Scribe};
-use crate::settings::{Settings, Socket, UdpDialer, affordable};
+use crate::settings::{Limits, Settings, Socket, UdpDialer, affordable, kept};
 use crate::slack;
 use crate::strain;
 use crate::swap::Swap;
@@ -160,6 +160,7 @@ impl Gateway {
         let (threads, ends) = Threads::start(threads);
         let trusted = Addresses::new(&trusted, &[]).map(Arc::new);
         let most = affordable(limits.connections_max);
+        let limits = Limits { idle_upstream_max: kept(limits.idle_upstream_max, most), ..limits };
         let room = Arc::new(Semaphore::new(most));
         let connections = Arc::new(ConnectionMeters::new(&meter, most));
         let cache = Room::new(cache, &meter);

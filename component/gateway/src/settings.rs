@@ -81,6 +81,12 @@ pub(crate) fn affordable(wanted: usize) -> usize {
     most
 }
 
+/// As many unused connections to an instance, up to `wanted`, as fit beside so many client connections: of the files that are
+/// not theirs, an eighth.
+pub(crate) fn kept(wanted: usize, connections: usize) -> usize {
+    wanted.min((connections / 16).max(1))
+}
+
 /// Never none, however few files there are.
 fn within(wanted: usize, files: Option<u64>) -> usize {
     let room = files.map_or(u64::MAX, |files| files.saturating_sub(FILES_ELSE) / FILES_SHARES * FILES_CLIENTS);
@@ -191,7 +197,7 @@ impl Default for Limits {
 
 #[cfg(test)]
 mod tests {
-    use super::within;
+    use super::{kept, within};
 
     #[test]
     fn there_are_no_more_connections_than_files() {
@@ -200,5 +206,11 @@ mod tests {
         {
             assert_eq!(within(16_384, files), expected, "{files:?}");
         }
+    }
+
+    #[test]
+    fn fewer_connections_are_kept_where_there_are_fewer() {
+        assert_eq!([16_384, 12_992, 340, 1].map(|connections| kept(1_024, connections)), [1_024, 812, 21, 1]);
+        assert_eq!(kept(8, 16_384), 8, "as it was wanted");
     }
 }
