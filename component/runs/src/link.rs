@@ -343,7 +343,7 @@ mod tests {
         let (deaf, mut asked) = mpsc::unbounded_channel();
         let (mut says, client) = tokio::io::duplex(64);
         let (worker, mut hears) = tokio::io::duplex(64);
-        let output = [&block(&[&Block::head(1, Channel::Stdout)[..], b"output"].concat())[..]].concat();
+        let output = block(&[&Block::head(1, Channel::Stdout)[..], b"output"].concat());
         let carried = join(
             (Reader::new(client), Writer::new(Deaf(deaf))),
             (Reader::after(BytesMut::from(&output[..]), tokio::io::empty()), Writer::new(worker)),

@@ -560,7 +560,7 @@ fn output_that_nobody_reads_any_more_ends_the_run() {
     let node = Node::start();
     let path = node.file("yes.sh", "i=0; while :; do echo $i; i=$((i+1)); done").display().to_string();
     let mut child = node.command(&["run", &path, "--output", "900g", "--time", "1000s"]);
-    let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let first: Vec<String> = lines.by_ref().take(3).map_while(Result::ok).collect();
     assert_eq!(first, ["0", "1", "2"]);

@@ -15,7 +15,6 @@ use runs::front::Asker;
 use runs::link::{self, Frame, Reader, Writer, payloads};
 use runs::order::Said;
 use runs::session::{RefusedRun, Session};
-use std::io;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::api::Problem;
@@ -241,42 +240,38 @@ async fn tell(accepted: Accepted, reader: &mut Reader, sink: &mut Sink) -> Over 
     }
     let mut pings = tokio::time::interval(PING_EVERY);
     loop {
-        let heard = tokio::select! {
+        let handed = tokio::select! {
             frame = reader.next() => match frame {
                 Ok(Some(frame)) => hand_on(&frame, sink).await,
                 Ok(None) | Err(_) => return Over::Said,
             },
-            _ = pings.tick() => Ok(sink.send(Message::Ping(Bytes::new())).await),
+            _ = pings.tick() => sink.send(Message::Ping(Bytes::new())).await.map_err(|_| Over::Unheard),
         };
-        match heard {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Over::Unheard,
-            Err(_) => return Over::Said,
+        if let Err(over) = handed {
+            return over;
         }
     }
 }
 
-/// What the worker said, if it is understood, and whether the client could be told.
-async fn hand_on(frame: &Frame, sink: &mut Sink) -> io::Result<Result<(), axum::Error>> {
+/// Hands on one thing that the worker said. One that says what is not understood says no more.
+async fn hand_on(frame: &Frame, sink: &mut Sink) -> Result<(), Over> {
     match frame {
         Frame::Word(json) => {
-            let text = String::from_utf8(json.to_vec()).map_err(|_| io::ErrorKind::InvalidData)?;
-            Ok(sink.send(Message::Text(text.into())).await)
+            let text = String::from_utf8(json.to_vec()).map_err(|_| Over::Said)?;
+            sink.send(Message::Text(text.into())).await.map_err(|_| Over::Unheard)
         }
         Frame::Blocks(frames) => {
             for bytes in payloads(frames) {
-                let message = match Block::parse(bytes) {
-                    Some(Block { channel: Channel::End, payload, .. }) => {
-                        word(&Told::Ended(Box::new(Frame::word::<Ended>(payload)?)))
+                let message = match Block::parse(bytes).ok_or(Over::Said)? {
+                    Block { channel: Channel::End, payload, .. } => {
+                        let ended = Frame::word::<Ended>(payload).map_err(|_| Over::Said)?;
+                        word(&Told::Ended(Box::new(ended)))
                     }
-                    Some(_) => Message::Binary(frames.slice_ref(bytes)),
-                    None => return Err(io::ErrorKind::InvalidData.into()),
+                    _ => Message::Binary(frames.slice_ref(bytes)),
                 };
-                if let Err(unheard) = sink.feed(message).await {
-                    return Ok(Err(unheard));
-                }
+                sink.feed(message).await.map_err(|_| Over::Unheard)?;
             }
-            Ok(sink.flush().await)
+            sink.flush().await.map_err(|_| Over::Unheard)
         }
     }
 }
