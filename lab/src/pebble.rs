@@ -145,6 +145,11 @@ impl Pebble {
         (Ipv4Addr::LOCALHOST, self.names_management).into()
     }
 
+    /// How many orders it took. What asks for one may come more often: one in ten has to be said again.
+    pub fn orders(&self) -> usize {
+        self.log().matches("Added order").count()
+    }
+
     /// What it and the domain name system said.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
