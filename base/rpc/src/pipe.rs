@@ -1,5 +1,6 @@
 //! Bytes on their way from a writer to a stream of HTTP/2: a few at a time, so that the writer feels the reader.
 
+use crate::failure::{Code, Failure};
 use crate::head::write_end;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -35,7 +36,9 @@ enum State {
     /// The writer has said everything; that is still to be told.
     Ending,
     Ended,
-    /// The writer has gone without that.
+    /// The writer has broken off; what it had written goes first.
+    BreakingOff,
+    /// The writer has gone without a word.
     Broken,
     /// The stream is over.
     Unread,
@@ -74,10 +77,11 @@ impl PipeReader {
                 pipe.reader = Some(cx.waker().clone());
                 Poll::Pending
             }
-            State::Ending => {
-                pipe.state = State::Ended;
+            State::Ending | State::BreakingOff => {
+                let failure = Failure::new(Code::Cancelled, "the connection broke off here");
                 let mut trailers = HeaderMap::new();
-                write_end(&mut trailers, Ok(()));
+                write_end(&mut trailers, if pipe.state == State::Ending { Ok(()) } else { Err(&failure) });
+                pipe.state = State::Ended;
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
             State::Ended => Poll::Ready(None),
@@ -94,7 +98,7 @@ impl PipeReader {
 impl Drop for PipeReader {
     fn drop(&mut self) {
         let mut pipe = lock(&self.0);
-        if pipe.state == State::Open || pipe.state == State::Ending {
+        if matches!(pipe.state, State::Open | State::Ending | State::BreakingOff) {
             pipe.state = State::Unread;
         }
         pipe.wake_writer();
@@ -106,7 +110,9 @@ impl AsyncWrite for PipeWriter {
         let mut pipe = lock(&self.0);
         match pipe.state {
             State::Open => {}
-            State::Ending | State::Ended => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            State::Ending | State::BreakingOff | State::Ended => {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
             State::Broken | State::Unread => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
         }
         let room = PIPE_BYTES_MAX.saturating_sub(pipe.waiting.len());
@@ -133,13 +139,22 @@ impl AsyncWrite for PipeWriter {
                 pipe.wake_reader();
                 Poll::Ready(Ok(()))
             }
-            State::Ending | State::Ended => Poll::Ready(Ok(())),
+            State::Ending | State::BreakingOff | State::Ended => Poll::Ready(Ok(())),
             State::Broken | State::Unread => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
         }
     }
 }
 
 impl PipeWriter {
+    /// Says that it breaks here, behind what was written.
+    pub(crate) fn break_off(&self) {
+        let mut pipe = lock(&self.0);
+        if pipe.state == State::Open {
+            pipe.state = State::BreakingOff;
+            pipe.wake_reader();
+        }
+    }
+
     /// Waits until nobody will read any more, which may be never.
     pub(crate) fn poll_unread(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut pipe = lock(&self.0);

@@ -10,12 +10,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-
-/// A connection read at this size moves as fast as it can: full loopback speed is reached at 32 to 64 KiB.
-const CARRY_BYTES: usize = 64 << 10;
+use world::tunnel::{Broken, LAST_WORDS_DEADLINE, Moved};
 
 /// A client's place on the connection, counted as under way.
 type Place = (OwnedSemaphorePermit, Held);
@@ -54,7 +52,8 @@ impl Tunnel {
     }
 
     /// Carries a connection through the tunnel until both halves of both have ended. A break on either side is one on
-    /// the other: a reset of TCP where it can be one. May be dropped, which is such a break.
+    /// the other, behind what was said last: a reset of TCP where it can be one. May be dropped, which is such a break,
+    /// at once.
     ///
     /// # Errors
     /// What broke.
@@ -62,30 +61,26 @@ impl Tunnel {
         let (mut reader, mut writer) = self.into_split();
         let mut abrupt = Abrupt(Some(connection));
         let Some(connection) = abrupt.0.as_mut() else { return Ok(()) };
-        let (mut from, mut to) = connection.split();
-        let out = async {
-            let mut buffer = vec![0; CARRY_BYTES];
-            loop {
-                let count = from.read(&mut buffer).await?;
-                if count == 0 {
-                    return writer.shutdown().await;
-                }
-                writer.write_all(buffer.get(..count).unwrap_or_default()).await?;
-            }
-        };
+        let (from, mut to) = connection.split();
+        let moved = Moved::default();
+        let out = world::tunnel::copy(from, &mut writer, &moved);
         let back = async {
-            while let Some(bytes) = reader.chunk().await? {
-                to.write_all(&bytes).await?;
+            while let Some(bytes) = reader.chunk().await.map_err(Broken::Reading)? {
+                to.write_all(&bytes).await.map_err(Broken::Writing)?;
             }
-            match to.shutdown().await {
-                // The other side has closed altogether, which is an end as good as ours.
-                Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
-                Ok(()) | Err(_) => Ok(()),
-            }
+            world::tunnel::end(to).await
         };
-        tokio::try_join!(out, back)?;
-        abrupt.0 = None;
-        Ok(())
+        let carried = world::tunnel::both(out, back, &moved).await;
+        if carried.is_ok() {
+            abrupt.0 = None;
+            return Ok(());
+        }
+        drop(abrupt);
+        writer.pipe.break_off();
+        // Whoever stops reading stops the other machine, which may be about to hand on what it was sent.
+        let rest = async { while matches!(reader.chunk().await, Ok(Some(_))) {} };
+        let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, rest).await;
+        Ok(carried?)
     }
 }
 

@@ -11,4 +11,5 @@ pub mod net;
 pub mod random;
 pub mod simulated;
 pub mod task;
+pub mod tunnel;
 pub mod worker;

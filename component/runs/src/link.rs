@@ -7,9 +7,9 @@ use crate::outgoing::BLOCK;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io;
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use world::tunnel::LAST_WORDS_DEADLINE;
 
 /// Words of a run with all its files, in JSON and base 64.
 pub const FRAME_BYTES_MAX: usize = 48 << 20;
@@ -20,8 +20,6 @@ const READ_BYTES_MAX: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 /// Under way between two ends of one process.
 const FRAMES_MAX: usize = 8;
-/// Who takes nothing more has said its last already, and who was told the last ends at once.
-const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,6 +20,33 @@ def serve(port):
 for port in (9001, 9002): threading.Thread(target=serve, args=(port,)).start()
 "#;
 
+/// Talks all the time to everybody, and says to who asks what each of the last twenty said before it left.
+const FLOODER: &str = r#"
+import queue, socket, threading
+heard = queue.Queue()
+def flood(client):
+    try:
+        while True: client.sendall(b"x" * 65536)
+    except OSError: pass
+def hear(client):
+    said = b""
+    try:
+        while more := client.recv(99): said += more
+    except OSError: pass
+    heard.put(said)
+def answer():
+    listener = socket.create_server(("0.0.0.0", 9002))
+    while True:
+        client, _ = listener.accept()
+        client.sendall(b",".join(heard.get() for _ in range(20)))
+        client.close()
+threading.Thread(target=answer).start()
+listener = socket.create_server(("0.0.0.0", 9001))
+while True:
+    client, _ = listener.accept()
+    for work in (flood, hear): threading.Thread(target=work, args=(client,)).start()
+"#;
+
 /// Answers each datagram with itself and its sender.
 const ECHO: &str = r#"
 import socket
@@ -115,6 +142,27 @@ fn connections_to_a_name_are_spread_over_its_instances() {
         "import socket\nfor _ in range(30): say(socket.create_connection(('db', 9001), 20).recv(99).decode())",
     );
     assert_eq!(said.lines().filter(|line| line.starts_with("db")).count(), 30, "{said}");
+}
+
+/// A connection that is left in the midst of much that comes is reset, behind what was said last.
+#[test]
+fn the_last_words_of_who_leaves_in_the_middle_of_much_arrive() {
+    let node = Node::start();
+    let port = node::free_port();
+    let (front, command) = (probe::service(port, ""), python(FLOODER));
+    node.deployed("talk", &format!("services:\n  front:\n{front}  much:\n    image: host\n    command: {command}\n"));
+    let said = run(
+        port,
+        r#"
+import socket
+for _ in range(20):
+    s = socket.create_connection(("much", 9001), 20)
+    s.recv(65536)
+    s.sendall(b"bye")
+    s.close()
+say(socket.create_connection(("much", 9002), 20).recv(999).decode())"#,
+    );
+    assert_eq!(said, ["bye"; 20].join(","));
 }
 
 /// An address of this machine that is not loopback, if it has one.

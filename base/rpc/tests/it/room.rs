@@ -10,8 +10,8 @@ use rpc::{
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use wire::identity::{ClusterId, NodeId};
 
@@ -172,7 +172,8 @@ impl Handler for Stage {
     fn methods(&self) -> Vec<Method> {
         let calls = ["test/echo", "test/hold", "test/fail", "test/panic", "test/who", "test/large"].map(Method::call);
         let watches = ["test/count", "test/flood", "test/endless"].map(Method::watch);
-        let tunnels = ["test/loop", "test/refuse", "test/sink", "test/drop", "test/half"].map(Method::tunnel);
+        let tunnels =
+            ["test/loop", "test/refuse", "test/sink", "test/drop", "test/half", "test/carry"].map(Method::tunnel);
         let open = Method { name: "test/open", shape: Shape::Call, access: Access::Anyone };
         calls.into_iter().chain(watches).chain(tunnels).chain([CLOSED, open]).collect()
     }
@@ -259,6 +260,17 @@ impl Handler for Stage {
                     self.tell(Event::Read(read.map(|_| heard).map_err(|error| error.kind())));
                     Ok(())
                 }
+                "test/carry" => {
+                    // Somebody at the end of a connection who talks all the time, and tells what it heard.
+                    let (app, carried) = connection().await;
+                    let (mut hears, mut talks) = app.into_split();
+                    let mut heard = Vec::new();
+                    let talk = async move { while talks.write_all(&[b'x'; 1 << 16]).await.is_ok() {} };
+                    let listen = async { while matches!(hears.read_buf(&mut heard).await, Ok(1..)) {} };
+                    let (carried, (), ()) = tokio::join!(opening.accept().carry(carried), talk, listen);
+                    self.tell(Event::Read(Ok(heard)));
+                    carried.map_err(broken)
+                }
                 "test/drop" => {
                     let mut tunnel = opening.accept();
                     tunnel.write_all(b"half a wo").await.map_err(broken)?;
@@ -278,6 +290,13 @@ impl Handler for Stage {
             }
         })
     }
+}
+
+/// A connection of TCP: both its ends.
+pub(crate) async fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    (near.unwrap(), far.unwrap().0)
 }
 
 /// A server, a client of it, and the way between.

@@ -1,10 +1,9 @@
 //! Watches and tunnels: their ends, their breaks, and that who sends waits for who reads.
 
-use crate::room::{Event, LONG, Pair, until};
+use crate::room::{Event, LONG, Pair, connection, until};
 use rpc::{CallError, Code, Terms, Tunnel};
 use std::io::ErrorKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 async fn tunnel(pair: &Pair, method: &'static str) -> Tunnel {
     pair.peers.tunnel(pair.server.node(), method, "opening;", Terms::within(LONG)).await.unwrap()
@@ -185,13 +184,6 @@ async fn who_writes_waits_for_who_reads() {
     assert!(heard.len() >= written && heard.iter().all(|byte| *byte == 7));
 }
 
-/// A connection of TCP: both its ends.
-async fn connection() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-    (near.unwrap(), far.unwrap().0)
-}
-
 #[tokio::test]
 async fn a_connection_is_carried_with_its_halves() {
     let pair = Pair::new().await;
@@ -217,6 +209,23 @@ async fn a_broken_tunnel_resets_the_connection_it_carries() {
     pair.stage.release.notify_one();
     assert!(carrying.join().await.unwrap().is_err());
     assert_eq!(app.read(&mut heard).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+/// Whoever leaves in the midst of much that comes resets its connection, and what it said last is before that.
+#[tokio::test]
+async fn the_last_words_of_a_connection_that_is_reset_arrive() {
+    let mut pair = Pair::new().await;
+    for _ in 0..20 {
+        let tunnel = tunnel(&pair, "test/carry").await;
+        let (mut app, carried) = connection().await;
+        let carrying = world::task::spawn("test", tunnel.carry(carried));
+        app.read_exact(&mut [0; 1 << 16]).await.unwrap();
+        app.write_all(b"that is all").await.unwrap();
+        drop(app);
+        assert_eq!(pair.event().await, Event::Read(Ok(b"that is all".to_vec())));
+        assert!(carrying.join().await.unwrap().is_err());
+        assert_eq!(pair.event().await, Event::Dropped("test/carry"));
+    }
 }
 
 #[tokio::test]

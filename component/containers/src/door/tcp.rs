@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use wire::resource::Wanted;
 use world::net::Dialer;
+use world::tunnel::Moved;
 
 /// Connections out of one instance at a time: as many as a program may have files open by default, many times over.
 const CONNECTIONS_MAX: usize = 4096;
@@ -25,8 +26,6 @@ const READY_WAIT: Duration = Duration::from_secs(10);
 const OUTSIDE_CONNECT: Duration = Duration::from_secs(10);
 /// Attempts at different instances of a service.
 const ATTEMPTS_MAX: usize = 3;
-/// Per direction: two of these per connection are all the memory it costs us.
-const COPY_BYTES: usize = 16 << 10;
 
 pub(super) async fn serve(opening: Arc<Opening>, listener: OwnedFd) {
     let listener = std::net::TcpListener::from(listener);
@@ -193,7 +192,7 @@ fn finished(boxes: &Boxes, stack: &str, service: &str, instance: &str, outcome: 
 
 async fn copy(inside: &mut TcpStream, other: &mut TcpStream) {
     // A broken connection is the two programs' business; both see their side end.
-    let _ = tokio::io::copy_bidirectional_with_sizes(inside, other, COPY_BYTES, COPY_BYTES).await;
+    let _ = world::tunnel::run(inside, other, [], Moved::default()).await;
 }
 
 /// The program sees "connection reset", at once, instead of a silence.
