@@ -15,6 +15,9 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use world::tunnel::{Broken, LAST_WORDS_DEADLINE, Moved};
 
+/// Of somebody who goes on sending, though nobody hears it any more: many times what is under way at once.
+const HEAR_OUT_BYTES_MAX: usize = 16 << 20;
+
 /// A client's place on the connection, counted as under way.
 type Place = (OwnedSemaphorePermit, Held);
 
@@ -68,20 +71,35 @@ impl Tunnel {
             while let Some(bytes) = reader.chunk().await.map_err(Broken::Reading)? {
                 to.write_all(&bytes).await.map_err(Broken::Writing)?;
             }
-            world::tunnel::end(to).await
+            world::tunnel::end(to, &moved).await
         };
         let carried = world::tunnel::both(out, back, &moved).await;
-        if carried.is_ok() {
-            abrupt.0 = None;
-            return Ok(());
+        let connection = abrupt.0.take();
+        if let Err(broken) = carried {
+            writer.pipe.break_off();
+            let reset = async {
+                if let Some(connection) = connection {
+                    world::net::reset(connection, LAST_WORDS_DEADLINE).await;
+                }
+            };
+            tokio::join!(reset, hear_out(&mut reader));
+            return Err(broken.into());
         }
-        drop(abrupt);
-        writer.pipe.break_off();
-        // Whoever stops reading stops the other machine, which may be about to hand on what it was sent.
-        let rest = async { while matches!(reader.chunk().await, Ok(Some(_))) {} };
-        let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, rest).await;
-        Ok(carried?)
+        Ok(())
     }
+}
+
+/// Whoever stops reading stops the other machine, which may be about to hand on what it was sent last.
+async fn hear_out(reader: &mut TunnelReader) {
+    let mut left = HEAR_OUT_BYTES_MAX;
+    let rest = async {
+        while let Ok(Some(bytes)) = reader.chunk().await
+            && bytes.len() < left
+        {
+            left -= bytes.len();
+        }
+    };
+    let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, rest).await;
 }
 
 impl TunnelReader {

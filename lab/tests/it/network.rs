@@ -150,7 +150,12 @@ fn the_last_words_of_who_leaves_in_the_middle_of_much_arrive() {
     let node = Node::start();
     let port = node::free_port();
     let (front, command) = (probe::service(port, ""), python(FLOODER));
-    node.deployed("talk", &format!("services:\n  front:\n{front}  much:\n    image: host\n    command: {command}\n"));
+    node.deployed(
+        "talk",
+        &format!(
+            "services:\n  front:\n{front}  much:\n    image: host\n    command: {command}\n    expose: ['9001']\n"
+        ),
+    );
     let said = run(
         port,
         r#"

@@ -144,6 +144,11 @@ pub(crate) enum Event {
     Sent(u32),
     /// How a tunnel ended for its method.
     Read(Result<Vec<u8>, std::io::ErrorKind>),
+    /// What came over a connection that a tunnel carried, and whether it broke.
+    Heard {
+        heard: Vec<u8>,
+        broke: bool,
+    },
 }
 
 impl Stage {
@@ -268,8 +273,9 @@ impl Handler for Stage {
                     let talk = async move { while talks.write_all(&[b'x'; 1 << 16]).await.is_ok() {} };
                     let listen = async { while matches!(hears.read_buf(&mut heard).await, Ok(1..)) {} };
                     let (carried, (), ()) = tokio::join!(opening.accept().carry(carried), talk, listen);
-                    self.tell(Event::Read(Ok(heard)));
-                    carried.map_err(broken)
+                    // A break is told as one: what was heard is not all there was.
+                    self.tell(Event::Heard { heard, broke: carried.is_err() });
+                    Ok(())
                 }
                 "test/drop" => {
                     let mut tunnel = opening.accept();

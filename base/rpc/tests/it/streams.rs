@@ -221,8 +221,9 @@ async fn the_last_words_of_a_connection_that_is_reset_arrive() {
         let carrying = world::task::spawn("test", tunnel.carry(carried));
         app.read_exact(&mut [0; 1 << 16]).await.unwrap();
         app.write_all(b"that is all").await.unwrap();
+        app.set_zero_linger().unwrap();
         drop(app);
-        assert_eq!(pair.event().await, Event::Read(Ok(b"that is all".to_vec())));
+        assert_eq!(pair.event().await, Event::Heard { heard: b"that is all".to_vec(), broke: true });
         assert!(carrying.join().await.unwrap().is_err());
         assert_eq!(pair.event().await, Event::Dropped("test/carry"));
     }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use wire::resource::Wanted;
-use world::net::Dialer;
-use world::tunnel::Moved;
+use world::net::{self, Dialer};
+use world::tunnel::{LAST_WORDS_DEADLINE, Moved};
 
 /// Connections out of one instance at a time: as many as a program may have files open by default, many times over.
 const CONNECTIONS_MAX: usize = 4096;
@@ -57,17 +57,17 @@ pub(super) async fn serve(opening: Arc<Opening>, listener: OwnedFd) {
     }
 }
 
-async fn connection(opening: Arc<Opening>, mut inside: TcpStream) {
+async fn connection(opening: Arc<Opening>, inside: TcpStream) {
     let Ok(to) = rustix::net::sockopt::ip_original_dst(&inside) else { return };
     let snapshot = opening.shared.view.borrow().clone();
     let name = opening.name_of(*to.ip());
     match route(&snapshot, &opening.instance, to, name.as_deref()) {
         Route::Service { stack, service } => to_service(opening, inside, &stack, &service, to.port()).await,
         Route::Outside => match outside(to).await {
-            Ok(mut stream) => {
+            Ok(stream) => {
                 // It may outlive the agent.
                 drop((opening, snapshot));
-                copy(&mut inside, &mut stream).await;
+                copy(inside, stream).await;
             }
             Err(error) => {
                 tracing::debug!(instance = opening.instance.id, %to, %error, "egress failed");
@@ -87,15 +87,15 @@ async fn outside(to: SocketAddrV4) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn to_service(opening: Arc<Opening>, mut inside: TcpStream, stack: &str, service: &str, port: u16) {
+async fn to_service(opening: Arc<Opening>, inside: TcpStream, stack: &str, service: &str, port: u16) {
     let _ = inside.set_nodelay(true);
     let client = inside.peer_addr().ok();
     match dial(&opening.shared, stack, service, port, client).await {
-        Ok((instance, mut stream)) => {
+        Ok((instance, stream)) => {
             let boxes = Arc::clone(&opening.shared.boxes);
             // It may outlive the agent.
             drop(opening);
-            copy(&mut inside, &mut stream).await;
+            copy(inside, stream).await;
             finished(&boxes, stack, service, &instance, Outcome::ClientGone);
         }
         Err(error) => {
@@ -190,9 +190,11 @@ fn finished(boxes: &Boxes, stack: &str, service: &str, instance: &str, outcome: 
     }
 }
 
-async fn copy(inside: &mut TcpStream, other: &mut TcpStream) {
-    // A broken connection is the two programs' business; both see their side end.
-    let _ = world::tunnel::run(inside, other, [], Moved::default()).await;
+/// A broken connection is the two programs' business: both see it break.
+async fn copy(mut inside: TcpStream, mut other: TcpStream) {
+    if world::tunnel::run(&mut inside, &mut other, [], Moved::default()).await.is_err() {
+        tokio::join!(net::reset(inside, LAST_WORDS_DEADLINE), net::reset(other, LAST_WORDS_DEADLINE));
+    }
 }
 
 /// The program sees "connection reset", at once, instead of a silence.
