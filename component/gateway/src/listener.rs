@@ -35,13 +35,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wire::spec::ProxyProtocol;
 use world::task::Task;
 
-/// Connections the kernel keeps until they are accepted: a burst of a thousand clients.
-const BACKLOG: u32 = 1_024;
+/// Connections the kernel keeps until they are accepted: as many as it keeps for anybody (`net.core.somaxconn`, 4,096 unless
+/// it was set). Of a burst beyond it, everybody waits for what is sent again after a fifth of a second, or after one.
+const BACKLOG: u32 = 65_535;
 /// Out of descriptors or memory: trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accepted one after the other before others of the thread have their turn: a flood of newcomers would keep those that are
-/// there waiting for milliseconds.
-const ACCEPTED_AT_ONCE: usize = 8;
+/// there waiting for milliseconds. With fewer the flood fills the kernel's queue, and who is turned away there waits for a second.
+const ACCEPTED_AT_ONCE: usize = 64;
 /// While every place is taken, whether one has become useless is looked at this often.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// The first port that needs no capability, unless the machine says otherwise.

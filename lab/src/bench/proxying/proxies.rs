@@ -201,8 +201,8 @@ defaults
   unique-id-format %[uuid()]
   unique-id-header X-Request-ID
 listen measured
-  bind {address} backlog 1024
-  bind {secure} backlog 1024 ssl crt {certificate} alpn h2,http/1.1
+  bind {address} backlog 65535
+  bind {secure} backlog 65535 ssl crt {certificate} alpn h2,http/1.1
   http-request set-header X-Forwarded-Proto http
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   server one {backend} pool-max-conn {KEPT_MAX}
@@ -229,8 +229,8 @@ upstream measured {{
   keepalive_requests {REQUESTS_MAX};
 }}
 server {{
-  listen {address} reuseport backlog=1024;
-  listen {secure} reuseport backlog=1024 ssl http2;
+  listen {address} reuseport backlog=65535;
+  listen {secure} reuseport backlog=65535 ssl http2;
   ssl_certificate {certificate};
   ssl_certificate_key {certificate};
   ssl_protocols TLSv1.2 TLSv1.3;
