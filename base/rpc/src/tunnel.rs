@@ -134,10 +134,8 @@ struct Abrupt(Option<TcpStream>);
 
 impl Drop for Abrupt {
     fn drop(&mut self) {
-        if let Some(connection) = &self.0
-            && let Err(error) = connection.set_zero_linger()
-        {
-            tracing::debug!(%error, "a connection is closed where it should be reset");
+        if let Some(connection) = &self.0 {
+            world::net::reset_when_dropped(connection);
         }
     }
 }

@@ -22,8 +22,16 @@ pub trait Dialer: Send + Sync {
     fn dial<'a>(&'a self, instance: &'a str, port: u16, client: Option<SocketAddr>) -> Dialing<'a>;
 }
 
-/// Resets a connection: its peer sees a break, and no end. First it gets what was written before, for which it has `patience`.
+/// Has a connection reset when it is dropped: its peer sees a break, and no end. What it has not been sent by then is lost.
+pub fn reset_when_dropped(connection: &TcpStream) {
+    if let Err(error) = connection.set_zero_linger() {
+        tracing::debug!(%error, "a connection is closed where it should be reset");
+    }
+}
+
+/// Resets a connection whose peer first gets what was written before, for which it has `patience`. Dropped, it does so at once.
 pub async fn reset(connection: TcpStream, patience: Duration) {
+    reset_when_dropped(&connection);
     let arrived = async {
         // Of one that the peer has reset already nothing arrives any more; it has no peer then.
         while connection.peer_addr().is_ok() && unacknowledged(&connection).is_ok_and(|bytes| bytes > 0) {
@@ -31,9 +39,6 @@ pub async fn reset(connection: TcpStream, patience: Duration) {
         }
     };
     let _ = tokio::time::timeout(patience, arrived).await;
-    if let Err(error) = connection.set_zero_linger() {
-        tracing::debug!(%error, "a connection is closed where it should be reset");
-    }
 }
 
 /// Bytes written that the peer's machine has not said to have.

@@ -71,12 +71,12 @@ async fn connection(opening: Arc<Opening>, inside: TcpStream) {
             }
             Err(error) => {
                 tracing::debug!(instance = opening.instance.id, %to, %error, "egress failed");
-                reset(&inside);
+                net::reset_when_dropped(&inside);
             }
         },
         Route::Refused(reason) => {
             opening.refused(&format!("connection to {to}"), &reason);
-            reset(&inside);
+            net::reset_when_dropped(&inside);
         }
     }
 }
@@ -104,7 +104,7 @@ async fn to_service(opening: Arc<Opening>, inside: TcpStream, stack: &str, servi
             let labels = [("service", target.as_str())];
             shared.meter.counter("bramble_door_failures_total", "Connections to a service that failed.", &labels).inc();
             tracing::debug!(instance = opening.instance.id, target, port, %error, "service not reached");
-            reset(&inside);
+            net::reset_when_dropped(&inside);
         }
     }
 }
@@ -195,9 +195,4 @@ async fn copy(mut inside: TcpStream, mut other: TcpStream) {
     if world::tunnel::run(&mut inside, &mut other, [], Moved::default()).await.is_err() {
         tokio::join!(net::reset(inside, LAST_WORDS_DEADLINE), net::reset(other, LAST_WORDS_DEADLINE));
     }
-}
-
-/// The program sees "connection reset", at once, instead of a silence.
-fn reset(stream: &TcpStream) {
-    let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }
